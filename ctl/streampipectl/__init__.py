@@ -1,0 +1,1 @@
+"""The operator's tool: a blocking client of the control socket."""

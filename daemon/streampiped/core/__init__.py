@@ -1,0 +1,1 @@
+"""decisions; pure, no clock and no I/O."""

@@ -1,0 +1,75 @@
+"""The catalogue of log events: every name that can stand in a log, with its level and meaning.
+
+Events are named `noun_verb` in the past tense. A test holds the catalogue to the code: whatever is emitted is listed,
+whatever is listed is emitted. Fields that every event has: `ts` (seconds since the epoch, UTC), `level`, `event`,
+`stage` (the process it is about), `pid` and, where one event led to others, `cause` (an id such as `c12`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+Level: TypeAlias = Literal["debug", "info", "notice", "warning", "error", "critical"]
+
+LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "notice", "warning", "error", "critical")
+"""Ascending; syslog priorities 7, 6, 5, 4, 3, 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventSpec:
+    """One entry of the catalogue. `text` is a str.format template over the fields, for people."""
+
+    level: Level
+    text: str
+
+
+CATALOGUE: Final[Mapping[str, EventSpec]] = {
+    # supervisor
+    "pipeline_started": EventSpec("info", "pipeline {pipeline} {version} started, {stages} stages, state in {state_dir}"),
+    "pipeline_ready": EventSpec("info", "every stage is ready, generation {generation}, after {seconds:.3f} s"),
+    "pipeline_finished": EventSpec("info", "every source has ended and epoch {epoch} is committed"),
+    "pipeline_stopped": EventSpec("info", "pipeline stopped"),
+    "drain_started": EventSpec("info", "draining: {reason}"),
+    "drain_timed_out": EventSpec("warning", "drain not complete after {seconds:.1f} s; the next start repeats from epoch {epoch}"),
+    # processes
+    "stage_loaded": EventSpec("debug", "loaded, pid {child}"),
+    "stage_ready": EventSpec("debug", "ready for generation {generation}"),
+    "stage_died": EventSpec("error", "died: {reason}"),
+    "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
+    "stage_hung": EventSpec("error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"),
+    "stage_restart_scheduled": EventSpec("warning", "restart in {delay:.2f} s ({count} in the last {window:.0f} s)"),
+    "stage_given_up": EventSpec("critical", "failed: {reason}"),
+    "stage_output": EventSpec("info", "{line}"),
+    "output_dropped": EventSpec("warning", "{count} lines of output dropped"),
+    "launcher_started": EventSpec("debug", "fork server ready, pid {child}"),
+    "launcher_died": EventSpec("warning", "fork server died: {reason}; stages go on, a new one comes"),
+    "orphan_ended": EventSpec("warning", "ended a process left behind: pid {child}"),
+    # generations and epochs
+    "generation_reset": EventSpec("warning", "generation {generation}: {reason}; restoring epoch {epoch}"),
+    "generation_started": EventSpec("info", "generation {generation} runs from epoch {epoch}"),
+    "first_batch_seen": EventSpec("info", "first batch of generation {generation} at the last stage, {seconds:.3f} s after {since}"),
+    "epoch_committed": EventSpec("debug", "epoch {epoch} committed in {seconds:.3f} s"),
+    "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),
+    # control
+    "command_received": EventSpec("info", "{method} {params} by uid {uid}"),
+    "command_refused": EventSpec("warning", "{method} refused for uid {uid}: {reason}"),
+    "client_dropped": EventSpec("warning", "dropped a client: {reason}"),
+}
+
+
+def level_of(event: str) -> Level:
+    """The level of a catalogue event; a name that is not listed is a wrong program."""
+    return CATALOGUE[event].level
+
+
+def describe(event: str, fields: Mapping[str, object]) -> str:
+    """The event for people. Fields that the template wants and that are missing show as `?`."""
+    spec = CATALOGUE.get(event)
+    if spec is None:
+        return event
+    try:
+        return spec.text.format_map(fields)
+    except (KeyError, ValueError, TypeError):
+        return f"{spec.text} {dict(fields)}"

@@ -1,0 +1,1 @@
+"""online learning; pure numpy and scikit-learn."""

@@ -1,0 +1,294 @@
+"""The vocabulary of the data plane: schemas and batches.
+
+A batch is columnar. Numeric columns of one type form one *block*: column-major, every column starting on a 64-byte
+boundary, the padding zero. The layout is the same for a batch built in the process, read from a pipe or taken by
+reference: unaligned or differently ordered float64 gives other last bits in sums and products, and a recovered run
+would no longer be bit-identical to an undisturbed one.
+
+Missing is NaN in a float column and None in a text column. Integer columns have no missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMN_ALIGN_BYTES = 64  # one cache line, and one AVX-512 register
+ITEM_BYTES = 8  # both numeric types are 8 bytes wide
+COLUMNS_MAX = 4096  # per batch; a header must stay readable and bounded
+ROWS_MAX = 1 << 20  # per batch; bounds what one `process` call may be handed
+NAME_BYTES_MAX = 128  # of a column or stage name, as UTF-8
+
+Array: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+Column: TypeAlias = "Array | IntArray | list[str | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Column names by type, in block order: float64, int64, text."""
+
+    floats: tuple[str, ...] = ()
+    ints: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = self.names
+        if len(set(names)) != len(names):
+            raise ValueError(f"column names must differ, got {names}")
+        if len(names) > COLUMNS_MAX:
+            raise ValueError(f"{len(names)} columns, at most {COLUMNS_MAX}")
+        for name in names:
+            if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+                raise ValueError(f"column name {name!r} must have 1 to {NAME_BYTES_MAX} bytes")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.floats + self.ints + self.texts
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`count` records of `source` with consecutive positions from `start` on."""
+
+    source: str
+    start: int
+    count: int
+
+
+def stride_of(rows: int) -> int:
+    """Items from one column's start to the next: `rows`, rounded up to the column alignment."""
+    per_line = COLUMN_ALIGN_BYTES // ITEM_BYTES
+    return -(-rows // per_line) * per_line
+
+
+def aligned_empty(items: int, dtype: Any) -> NDArray[Any]:
+    """An uninitialised 1-D array of 8-byte items whose first byte is on a column boundary."""
+    raw = np.empty(items * ITEM_BYTES + COLUMN_ALIGN_BYTES, dtype=np.uint8)
+    skip = -raw.ctypes.data % COLUMN_ALIGN_BYTES
+    return raw[skip : skip + items * ITEM_BYTES].view(dtype)
+
+
+class Block:
+    """Columns of one numeric type over one aligned buffer of `len(names) * stride` items."""
+
+    __slots__ = ("_index", "data", "names", "rows", "stride")
+
+    def __init__(self, names: tuple[str, ...], rows: int, data: NDArray[Any]) -> None:
+        """Take `data` as it is: 1-D, aligned, `len(names) * stride_of(rows)` items. Views of it are read-only."""
+        self.names = names
+        self.rows = rows
+        self.stride = stride_of(rows)
+        assert data.size == len(names) * self.stride, (data.size, names, rows)
+        data.flags.writeable = False
+        self.data = data
+        self._index: dict[str, int] | None = None
+
+    @classmethod
+    def build(cls, names: tuple[str, ...], rows: int, columns: Iterable[Any], dtype: Any) -> Block:
+        """Copy the columns (each of `rows` items) into a fresh block."""
+        stride = stride_of(rows)
+        data = aligned_empty(len(names) * stride, dtype)
+        table = data.reshape(len(names), stride)
+        table[:, rows:] = 0
+        for row, column in zip(table, columns, strict=True):
+            row[:rows] = column
+        return cls(names, rows, data)
+
+    def index(self, name: str) -> int:
+        if self._index is None:
+            self._index = {n: i for i, n in enumerate(self.names)}
+        return self._index[name]
+
+    def column(self, name: str) -> NDArray[Any]:
+        start = self.index(name) * self.stride
+        return self.data[start : start + self.rows]
+
+    def matrix(self, names: Sequence[str]) -> NDArray[Any]:
+        """`(rows, len(names))`, Fortran order: a view when the names stand together in the block, else a copy
+        in the same layout, so that what is computed from it does not depend on which of both it was."""
+        places = [self.index(name) for name in names]
+        if places and places == list(range(places[0], places[0] + len(places))):
+            table = self.data.reshape(len(self.names), self.stride)
+            view = table[places[0] : places[0] + len(places), : self.rows].T
+            view.flags.writeable = False
+            return view
+        copy = Block.build(tuple(names), self.rows, (self.column(n) for n in names), self.data.dtype)
+        return copy.matrix(names)
+
+
+class Batch:
+    """Rows in columns, with where they came from and when.
+
+    `sequence` counts the batches of the emitting stage within an epoch's replayable order, `spans` say which source
+    positions the rows have, in row order, `ingest_ns` is CLOCK_MONOTONIC in ns when the source emitted the oldest row.
+    Views returned by a batch that came over a link are valid until `process` returns; who keeps one copies it.
+    """
+
+    __slots__ = ("floats", "ingest_ns", "ints", "rows", "schema", "sequence", "spans", "texts")
+
+    def __init__(
+        self,
+        schema: Schema,
+        rows: int,
+        floats: Block,
+        ints: Block,
+        texts: Mapping[str, list[str | None]],
+        *,
+        sequence: int = 0,
+        spans: tuple[Span, ...] = (),
+        ingest_ns: int = 0,
+    ) -> None:
+        self.schema = schema
+        self.rows = rows
+        self.floats = floats
+        self.ints = ints
+        self.texts = texts
+        self.sequence = sequence
+        self.spans = spans
+        self.ingest_ns = ingest_ns
+
+    @classmethod
+    def build(
+        cls,
+        columns: Mapping[str, Any],
+        *,
+        sequence: int = 0,
+        spans: tuple[Span, ...] = (),
+        ingest_ns: int = 0,
+    ) -> Batch:
+        """A batch from name -> float array, int array or list of text, copied into blocks.
+
+        Types are told by the values: a list whose first entry that is not None is a str (or that is all None) is
+        text, an integer array is int64, everything else float64.
+
+        >>> b = Batch.build({"x": [1.0, 2.0], "who": ["a", None]})
+        >>> b.schema.floats, b.schema.texts, b["x"].tolist(), b["who"]
+        (('x',), ('who',), [1.0, 2.0], ['a', None])
+        """
+        floats: dict[str, Any] = {}
+        ints: dict[str, Any] = {}
+        texts: dict[str, list[str | None]] = {}
+        rows = len(next(iter(columns.values()))) if columns else 0
+        for name, values in columns.items():
+            if len(values) != rows:
+                raise ValueError(f"column {name!r} has {len(values)} rows, the first one {rows}")
+            if _is_text(values):
+                texts[name] = list(values)
+            elif isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+                ints[name] = values
+            else:
+                floats[name] = values
+        if rows > ROWS_MAX:
+            raise ValueError(f"{rows} rows in one batch, at most {ROWS_MAX}")
+        schema = Schema(tuple(floats), tuple(ints), tuple(texts))
+        return cls(
+            schema,
+            rows,
+            Block.build(schema.floats, rows, floats.values(), np.float64),
+            Block.build(schema.ints, rows, ints.values(), np.int64),
+            texts,
+            sequence=sequence,
+            spans=spans,
+            ingest_ns=ingest_ns,
+        )
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.schema.floats or name in self.schema.ints or name in self.texts
+
+    def __getitem__(self, name: str) -> Any:
+        """A read-only contiguous view of a numeric column, or the list of a text column."""
+        if name in self.texts:
+            return self.texts[name]
+        block = self.floats if name in self.schema.floats else self.ints
+        try:
+            return block.column(name)
+        except KeyError:
+            raise KeyError(f"no column {name!r}; there are {list(self.schema.names)}") from None
+
+    def matrix(self, names: Sequence[str]) -> Array:
+        """Float columns as `(rows, len(names))` in Fortran order, read-only (see `Block.matrix`)."""
+        return cast(Array, self.floats.matrix(names))
+
+    def columns(self) -> dict[str, Any]:
+        """Every column by name, in schema order."""
+        return {name: self[name] for name in self.schema.names}
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Batch:
+        """This batch with columns added or replaced; order is kept, new ones come last of their type."""
+        return self._rebuilt({**self.columns(), **columns}, self.spans)
+
+    def without(self, names: Iterable[str]) -> Batch:
+        """This batch without the named columns; names that are not there are no error."""
+        gone = set(names)
+        return self._rebuilt({n: v for n, v in self.columns().items() if n not in gone}, self.spans)
+
+    def select(self, keep: NDArray[np.bool_]) -> Batch:
+        """The rows where `keep` (`rows` booleans) is true, with their positions."""
+        if bool(keep.all()):
+            return self
+        chosen = np.flatnonzero(keep)
+        columns = {
+            name: ([values[i] for i in chosen] if isinstance(values, list) else values[chosen])
+            for name, values in self.columns().items()
+        }
+        return self._rebuilt(columns, _spans_of(self.spans, chosen))
+
+    def positions(self) -> IntArray:
+        """The source position of every row, int64; rows of several sources each in their own numbering."""
+        parts = [np.arange(s.start, s.start + s.count, dtype=np.int64) for s in self.spans]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+
+    def _rebuilt(self, columns: Mapping[str, Any], spans: tuple[Span, ...]) -> Batch:
+        return Batch.build(columns, sequence=self.sequence, spans=spans, ingest_ns=self.ingest_ns)
+
+
+def _is_text(values: Any) -> bool:
+    if not isinstance(values, list):
+        return False
+    for value in values:
+        if value is not None:
+            return isinstance(value, str)
+    return True
+
+
+def _spans_of(spans: tuple[Span, ...], chosen: NDArray[np.intp]) -> tuple[Span, ...]:
+    """The spans of the chosen row numbers (ascending)."""
+    result: list[Span] = []
+    first = 0
+    for span in spans:
+        inside = chosen[(chosen >= first) & (chosen < first + span.count)] - first + span.start
+        if inside.size:
+            for run in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):
+                result.append(Span(span.source, int(run[0]), int(run.size)))
+        first += span.count
+    return tuple(result)
+
+
+def held_out(seed: int, batch: Batch, share: float) -> NDArray[np.bool_]:
+    """Which rows are predicted but never learned: a hash of (seed, source, position), so that every stage and every
+    replay chooses the same. `share` is the expected part of all rows, 0..1."""
+    parts: list[NDArray[np.bool_]] = []
+    limit = np.uint64(min(int(share * 2.0**64), 2**64 - 1))
+    for span in batch.spans:
+        salt = np.uint64(_fnv1a(f"{seed}:{span.source}".encode()))
+        z = np.arange(span.start, span.start + span.count, dtype=np.uint64) + salt
+        # splitmix64's finaliser (Steele, Lea, Flood 2014): every input bit reaches every output bit
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        parts.append((z ^ (z >> np.uint64(31))) < limit)
+    return np.concatenate(parts) if parts else np.zeros(batch.rows, dtype=np.bool_)
+
+
+def _fnv1a(data: bytes) -> int:
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value

@@ -1,0 +1,1 @@
+"""effects: they know how, never why."""

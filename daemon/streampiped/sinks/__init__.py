@@ -1,0 +1,1 @@
+"""one sink connector per file, behind the contract of stages.base."""

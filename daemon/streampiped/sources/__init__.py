@@ -1,0 +1,1 @@
+"""one source connector per file, behind the contract of stages.base."""

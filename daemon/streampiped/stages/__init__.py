@@ -1,0 +1,1 @@
+"""the logic of each stage; no processes, no sockets."""

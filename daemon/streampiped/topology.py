@@ -1,0 +1,140 @@
+"""The plan of a pipeline: what the configuration says, resolved, checked and free of any import of user code.
+
+Everything here is plain data, so that the small supervisor can hold it. `config.py` makes it, in a process that is
+thrown away; it travels as msgpack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Role: TypeAlias = Literal["source", "transform", "sink", "service"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One process of the plan."""
+
+    name: str
+    klass: str
+    """`package.module:Class`, resolved also for built-in kinds."""
+    role: Role
+    inputs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The stage's own options as written (msgpack-able); the stage validates them again."""
+    api: bool = False
+    """It serves `NAME.sock` in the runtime directory."""
+    max_rate: float | None = None
+    """Records/s that the shell lets into this stage; None: no limit."""
+    hang_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Absolute directories; all exist and are writable once the plan is accepted."""
+
+    state: str
+    runtime: str
+    logs: str
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """Seconds, unless the name says otherwise; etc/streampipe.toml gives the reasons."""
+
+    start_timeout: float = 60.0
+    reset_timeout: float = 10.0
+    stop_timeout: float = 5.0
+    drain_timeout: float = 20.0
+    max_restarts: int = 5
+    window: float = 60.0
+    backoff_first: float = 0.1
+    backoff_max: float = 30.0
+    stable_after: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    interval: float = 1.0
+    retain_epochs: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    frame_bytes_max: int = 64 << 20
+    pipe_bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    group: str = "streampipe"
+    operators: tuple[str, ...] = ()
+    """User names that may change things, beside root and the service's own user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    level: str = "info"
+    file_bytes_max: int = 16 << 20
+    files_kept: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole pipeline. `stages` stand in topological order, sources first; services are apart."""
+
+    pipeline: str
+    seed: int
+    config_file: str
+    paths: Paths
+    stages: tuple[StageSpec, ...]
+    services: tuple[StageSpec, ...] = ()
+    supervision: Supervision = field(default_factory=Supervision)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    links: Links = field(default_factory=Links)
+    control: Control = field(default_factory=Control)
+    logs: Logs = field(default_factory=Logs)
+
+    @property
+    def processes(self) -> tuple[StageSpec, ...]:
+        """Services first: they watch the others start, and leave after them."""
+        return self.services + self.stages
+
+    def spec(self, name: str) -> StageSpec:
+        for spec in self.processes:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
+
+    def edges(self) -> tuple[tuple[str, str], ...]:
+        """(writer, reader) of every link, in the order of the readers."""
+        return tuple((source, spec.name) for spec in self.stages for source in spec.inputs)
+
+    def outputs(self, name: str) -> tuple[str, ...]:
+        return tuple(reader for writer, reader in self.edges() if writer == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """msgpack-able, and the argument of `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        return cls(
+            pipeline=data["pipeline"],
+            seed=data["seed"],
+            config_file=data["config_file"],
+            paths=Paths(**data["paths"]),
+            stages=tuple(_stage(s) for s in data["stages"]),
+            services=tuple(_stage(s) for s in data["services"]),
+            supervision=Supervision(**data["supervision"]),
+            checkpoint=Checkpoint(**data["checkpoint"]),
+            links=Links(**data["links"]),
+            control=Control(data["control"]["group"], tuple(data["control"]["operators"])),
+            logs=Logs(**data["logs"]),
+        )
+
+
+def _stage(data: Mapping[str, Any]) -> StageSpec:
+    return StageSpec(**{**data, "inputs": tuple(data["inputs"])})

@@ -1,0 +1,1 @@
+"""bytes <-> messages; pure, no I/O."""
