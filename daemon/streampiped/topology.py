@@ -96,6 +96,8 @@ class Plan:
     links: Links = field(default_factory=Links)
     control: Control = field(default_factory=Control)
     logs: Logs = field(default_factory=Logs)
+    python_path: tuple[str, ...] = ()
+    """Absolute directories appended to `sys.path` before a stage's class is imported."""
 
     @property
     def processes(self) -> tuple[StageSpec, ...]:
@@ -133,6 +135,7 @@ class Plan:
             links=Links(**data["links"]),
             control=Control(data["control"]["group"], tuple(data["control"]["operators"])),
             logs=Logs(**data["logs"]),
+            python_path=tuple(data["python_path"]),
         )
 
 
