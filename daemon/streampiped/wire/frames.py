@@ -1,0 +1,205 @@
+"""Frames on a link: bytes <-> hello, batch, barrier, end. Pure; docs/specs/frames.md is the contract.
+
+A frame is a 64-byte prefix, a msgpack header, and the blocks of a batch, each part padded to 64 bytes. Because every
+frame's length is a multiple of 64, frames that lie one behind another in an aligned buffer keep their columns aligned.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgpack
+import numpy as np
+
+from streampiped.errors import FrameError
+from streampiped.records import COLUMN_ALIGN_BYTES, ITEM_BYTES, ROWS_MAX, Batch, Block, Schema, Span, stride_of
+
+MAGIC: Final = b"SPFR"
+VERSION: Final = 1
+PREFIX: Final = struct.Struct("<4sHHIIQ40x")  # magic, version, kind, header bytes, header CRC-32, data bytes
+HEADER_BYTES_MAX: Final = 16 << 20  # text columns live in the header
+FRAME_BYTES_MAX: Final = 64 << 20  # default; the configuration may say less
+BUFFER_BYTES: Final = 256 << 10  # first size of a reader's buffer: a few frames of the usual 1024 rows
+
+assert PREFIX.size == COLUMN_ALIGN_BYTES
+
+HELLO, BATCH, BARRIER, END = range(1, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First on every link, and again whenever the schema changes."""
+
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """No batch will follow; barriers may."""
+
+
+Frame: TypeAlias = Hello | Batch | Barrier | End
+
+
+def padded(length: int) -> int:
+    return -(-length // COLUMN_ALIGN_BYTES) * COLUMN_ALIGN_BYTES
+
+
+class FrameWriter:
+    """Encodes what one stage says on all of its links in one generation."""
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._schema: Schema | None = None
+
+    def encode(self, frame: Frame) -> list[Any]:
+        """Buffers to be written in order. A batch's blocks are handed out uncopied."""
+        match frame:
+            case Hello(schema):
+                self._schema = schema
+                return [_frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)]
+            case Batch():
+                hello = [] if frame.schema == self._schema else self.encode(Hello(frame.schema))
+                return hello + self._batch(frame)
+            case Barrier(epoch):
+                return [*self._opening(), _frame(BARRIER, [self._generation, epoch], 0)]
+            case End():
+                return [*self._opening(), _frame(END, [self._generation], 0)]
+
+    def _opening(self) -> list[Any]:
+        return [] if self._schema is not None else self.encode(Hello(Schema()))
+
+    def _batch(self, batch: Batch) -> list[Any]:
+        spans = [[span.source, span.start, span.count] for span in batch.spans]
+        texts = [batch.texts[name] for name in batch.schema.texts]
+        header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts]
+        blocks = [block.data for block in (batch.floats, batch.ints) if block.data.size]
+        return [_frame(BATCH, header, sum(data.nbytes for data in blocks)), *blocks]
+
+
+def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:
+    body: bytes = msgpack.packb(header)
+    prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
+    return b"".join((prefix, body, bytes(padded(len(body)) - len(body))))
+
+
+class FrameReader:
+    """Decodes one link of one generation from an aligned, reused buffer.
+
+    Read into `space()`, say how much with `filled()`, take frames with `next()` until it gives None. A batch is a
+    view of the buffer: valid until the next `space()`.
+    """
+
+    def __init__(self, generation: int, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self._generation = generation
+        self._frame_bytes_max = frame_bytes_max
+        self._buffer = _aligned_bytes(BUFFER_BYTES)
+        self._start = 0
+        self._end = 0
+        self._wanted = PREFIX.size
+        self._schema: Schema | None = None
+
+    @property
+    def pending(self) -> int:
+        """Bytes read and not yet decoded."""
+        return self._end - self._start
+
+    def space(self) -> memoryview:
+        """Where to read to: never empty. What is left of an unfinished frame moves to the front first, and the
+        buffer grows to hold the whole of it."""
+        left = self._end - self._start
+        if self._start:
+            self._buffer[:left] = self._buffer[self._start : self._end].copy()
+            self._start, self._end = 0, left
+        if self._wanted > self._buffer.size:
+            grown = _aligned_bytes(self._wanted)
+            grown[:left] = self._buffer[:left]
+            self._buffer = grown
+        return memoryview(self._buffer)[self._end :]
+
+    def filled(self, count: int) -> None:
+        self._end += count
+
+    def next(self) -> Frame | None:
+        """The next whole frame, or None when more bytes are needed. FrameError when the bytes are no frame."""
+        if self.pending < PREFIX.size:
+            self._wanted = PREFIX.size
+            return None
+        magic, version, kind, header_bytes, checksum, data_bytes = PREFIX.unpack_from(self._buffer, self._start)
+        if magic != MAGIC or version != VERSION:
+            raise FrameError(f"frame starts with {magic!r} version {version}, expected {MAGIC!r} version {VERSION}")
+        if header_bytes > HEADER_BYTES_MAX:
+            raise FrameError(f"frame header of {header_bytes} bytes, at most {HEADER_BYTES_MAX}")
+        total = PREFIX.size + padded(header_bytes) + data_bytes
+        if total > self._frame_bytes_max or data_bytes % COLUMN_ALIGN_BYTES:
+            raise FrameError(f"frame of {total} bytes, at most {self._frame_bytes_max} in steps of 64")
+        if self.pending < total:
+            self._wanted = total
+            return None
+        at = self._start + PREFIX.size
+        body = self._buffer[at : at + header_bytes]
+        if zlib.crc32(body) != checksum:
+            raise FrameError("checksum of a frame header does not match")
+        data = self._buffer[at + padded(header_bytes) : self._start + total]
+        self._start += total
+        return self._decode(kind, body.tobytes(), data)
+
+    def _decode(self, kind: int, body: bytes, data: Any) -> Frame:
+        if kind not in _DECODERS:
+            raise FrameError(f"frame of unknown kind {kind}")
+        try:
+            generation, *fields = msgpack.unpackb(body)
+            if generation != self._generation:
+                raise FrameError(f"frame of generation {generation}, expected {self._generation}")
+            if kind == BATCH:
+                return self._batch(data, *fields)
+            frame = _DECODERS[kind](*fields)
+        except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+            raise FrameError(f"frame of kind {kind} cannot be read: {error}") from error
+        if isinstance(frame, Hello):
+            self._schema = frame.schema
+        elif self._schema is None:
+            raise FrameError("the first frame of a generation must be hello")
+        return frame
+
+    def _batch(self, data: Any, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any) -> Batch:
+        schema = self._schema
+        if schema is None:
+            raise FrameError("the first frame of a generation must be hello")
+        stride = stride_of(rows)
+        split, whole = (len(schema.floats) * stride, (len(schema.floats) + len(schema.ints)) * stride)
+        if not 0 <= rows <= ROWS_MAX or data.size != whole * ITEM_BYTES or len(texts) != len(schema.texts):
+            raise FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {schema.names}")
+        return Batch(
+            schema,
+            rows,
+            Block(schema.floats, rows, data[: split * ITEM_BYTES].view(np.float64)),
+            Block(schema.ints, rows, data[split * ITEM_BYTES :].view(np.int64)),
+            dict(zip(schema.texts, texts, strict=True)),
+            sequence=sequence,
+            spans=tuple(Span(*span) for span in spans),
+            ingest_ns=ingest_ns,
+        )
+
+
+_DECODERS: Final[dict[int, Callable[..., Hello | Barrier | End]]] = {
+    HELLO: lambda floats, ints, texts: Hello(Schema(tuple(floats), tuple(ints), tuple(texts))),
+    BARRIER: Barrier,
+    END: End,
+    BATCH: End,  # batches are decoded with the link's schema, see `FrameReader._batch`
+}
+
+
+def _aligned_bytes(count: int) -> Any:
+    raw = np.empty(count + COLUMN_ALIGN_BYTES, dtype=np.uint8)
+    skip = -raw.ctypes.data % COLUMN_ALIGN_BYTES
+    return raw[skip : skip + count]

@@ -1,0 +1,228 @@
+"""What supervisor and processes say to each other: one SOCK_SEQPACKET datagram per message, msgpack inside.
+
+A message is `[tag, field, ...]` in the order of the dataclass's fields; descriptors travel beside it by SCM_RIGHTS.
+Whatever belongs to a generation carries it, and what is not current is dropped by the receiver.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from streampiped.errors import FrameError
+
+MESSAGE_BYTES_MAX: Final = 128 << 10  # below the default socket buffer (208 KiB), so that one message always fits
+CHUNK_BYTES: Final = 96 << 10  # of a reply that is longer; leaves room for the envelope
+
+
+# supervisor -> launcher and back
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a process and hand it the descriptors that come along: its control socket, black box and output pipe."""
+
+    request: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The launcher has reaped the intermediate: `pid` is the supervisor's own child now. 0: `error` says why not."""
+
+    request: int
+    pid: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherReady:
+    """Everything is preloaded and there is exactly one thread."""
+
+    threads: int
+
+
+# supervisor -> stage
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The supervisor watches the process now; it may become the stage. `plan` is `Plan.to_dict()`."""
+
+    name: str
+    incarnation: int
+    supervisor: int
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Close the old links, restore `snapshot` (None: a new pipeline), take the new ends that come along: first one
+    descriptor per input, then one per output. `epoch` is what is restored, None for a new pipeline."""
+
+    generation: int
+    epoch: int | None
+    snapshot: str | None
+    inputs: list[str]
+    outputs: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """To sources: put barrier `epoch` into the output; `hold` means emit nothing after it."""
+
+    generation: int
+    epoch: int
+    hold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """To sinks: the manifest of `epoch` is durable, make it visible."""
+
+    generation: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """To all: `epoch` is durable and visible everywhere."""
+
+    generation: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A read-only question to the stage or service; answered by one or more `Reply`."""
+
+    request: int
+    method: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """To services: pids by process name."""
+
+    processes: dict[str, int]
+
+
+# stage -> supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Imported and constructed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The process is about to leave because of an exception in `phase`."""
+
+    phase: str
+    reason: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDone:
+    """The snapshot (and a sink's prepare) of `epoch` is durable in `file`."""
+
+    generation: int
+    epoch: int
+    file: str
+    length: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    generation: int
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDone:
+    generation: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEnded:
+    """A source is at its end and has said so downstream."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBatch:
+    """The first batch of a generation has been processed, at CLOCK_MONOTONIC `at_ns`."""
+
+    generation: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Part `part` of an answer; the last part has `more` false. `error` replaces the data."""
+
+    request: int
+    more: bool
+    data: bytes
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A log event of the catalogue."""
+
+    event: str
+    values: dict[str, Any]
+
+
+Message: TypeAlias = (
+    Fork | Forked | LauncherReady
+    | Begin | Reset | Go | Barrier | Commit | Committed | Query | Roster
+    | Loaded | Ready | Failed | SnapshotDone | SnapshotFailed | CommitDone | SourceEnded | FirstBatch | Reply | Event
+)  # fmt: skip
+
+_KINDS: Final[tuple[type[Any], ...]] = (
+    Fork, Forked, LauncherReady,
+    Begin, Reset, Go, Barrier, Commit, Committed, Query, Roster,
+    Loaded, Ready, Failed, SnapshotDone, SnapshotFailed, CommitDone, SourceEnded, FirstBatch, Reply, Event,
+)  # fmt: skip
+_TAGS: Final = {kind: tag for tag, kind in enumerate(_KINDS)}
+_FIELDS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
+
+
+def encode(message: Message) -> bytes:
+    """One datagram. A message over MESSAGE_BYTES_MAX is a wrong program."""
+    kind = type(message)
+    data: bytes = msgpack.packb([_TAGS[kind], *(getattr(message, name) for name in _FIELDS[kind])])
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise FrameError(f"{kind.__name__} message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX}")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """The message of one datagram; FrameError when it is none."""
+    try:
+        tag, *values = msgpack.unpackb(data)
+        message: Message = _KINDS[tag](*values)
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise FrameError(f"not a control message ({len(data)} bytes): {error}") from error
+    return message
