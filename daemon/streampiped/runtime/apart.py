@@ -1,0 +1,153 @@
+"""Run a function in a forked process that is thrown away, and bring back what it returned.
+
+The supervisor must stay small and never import pydantic, numpy or user code, and still needs what they say about
+a configuration. So they are imported in a child; what comes back is plain data. Rejected: a new interpreter (it
+starts from nothing, and arguments become text) and multiprocessing (it pickles what user code hands it).
+
+Call it before any thread or event loop exists: the child is a plain fork.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import msgpack
+
+from streampiped.errors import StreampipeError
+
+TIMEOUT_S = 60.0  # scikit-learn alone imports for 1.4 s; still, a class that hangs must not look like work
+RESULT_BYTES_MAX = 16 << 20  # a stage of a plan has some hundred bytes; more than this is a mistake
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LENGTH_BYTES = 8
+_READ_BYTES = 1 << 16
+
+
+class ApartError(StreampipeError):
+    """The function raised, its process died or did not end in time. The message is for people."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+        """The traceback in the child, if it raised."""
+
+
+def run_apart(function: Callable[..., Any], /, *args: Any, timeout: float = TIMEOUT_S, **kwargs: Any) -> Any:
+    """`function(*args, **kwargs)` in a child; its result must be msgpack-able (tuples come back as lists).
+
+    What the function prints to stdout goes to stderr. The child and whatever it left in its process group are
+    gone when this returns or raises; the kernel kills the child when this process dies first.
+    """
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _child(parent, writer, function, args, kwargs)
+    os.close(writer)
+    try:
+        payload = _receive(reader, pid, timeout)
+    finally:
+        os.close(reader)
+        status = _end(pid)
+    if payload is None:
+        raise ApartError(_fate(status))
+    raised, value, trace = msgpack.unpackb(payload)
+    if raised:
+        raise ApartError(value, trace)
+    return value
+
+
+def _child(
+    parent: int, writer: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> NoReturn:
+    """The life of the child: never returns into the caller's frames, runs no exit handler of the parent."""
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+        os.dup2(2, 1)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a read from the terminal would stop a background group
+        answer = _call(function, args, kwargs)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _send(writer, answer)
+    finally:
+        os._exit(0)
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    try:
+        return bytes(msgpack.packb((False, function(*args, **kwargs), "")))
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a user's module is an answer as well
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return bytes(msgpack.packb((True, text, traceback.format_exc())))
+
+
+def _send(writer: int, payload: bytes) -> None:
+    """The length goes first: the end of the answer must not need EOF, which a grandchild could withhold."""
+    data = memoryview(len(payload).to_bytes(_LENGTH_BYTES, "little") + payload)
+    while data:
+        data = data[os.write(writer, data) :]
+
+
+def _receive(reader: int, pid: int, timeout: float) -> bytes | None:
+    """The answer, or None when the child died without a whole one. Raises `ApartError` when time is over."""
+    deadline = time.monotonic() + timeout
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    pidfd = os.pidfd_open(pid)
+    poll.register(pidfd, select.POLLIN)
+    data = bytearray()
+    try:
+        while (left := deadline - time.monotonic()) > 0:
+            ready = {fd for fd, _ in poll.poll(left * 1000)}
+            if reader in ready:
+                chunk = os.read(reader, _READ_BYTES)
+                data += chunk
+                if (answer := _whole(data)) is not None:
+                    return answer
+                if not chunk:  # closed before it died: wait for the death itself, which says why
+                    poll.unregister(reader)
+            elif pidfd in ready:
+                return None
+        raise ApartError(f"no answer within {timeout:g} s")
+    finally:
+        os.close(pidfd)
+
+
+def _whole(data: bytearray) -> bytes | None:
+    if len(data) < _LENGTH_BYTES:
+        return None
+    size = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if size > RESULT_BYTES_MAX:
+        raise ApartError(f"the answer has {size} bytes, at most {RESULT_BYTES_MAX}")
+    return bytes(data[_LENGTH_BYTES:]) if len(data) >= _LENGTH_BYTES + size else None
+
+
+def _fate(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"the process ended with exit code {code} and no answer"
+    return f"the process was killed by {signal.Signals(-code).name}"
+
+
+def _end(pid: int) -> int:
+    """Kill the child's group while its leader is not reaped (later the number may be someone else's), then reap it
+    and return its wait status."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # not its own leader yet
+        os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
