@@ -27,18 +27,24 @@ class EventSpec:
 
 CATALOGUE: Final[Mapping[str, EventSpec]] = {
     # supervisor
-    "pipeline_started": EventSpec("info", "pipeline {pipeline} {version} started, {stages} stages, state in {state_dir}"),
+    "pipeline_started": EventSpec(
+        "info", "pipeline {pipeline} {version} started, {stages} stages, state in {state_dir}"
+    ),
     "pipeline_ready": EventSpec("info", "every stage is ready, generation {generation}, after {seconds:.3f} s"),
     "pipeline_finished": EventSpec("info", "every source has ended and epoch {epoch} is committed"),
     "pipeline_stopped": EventSpec("info", "pipeline stopped"),
     "drain_started": EventSpec("info", "draining: {reason}"),
-    "drain_timed_out": EventSpec("warning", "drain not complete after {seconds:.1f} s; the next start repeats from epoch {epoch}"),
+    "drain_timed_out": EventSpec(
+        "warning", "drain not complete after {seconds:.1f} s; the next start repeats from epoch {epoch}"
+    ),
     # processes
     "stage_loaded": EventSpec("debug", "loaded, pid {child}"),
     "stage_ready": EventSpec("debug", "ready for generation {generation}"),
     "stage_died": EventSpec("error", "died: {reason}"),
     "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
-    "stage_hung": EventSpec("error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"),
+    "stage_hung": EventSpec(
+        "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"
+    ),
     "stage_restart_scheduled": EventSpec("warning", "restart in {delay:.2f} s ({count} in the last {window:.0f} s)"),
     "stage_given_up": EventSpec("critical", "failed: {reason}"),
     "stage_output": EventSpec("info", "{line}"),
@@ -49,7 +55,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     # generations and epochs
     "generation_reset": EventSpec("warning", "generation {generation}: {reason}; restoring epoch {epoch}"),
     "generation_started": EventSpec("info", "generation {generation} runs from epoch {epoch}"),
-    "first_batch_seen": EventSpec("info", "first batch of generation {generation} at the last stage, {seconds:.3f} s after {since}"),
+    "first_batch_seen": EventSpec(
+        "info", "first batch of generation {generation} at the last stage, {seconds:.3f} s after {since}"
+    ),
     "epoch_committed": EventSpec("debug", "epoch {epoch} committed in {seconds:.3f} s"),
     "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),
     # control

@@ -16,7 +16,16 @@ import msgpack
 import numpy as np
 
 from streampiped.errors import FrameError
-from streampiped.records import COLUMN_ALIGN_BYTES, ITEM_BYTES, ROWS_MAX, Batch, Block, Schema, Span, stride_of
+from streampiped.records import (
+    COLUMN_ALIGN_BYTES,
+    ITEM_BYTES,
+    ROWS_MAX,
+    Batch,
+    Block,
+    Schema,
+    Span,
+    stride_of,
+)
 
 MAGIC: Final = b"SPFR"
 VERSION: Final = 1

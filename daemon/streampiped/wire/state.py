@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgpack
 import numpy as np
@@ -49,7 +49,7 @@ def _default(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biufS":
             raise TypeError(f"array of dtype {value.dtype} is not portable state")
-        order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+        order: Literal["C", "F"] = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
         meta = msgpack.packb([value.dtype.str, list(value.shape), order])
         return msgpack.ExtType(ARRAY_EXT, meta + value.tobytes(order))
     if isinstance(value, np.generic):

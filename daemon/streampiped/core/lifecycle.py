@@ -1,0 +1,98 @@
+"""The life of one process as a table. Everything that changes a process's state is in this file.
+
+docs/components/supervisor.md shows the diagram that `mermaid()` draws from the table; a test holds both together.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+
+class State(Enum):
+    """What a process is doing, as far as the supervisor knows."""
+
+    STOPPED = "stopped"  # nobody wants it to run
+    STARTING = "starting"  # the launcher was asked to fork
+    LOADING = "loading"  # imports and constructs
+    LOADED = "loaded"  # waits for its links
+    RESETTING = "resetting"  # restores the epoch of a generation
+    READY = "ready"  # restored, waits for go
+    RUNNING = "running"
+    STOPPING = "stopping"  # asked to leave
+    KILLING = "killing"  # sent SIGKILL
+    BACKOFF = "backoff"  # died, next attempt is scheduled
+    FAILED = "failed"  # given up until an operator says start
+
+
+class Input(Enum):
+    """What can happen to a process."""
+
+    FORK = "fork"
+    FORKED = "forked"
+    LOADED = "loaded"
+    RESET = "reset"
+    READY = "ready"
+    GO = "go"
+    ASK = "ask to leave"
+    KILL = "kill"
+    DIED = "died"
+    RETRY = "schedule a retry"
+    STAY_DOWN = "stay down"
+    GIVE_UP = "give up"
+
+
+class ImpossibleInputError(AssertionError):
+    """A wrong program: this input cannot come in this state."""
+
+
+_DEAD: Final = (State.STOPPED, State.BACKOFF, State.FAILED)
+_ALIVE: Final = tuple(s for s in State if s not in _DEAD)
+
+TABLE: Final[dict[tuple[State, Input], State]] = {
+    (State.STOPPED, Input.FORK): State.STARTING,
+    (State.BACKOFF, Input.FORK): State.STARTING,
+    (State.FAILED, Input.FORK): State.STARTING,
+    (State.STARTING, Input.FORKED): State.LOADING,
+    (State.LOADING, Input.LOADED): State.LOADED,
+    (State.LOADED, Input.RESET): State.RESETTING,
+    (State.RESETTING, Input.RESET): State.RESETTING,
+    (State.READY, Input.RESET): State.RESETTING,
+    (State.RUNNING, Input.RESET): State.RESETTING,
+    (State.RESETTING, Input.READY): State.READY,
+    (State.READY, Input.GO): State.RUNNING,
+    (State.LOADED, Input.GO): State.RUNNING,  # services have no links and no generation
+    (State.STOPPED, Input.STAY_DOWN): State.STOPPED,
+    (State.BACKOFF, Input.STAY_DOWN): State.STOPPED,
+    (State.FAILED, Input.STAY_DOWN): State.STOPPED,
+    (State.STOPPED, Input.RETRY): State.BACKOFF,
+    (State.STOPPED, Input.GIVE_UP): State.FAILED,
+    **{(s, Input.ASK): State.STOPPING for s in _ALIVE if s is not State.KILLING},
+    **{(s, Input.KILL): State.KILLING for s in _ALIVE},
+    **{(s, Input.DIED): State.STOPPED for s in _ALIVE},
+}
+
+
+def advance(state: State, event: Input) -> State:
+    """The next state; ImpossibleInputError names state and input when there is none."""
+    try:
+        return TABLE[state, event]
+    except KeyError:
+        raise ImpossibleInputError(f"{event.value!r} cannot happen in state {state.value!r}") from None
+
+
+def is_alive(state: State) -> bool:
+    """Whether a process with a pid (or one about to get it) exists in this state."""
+    return state not in _DEAD
+
+
+def mermaid() -> str:
+    """The table as a Mermaid state diagram; inputs that are the same from every living state are drawn once."""
+    common = {Input.ASK: "STOPPING", Input.KILL: "KILLING", Input.DIED: "STOPPED"}
+    lines = ["stateDiagram-v2", "    [*] --> stopped"]
+    for (state, event), target in TABLE.items():
+        if event not in common:
+            lines.append(f"    {state.value} --> {target.value}: {event.value}")
+    lines.append('    note right of running: every living state: "ask to leave" -> stopping,')
+    lines.append('    note right of killing: "kill" -> killing, "died" -> stopped')
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""What operators have asked for and has not come about yet. One wish at a time is worked on; stop beats the others.
+
+Pure. A wish that has timed out is answered and still worked on: a client that goes away does not undo what it asked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streampiped.core.protocol import Verb
+
+
+@dataclass(slots=True)
+class Wish:
+    """`deadline`: when the operator wants an answer at the latest (None: has had it)."""
+
+    ticket: int
+    verb: Verb
+    names: tuple[str, ...]
+    timeout: float
+    deadline: float | None
+
+
+class Operations:
+    """A queue with at most one wish at work."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Wish] = deque()
+        self._current: Wish | None = None
+        self._notes: dict[str, str] = {}
+
+    def add(self, wish: Wish) -> list[Wish]:
+        """Queue a wish. A stop goes first and removes every start and restart that names one of its stages; those
+        that an operator still waits for are returned."""
+        if wish.verb != "stop":
+            self._queue.append(wish)
+            return []
+        beaten = [w for w in self._all() if w.verb != "stop" and set(w.names) & set(wish.names)]
+        for loser in beaten:
+            self._remove(loser)
+        self._queue.appendleft(wish)
+        return beaten
+
+    def next(self) -> Wish | None:
+        """The wish to begin now, or None while one is at work or none waits."""
+        if self._current is not None or not self._queue:
+            return None
+        self._current = self._queue.popleft()
+        return self._current
+
+    def due(self, is_done: Callable[[Wish], bool], now: float) -> list[Wish]:
+        """The wish at work, if it has come about; it is taken off. Empty if its operator has had an answer."""
+        wish = self._current
+        if wish is None or not is_done(wish):
+            return []
+        self._current = None
+        return [wish] if wish.deadline is not None else []
+
+    def timed_out(self, now: float) -> list[Wish]:
+        """Wishes whose operators have waited long enough, each once."""
+        late = [w for w in self._all() if w.deadline is not None and now >= w.deadline]
+        for wish in late:
+            wish.deadline = None
+        return late
+
+    def about(self, name: str) -> list[Wish]:
+        """Take off the wish at work if it wants `name` to run and cannot have it."""
+        wish = self._current
+        if wish is None or wish.verb == "stop" or name not in wish.names:
+            return []
+        self._current = None
+        return [wish] if wish.deadline is not None else []
+
+    def clear(self) -> list[Wish]:
+        """Take off everything; returned are those that somebody waits for."""
+        waiting = [wish for wish in self._all() if wish.deadline is not None]
+        self._queue.clear()
+        self._current = None
+        return waiting
+
+    def deadline(self) -> float | None:
+        return min((w.deadline for w in self._all() if w.deadline is not None), default=None)
+
+    def note(self, name: str, reason: str) -> None:
+        """Remember what a successor said before it died."""
+        self._notes[name] = reason
+
+    def noted(self, name: str) -> str | None:
+        return self._notes.pop(name, None)
+
+    def _all(self) -> list[Wish]:
+        return ([self._current] if self._current is not None else []) + list(self._queue)
+
+    def _remove(self, wish: Wish) -> None:
+        if wish is self._current:
+            self._current = None
+        else:
+            self._queue.remove(wish)

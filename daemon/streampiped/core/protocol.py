@@ -1,0 +1,261 @@
+"""The vocabulary of decisions: every event that the shell reports and every command that it performs.
+
+`incarnation` tells the processes that have borne one name apart; what comes from an old one is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from streampiped.core.epochs import AskBarrier, AskCommit, TellCommitted, WriteManifest
+from streampiped.core.health import Sample
+
+Verb: TypeAlias = Literal["start", "stop", "restart"]
+
+# events
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherReady:
+    """The fork server has preloaded everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherDied:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    name: str
+    incarnation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkFailed:
+    name: str
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    name: str
+    incarnation: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A process says why it is about to die."""
+
+    name: str
+    incarnation: int
+    phase: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """Confirmed by waitid, its process group gone."""
+
+    name: str
+    incarnation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDone:
+    name: str
+    generation: int
+    epoch: int
+    file: str
+    length: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFailed:
+    name: str
+    generation: int
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestWritten:
+    generation: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFailed:
+    generation: int
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDone:
+    name: str
+    generation: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEnded:
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The answer to `Look`."""
+
+    name: str
+    incarnation: int
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline has come. `emitted`: records given by all sources in this generation."""
+
+    emitted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operate:
+    """An operator wants something; answered by `Answer` once, the work goes on even after a time-out.
+    `names` empty: all."""
+
+    ticket: int
+    verb: Verb
+    names: tuple[str, ...]
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Drain and leave; a second one skips the drain."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
+    | SnapshotDone | SnapshotFailed | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
+    | Sampled | Tick | Operate | Shutdown
+)  # fmt: skip
+
+# commands
+
+
+@dataclass(frozen=True, slots=True)
+class StartLauncher:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class MakeLinks:
+    """Fresh pipes for every edge; the ones before stay open until `CloseOldLinks`."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseOldLinks:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendReset:
+    name: str
+    incarnation: int
+    generation: int
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SendGo:
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskLeave:
+    """SIGTERM and SIGCONT."""
+
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL, to the process group."""
+
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStack:
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Take a `Sample` and report it as `Sampled`."""
+
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """To the operator behind `ticket`: an exit code and a line."""
+
+    ticket: int
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    event: str
+    stage: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every source has ended and the final epoch is committed."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Every process is gone."""
+
+
+Command: TypeAlias = (
+    StartLauncher | Fork | MakeLinks | CloseOldLinks | SendReset | SendGo | AskLeave | Kill | DumpStack | Look
+    | Answer | Log | Finished | Quit | AskBarrier | WriteManifest | AskCommit | TellCommitted
+)  # fmt: skip
