@@ -1,13 +1,14 @@
 """A real systemd for tests: booted by systemd-nspawn over a throw-away copy of the machine's own root.
 
-The root file system is an overlay (lower: this machine's `/`, upper: a tmpfs), so that the container has every
-program of the machine, nothing is built or downloaded, and nothing written inside survives. The checkout is
-visible at its own path. Measured on Debian 12 (systemd 252), two cores: 0.3 s from `booted()` to a running
-systemd, 0.1 s to end it.
+The root file system is an overlay (lower: this machine's `/`, upper: a tmpfs), so that the container has
+every program of the machine, nothing is built or downloaded, and nothing written inside survives. The
+checkout is visible at its own path. Measured on Debian 12 (systemd 252), two cores: 0.3 s from `booted()` to
+a running systemd, 0.1 s to end it.
 
 Nothing of the outside has to be undone step by step: the mounts live in a mount namespace of their own and
-vanish with its last process, and every process lives in a control group made for this container, which one write
-to `cgroup.kill` ends. So a test that is killed half-way leaves processes in one named control group, no mounts.
+vanish with its last process, and every process lives in a control group made for this container, which one
+write to `cgroup.kill` ends. So a test that is killed half-way leaves processes in one named control group, no
+mounts.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ exec systemd-nspawn --quiet --boot --directory=$root --machine=box-$$ --notify-r
     --register=no --keep-unit --private-network --console=pipe \\
     --link-journal=no --resolv-conf=off --timezone=off {binds} -- --unit={target}
 """
-"""Runs in its own mount namespace. A tmpfs over /run hides the machine's own and takes nspawn's lock files with
-it; the machine's enabled units are emptied, for a container that started them too would not be minimal.
+"""Runs in its own mount namespace. A tmpfs over /run hides the machine's own and takes nspawn's lock files
+with it; the machine's enabled units are emptied, for a container that started them too would not be minimal.
 `--keep-unit --register=no`: there need be no systemd-machined, not even a systemd, on the outside."""
 
 
@@ -103,8 +104,8 @@ class Container:
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = 15.0) -> float:
-    """Wait until `condition` holds and return the seconds it took; past the deadline the test fails, saying `what`
-    did not happen."""
+    """Wait until `condition` holds and return the seconds it took; past the deadline the test fails, saying
+    `what` did not happen."""
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > deadline_s:
@@ -163,7 +164,8 @@ def _start(groups: Sequence[Path], shared: Sequence[Path], ready: Path, log: int
     script = SETUP.replace("{target}", TARGET).replace("{binds}", binds)
     return subprocess.Popen(
         ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *map(str, groups)],
-        # A hybrid v1/v2 host would hand its own layout on; systemd inside works as on any machine with v2 alone.
+        # A hybrid v1/v2 host would hand its own layout on; systemd inside works as on any machine with v2
+        # alone.
         env={**os.environ, "NOTIFY_SOCKET": str(ready), "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
         stdin=subprocess.DEVNULL,
         stdout=log,
