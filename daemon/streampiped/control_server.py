@@ -3,33 +3,38 @@
 The supervisor implements `Backend` and runs one `ControlServer` on its loop. Reading is for whoever may open
 the socket (its mode and group); changing is for root, the daemon's own user and the configured operators,
 told by SO_PEERCRED. A change runs in a task of its own: it goes on when its client vanishes.
-docs/specs/control.md is the contract. """
+docs/specs/control.md is the contract.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import difflib
 import os
 import pwd
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+from streampiped import control_params as params
+from streampiped.control_params import Params
 from streampiped.errors import ExitCode, RpcError
 from streampiped.events import LEVELS
 from streampiped.runtime.rpc_server import Limits, Peer, RpcServer
-from streampiped.wire.rpc import PROTOCOL
+from streampiped.wire.rpc import MESSAGE_BYTES_MAX, PROTOCOL, Notification, encode
 
 Verb: TypeAlias = Literal["start", "stop", "restart"]
 Subscription: TypeAlias = Literal["logs", "status"]
 
-TIMEOUT_MAX_S = 3600.0  # of one change; longer is a forgotten client, and the change goes on anyway
-ANSWER_GRACE_S = 0.5  # the backend's own timeout speaks first: it knows what is missing
-NO_WAIT_GRACE_S = 0.05  # a refusal is known at once; --no-wait should still report it
-LOG_LINES_MAX = 10_000  # of one tail; what does not fit into one message is cut at the old end
-WATCH_FASTEST_S = 0.2  # a burst of state changes is one redraw
-WATCH_SLOWEST_S = 1.0  # counters move without any event; only while somebody watches
-REQUEST_BYTES_MAX = 64 << 10  # a request here is a few names; small keeps 64 hostile clients under 4 MiB
+CHANGE_TIMEOUT_S: Final = 30.0  # start of 9 processes takes 2 s, an orderly stop up to drain_timeout, 20 s
+ANSWER_GRACE_S: Final = 0.5  # the backend's own timeout speaks first: it knows what is missing
+NO_WAIT_GRACE_S: Final = 0.05  # a refusal is known at once; --no-wait should still report it
+WATCH_FASTEST_S: Final = 0.2  # a burst of state changes is one redraw
+WATCH_SLOWEST_S: Final = 1.0  # counters move without any event; only while somebody watches
+ANSWER_BYTES_SPARE: Final = 1 << 10  # of a message, for what stands around the lines
+REQUEST_BYTES_MAX: Final = 64 << 10  # a request here is a few names; small keeps 64 hostile clients under 4 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ class Backend(Protocol):
         Returns at least `{"changed": [names]}`. Raises RpcError REFUSED (the state forbids it), FAILED (it
         was tried and failed) or TIMED_OUT (not there after `timeout` seconds, still going on). Not cancelled
         when the client leaves or the server stops waiting. Ordering concurrent changes is the backend's
-        business. """
+        business.
+        """
         ...
 
     def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
@@ -88,3 +94,221 @@ class Emit(Protocol):
     """Log an event of the catalogue (`streampiped.events`)."""
 
     def __call__(self, event: str, /, **fields: Any) -> None: ...
+
+
+class ControlServer:
+    """The control socket at `path`, from `start` to `close`, on the supervisor's loop."""
+
+    def __init__(self, path: str, backend: Backend, emit: Emit) -> None:
+        self._backend = backend
+        self._emit = emit
+        self._identity = backend.identity
+        self._may_change = {0, os.getuid()} | _uids(self._identity.operators)
+        self._watchers: dict[Peer, None] = {}
+        self._changed = asyncio.Event()
+        self._telling: asyncio.Task[Any] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks only weakly
+        self._server = RpcServer(
+            path,
+            self._handle,
+            group=self._identity.group,
+            limits=Limits(request_bytes=REQUEST_BYTES_MAX),
+            on_drop=self._dropped,
+            on_fault=lambda method, error: emit("request_failed", method=method, reason=repr(error)),
+        )
+
+    def start(self) -> None:
+        """Bind the socket. StateError when another daemon is there, OSError when the directory does not let
+        us."""
+        self._server.start()
+
+    def close(self) -> None:
+        """Clients are told and dropped; changes that are under way are left to the backend."""
+        self._server.close()
+
+    def _dropped(self, peer: Peer | None, reason: str) -> None:
+        self._emit("client_dropped", reason=reason, uid=peer.uid if peer else None)
+
+    async def _handle(self, peer: Peer, name: str, given: Mapping[str, Any]) -> Any:
+        method = METHODS.get(name)
+        if method is None:
+            raise RpcError(f"no method {name!r} in protocol {PROTOCOL}", ExitCode.PROTOCOL)
+        if not method.changes:
+            return await method.run(self, peer, params.validated(name, method.params, given))
+        try:
+            self._authorise(peer, name)
+            return await method.run(self, peer, params.validated(name, method.params, given))
+        except RpcError as error:
+            if error.code != ExitCode.TIMED_OUT:
+                self._emit("command_refused", method=name, uid=peer.uid, reason=str(error))
+            raise
+
+    def _authorise(self, peer: Peer, verb: str) -> None:
+        if peer.uid in self._may_change:
+            return
+        raise RpcError(
+            f"{_user(peer.uid)} may look and not {verb}: that is for root, {_user(os.getuid())} and the "
+            f"`operators` of the configuration ({', '.join(self._identity.operators) or 'none'})",
+            ExitCode.NOT_PERMITTED,
+        )
+
+    def _known(self, names: tuple[str, ...], also: tuple[str, ...] = ()) -> None:
+        there = self._backend.stage_names() + also
+        for name in names:
+            if name not in there:
+                near = difflib.get_close_matches(name, there, n=1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                raise RpcError(f"no stage {name!r}{hint}; there are {', '.join(there)}", ExitCode.NO_SUCH_STAGE)
+
+    async def hello(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        identity = self._identity
+        if given["protocol"] != PROTOCOL:
+            raise RpcError(
+                f"the daemon ({identity.version}) speaks protocol {PROTOCOL}, the client {given['protocol']}; "
+                "they are of different releases",
+                ExitCode.PROTOCOL,
+            )
+        return {"protocol": PROTOCOL, "version": identity.version, "pipeline": identity.pipeline}
+
+    async def status(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._backend.status(given["usage"])
+
+    async def report(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._backend.report()
+
+    async def change(self, verb: Verb, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a change in a task of its own and wait for it as long as the client wants."""
+        stages, timeout = given["stages"], given["timeout"]
+        self._known(stages)
+        who = _user(peer.uid)
+        self._emit("command_received", method=verb, params=" ".join(stages) or "all", uid=peer.uid, who=who)
+        begun = time.monotonic()
+        task = self._keep(self._backend.change(verb, stages, timeout, who))
+        done, _ = await asyncio.wait({task}, timeout=timeout + ANSWER_GRACE_S if given["wait"] else NO_WAIT_GRACE_S)
+        if done:
+            return {**task.result(), "verb": verb, "seconds": time.monotonic() - begun, "done": True}
+        task.add_done_callback(lambda late: self._failed_alone(verb, late))
+        if given["wait"]:
+            raise RpcError(f"{verb} is not done after {timeout:g} s, still going on", ExitCode.TIMED_OUT)
+        return {"changed": [], "verb": verb, "seconds": time.monotonic() - begun, "done": False}
+
+    async def logs(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        stage, level = given["stage"], given["level"]
+        self._known((stage,) if stage is not None else (), also=("supervisor", "launcher"))
+        lines = self._backend.log_tail(stage, given["lines"], level)
+        if given["follow"]:
+            least = LEVELS.index(level)
+
+            def forward(record: dict[str, Any]) -> None:
+                if LEVELS.index(record["level"]) >= least and stage in (None, record.get("stage")):
+                    peer.notify("log", record)
+
+            peer.on_gone(self._backend.subscribe("logs", forward))
+        return {"lines": _newest_that_fit(lines)}
+
+    async def watch(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The status now, and a `status` notification at every change and every second."""
+        first = await self._backend.status(True)
+        self._watchers[peer] = None
+        if self._telling is None or self._telling.done():
+            self._telling = self._keep(self._tell_watchers())
+            self._telling.add_done_callback(lambda task: self._failed_alone("watch", task))
+        peer.on_gone(lambda: self._unwatch(peer))
+        return first
+
+    def _unwatch(self, peer: Peer) -> None:
+        self._watchers.pop(peer, None)
+        self._changed.set()
+
+    async def _tell_watchers(self) -> None:
+        """One for all watchers, while there are any."""
+        unsubscribe = self._backend.subscribe("status", lambda _: self._changed.set())
+        try:
+            while True:
+                await asyncio.sleep(WATCH_FASTEST_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), WATCH_SLOWEST_S - WATCH_FASTEST_S)
+                self._changed.clear()
+                if not self._watchers:
+                    return
+                status = await self._backend.status(True)
+                for peer in tuple(self._watchers):
+                    peer.notify("status", status)
+        finally:
+            unsubscribe()
+
+    def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _failed_alone(self, verb: str, task: asyncio.Task[Any]) -> None:
+        """A change failed when nobody waited for it any more."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._emit("request_failed", method=verb, reason=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of the table. A parameter is a check and a default; a check returns the value or raises
+    ValueError that says what it should be."""
+
+    run: Callable[[ControlServer, Peer, Mapping[str, Any]], Awaitable[Any]]
+    params: Params
+    changes: bool = False
+
+
+def _change(verb: Verb) -> Method:
+    wanted: Params = {
+        "stages": (params.names, ()),
+        "timeout": (params.seconds, CHANGE_TIMEOUT_S),
+        "wait": (params.flag, True),
+    }
+    return Method(lambda server, peer, given: server.change(verb, peer, given), wanted, changes=True)
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "hello": Method(ControlServer.hello, {"protocol": (params.integer, PROTOCOL)}),
+    "status": Method(ControlServer.status, {"usage": (params.flag, True)}),
+    "watch": Method(ControlServer.watch, {}),
+    "report": Method(ControlServer.report, {}),
+    "logs": Method(
+        ControlServer.logs,
+        {
+            "stage": (params.name, None),
+            "lines": (params.count, 10),
+            "level": (params.level, "debug"),
+            "follow": (params.flag, False),
+        },
+    ),
+    "start": _change("start"),
+    "stop": _change("stop"),
+    "restart": _change("restart"),
+}
+
+
+def _newest_that_fit(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many of the newest as one answer holds, oldest first."""
+    room = MESSAGE_BYTES_MAX - ANSWER_BYTES_SPARE
+    first = len(lines)
+    while first > 0 and (room := room - len(encode(Notification("log", lines[first - 1])))) >= 0:
+        first -= 1
+    return lines[first:]
+
+
+def _uids(users: tuple[str, ...]) -> set[int]:
+    """Looked up once, at the start: a name service may block. A user who is not there cannot come in
+    either."""
+    found = set()
+    for user in users:
+        with contextlib.suppress(KeyError):
+            found.add(pwd.getpwnam(user).pw_uid)
+    return found
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
