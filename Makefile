@@ -1,30 +1,87 @@
 # The two commands of README.md are `make run` and `make test`; each makes its own .venv and does its work.
+#
+#   make run            the daemon in the foreground with etc/streampipe.toml, until its bounded stream ends
+#   make test           everything: style, types, layers, pure, stage, system and systemd tests
+#   make test-pythons   the pure and stage tests on the other Pythons of this machine
+#   make lint           ruff and mypy alone
+#   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
+#   make uninstall      the program and its unit; configuration and state stay
+#   make clean          what the commands above made in this directory
+#
+# PYTHON=... picks another Python, ARGS=... goes to pytest.
 
-PYTHON ?= python3
+PREFIX ?= /usr/local
+DESTDIR ?=
+INTERPRETER ?=
 VENV ?= .venv
+ARGS ?=
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+OTHER_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: run test lint venv clean
+.PHONY: run test test-pythons lint venv install uninstall clean
+.DELETE_ON_ERROR:
 
 run: $(VENV)/installed
-	$(BIN)/streampiped run --config etc/streampipe.toml --fresh --until-finished
+	@exec $(BIN)/python -c "$$FOREGROUND" $(BIN)/streampiped run --config etc/streampipe.toml --fresh --until-finished
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+venv: $(VENV)/installed-dev
 
-$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+# Ctrl-C belongs to the daemon alone: it drains, reports and exits 0. Were make in the terminal's foreground group
+# too, it would die of the signal and turn that 0 into 130. So the daemon takes the foreground with a group of its
+# own, as a job of an interactive shell has; Ctrl-Z is off, since nobody would be there to continue it. Without a
+# terminal nothing is changed.
+define FOREGROUND
+import os, signal, sys
+if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+os.execv(sys.argv[1], sys.argv[1:])
+endef
+export FOREGROUND
 
-$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@ $(VENV)/installed
+# The first Python that is new enough; Debian and Ubuntu call it python3, or by its version beside an older one.
+define FIND_PYTHON
+for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+        if $$python -c 'import ensurepip, venv' 2>/dev/null; then echo $$python; exit 0; fi; \
+        echo "$$python cannot make a virtual environment: apt install python3-venv" >&2; exit 1; \
+    fi; \
+done; \
+echo 'streampipe needs Python 3.11 or newer; name one with PYTHON=/path/to/python3' >&2; exit 1
+endef
+
+# pip itself is the last thing that venv puts in, so a half-made environment is made again.
+$(VENV)/bin/pip:
+	@python=$$($(FIND_PYTHON)) && echo "making $(VENV) with $$python" && $$python -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/pip
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/pip
+	$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+# An environment for each of them in build/, kept for the next time.
+test-pythons:
+	@for version in $(OTHER_PYTHONS); do sh tests/support/on_python.sh $$version $(ARGS) || exit 1; done
+
+install: $(VENV)/installed
+	$(BIN)/python systemd/install.py install --prefix '$(PREFIX)' --destdir '$(DESTDIR)' \
+	    $(if $(INTERPRETER),--interpreter '$(INTERPRETER)')
+	@echo "installed; next: systemctl enable --now streampipe"
+
+uninstall:
+	$(BIN)/python systemd/install.py uninstall --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
 
 clean:
 	rm -rf $(VENV) var build *.egg-info

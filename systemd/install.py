@@ -1,0 +1,223 @@
+"""Put streampipe on this machine, or under DESTDIR for a packager: what `make install` and `make uninstall`
+run.
+
+It copies the environment that was built and tested (`.venv`) and downloads nothing, so root needs no network
+and what runs is what was tested; docs/decisions/installation.md has the reasons. Run it with that
+environment's Python:
+
+    .venv/bin/python systemd/install.py install --prefix /usr/local [--destdir DIR] [--interpreter PYTHON]
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+NAME: Final[str] = PROJECT["project"]["name"]
+UNIT_PREFIX: Final = "/usr/local"
+"""What systemd/streampipe.service says; replaced by the prefix of the installation."""
+HIDDEN: Final = ("/home", "/root", "/run/user")
+"""The unit's ProtectHome=yes hides these: an interpreter there cannot be executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things go. `prefix` is as it will be at run time; every other path is under `destdir`."""
+
+    destdir: Path
+    prefix: Path
+
+    @property
+    def home(self) -> Path:
+        return self.prefix / "lib" / "streampipe"
+
+    @property
+    def library(self) -> Path:
+        return self.at(self.home)
+
+    @property
+    def configuration(self) -> Path:
+        return self.at(Path("/etc/streampipe/streampipe.toml"))
+
+    @property
+    def unit(self) -> Path:
+        return self.at(Path("/usr/lib/systemd/system/streampipe.service"))
+
+    @property
+    def sysusers(self) -> Path:
+        return self.at(Path("/usr/lib/sysusers.d/streampipe.conf"))
+
+    def at(self, path: Path) -> Path:
+        return self.destdir / path.relative_to("/")
+
+    def commands(self) -> Iterator[Path]:
+        return (self.at(self.prefix / "bin" / name) for name in PROJECT["project"]["scripts"])
+
+
+def install(places: Places, interpreter: Path) -> None:
+    """Everything; an existing configuration is left alone."""
+    check_interpreter(interpreter)
+    install_library(places, interpreter)
+    for command in places.commands():
+        command.parent.mkdir(parents=True, exist_ok=True)
+        command.unlink(missing_ok=True)
+        command.symlink_to(places.home / "bin" / command.name)
+    unit = (REPOSITORY / "systemd" / "streampipe.service").read_text()
+    write(places.unit, unit.replace(f"{UNIT_PREFIX}/bin/", f"{places.prefix}/bin/"))
+    write(places.sysusers, (REPOSITORY / "systemd" / "sysusers.d" / "streampipe.conf").read_text())
+    if not places.configuration.exists():
+        write(places.configuration, (REPOSITORY / "etc" / "streampipe.toml").read_text())
+    if places.destdir == Path("/"):
+        subprocess.run(["systemd-sysusers", places.sysusers], check=True)
+        reload_systemd()
+
+
+def uninstall(places: Places) -> None:
+    """The program and its unit. The configuration, the state and the user that owns it stay."""
+    shutil.rmtree(places.library, ignore_errors=True)
+    for path in (*places.commands(), places.unit, places.sysusers):
+        path.unlink(missing_ok=True)
+    if places.destdir == Path("/"):
+        reload_systemd()
+
+
+def check_interpreter(interpreter: Path) -> None:
+    """Refuse a Python that the service could not use: of another version (extension modules are built for
+    one), or in a directory that the unit hides."""
+    ask = "import sysconfig; print(sysconfig.get_config_var('SOABI'))"
+    theirs = subprocess.run([interpreter, "-I", "-c", ask], capture_output=True, text=True, check=True).stdout
+    ours = sysconfig.get_config_var("SOABI")
+    if theirs.strip() != ours:
+        sys.exit(f"install: {interpreter} is {theirs.strip()}, but the environment was built for {ours}")
+    real = str(interpreter.resolve())
+    if real.startswith(tuple(f"{directory}/" for directory in HIDDEN)):
+        sys.exit(
+            f"install: the service cannot see {real}: its ProtectHome=yes hides {', '.join(HIDDEN)}. "
+            f"Say INTERPRETER=/usr/bin/python3, or make the environment with PYTHON=/usr/bin/python3."
+        )
+
+
+def install_library(places: Places, interpreter: Path) -> None:
+    """A virtual environment (PEP 405: a link, pyvenv.cfg and a site-packages) made aside and then renamed, so
+    that a running service never sees half of it."""
+    fresh = places.library.with_name("streampipe.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    site = fresh / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    site.mkdir(parents=True)
+    (fresh / "bin").mkdir()
+    (fresh / "bin" / "python").symlink_to(interpreter)
+    write(fresh / "pyvenv.cfg", f"home = {interpreter.parent}\ninclude-system-site-packages = false\n")
+    for name in sorted(closure(NAME) - {NAME}):
+        copy_distribution(metadata.distribution(name), site)
+    copy_project(site)
+    for command, target in PROJECT["project"]["scripts"].items():
+        write_script(fresh / "bin" / command, places.home / "bin" / "python", target)
+    # Without .pyc every start under ProtectSystem=strict compiles everything: 16.6 s instead of 1.5 s.
+    if not compileall.compile_dir(site, quiet=1, workers=0, stripdir=str(fresh), prependdir=str(places.home)):
+        sys.exit("install: some modules do not compile")
+    swap(fresh, places.library)
+
+
+def closure(name: str) -> set[str]:
+    """The distributions that `name` needs, as installed here. Extras are left out; what a marker excluded
+    from this platform is not installed and is left out too."""
+    wanted, found = [name], set[str]()
+    while wanted:
+        each = canonical(wanted.pop())
+        try:
+            requirements = metadata.requires(each) or []
+        except metadata.PackageNotFoundError:
+            continue
+        if each not in found:
+            found.add(each)
+            wanted += [r for r in requirements if "extra ==" not in r]
+    return found
+
+
+def canonical(requirement: str) -> str:
+    """The normalised name (PEP 503) at the beginning of a requirement."""
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None, requirement
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def copy_distribution(distribution: metadata.Distribution, site: Path) -> None:
+    """The files that its RECORD lists, without its console scripts. Times are kept: they are what a .pyc
+    checks."""
+    for file in distribution.files or []:
+        if ".." not in file.parts:
+            target = site / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(str(distribution.locate_file(file)), target)
+
+
+def copy_project(site: Path) -> None:
+    """Our own packages from the checkout (the environment has only a link to it), and their metadata."""
+    for package, directory in PROJECT["tool"]["setuptools"]["package-dir"].items():
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / directory, site / package, ignore=ignored)
+    text = metadata.distribution(NAME).read_text("METADATA") or ""
+    write(site / f"{NAME.replace('-', '_')}-{PROJECT['project']['version']}.dist-info" / "METADATA", text)
+
+
+def write_script(path: Path, python: Path, target: str) -> None:
+    """A console script. `-I`: neither PYTHONPATH nor the caller's directory decides what an operator runs."""
+    module, _, function = target.partition(":")
+    write(path, f"#!{python} -I\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n")
+    path.chmod(0o755)
+
+
+def write(path: Path, text: str) -> None:
+    """A file that everyone may read, whatever the caller's umask, with the directories it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o644)
+
+
+def swap(fresh: Path, place: Path) -> None:
+    """Put `fresh` at `place`, as close to at once as two renames are."""
+    old = place.with_name("streampipe.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def reload_systemd() -> None:
+    if Path("/run/systemd/system").is_dir():  # as sd_booted(3)
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Install or remove streampipe.")
+    parser.add_argument("action", choices=("install", "uninstall"))
+    parser.add_argument("--destdir", default="/", help="everything goes below it; nothing of this machine is told")
+    parser.add_argument("--prefix", type=Path, default=Path(UNIT_PREFIX), help="where it will be at run time")
+    parser.add_argument("--interpreter", type=Path, help="the Python of the service; default: this environment's")
+    arguments = parser.parse_args()
+    os.umask(0o022)
+    places = Places(Path(arguments.destdir or "/"), arguments.prefix)
+    if arguments.action == "uninstall":
+        uninstall(places)
+    else:
+        default = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+        install(places, arguments.interpreter or default)
+
+
+if __name__ == "__main__":
+    main()
