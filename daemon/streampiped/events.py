@@ -64,6 +64,14 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "command_received": EventSpec("info", "{method} {params} by uid {uid}"),
     "command_refused": EventSpec("warning", "{method} refused for uid {uid}: {reason}"),
     "client_dropped": EventSpec("warning", "dropped a client: {reason}"),
+    "request_failed": EventSpec("error", "{method} failed: {reason}"),
+    # the log and the services' histories
+    "log_file_failed": EventSpec("error", "cannot write {path}: {reason}; what is lost there is counted"),
+    "log_lines_dropped": EventSpec("warning", "{count} log lines could not be written to {where}"),
+    "log_follower_dropped": EventSpec("warning", "a follower of the log was dropped: {reason}"),
+    "history_reset": EventSpec("warning", "{path} was unusable ({reason}), is kept as {kept}; a new one begins"),
+    "history_failed": EventSpec("error", "cannot write {path}: {reason}; next attempt in {seconds:.0f} s"),
+    "history_recovered": EventSpec("info", "{path} can be written again"),
 }
 
 

@@ -1,7 +1,7 @@
 """inotify(7): be woken when a file grows or a directory changes, instead of looking again and again.
 
-Python has no binding of its own; these are the three calls of libc by ctypes. The descriptor is non-blocking and
-close-on-exec, and becomes readable when `drain` would return something.
+Python has no binding of its own; these are the three calls of libc by ctypes. The descriptor is non-blocking
+and close-on-exec, and becomes readable when `drain` would return something.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One event. `watch` is what `Inotify.watch` returned (-1 with IN_Q_OVERFLOW); `name` is the entry's name in a
-    watched directory, else empty."""
+    """One event. `watch` is what `Inotify.watch` returned (-1 with IN_Q_OVERFLOW); `name` is the entry's name in
+    a watched directory, else empty."""
 
     watch: int
     mask: int
@@ -43,14 +43,14 @@ class Change:
 
 
 class Inotify:
-    """One inotify instance. Raises OSError, also when the machine has no watches or instances left (EMFILE, ENOSPC)."""
+    """One inotify instance. Raises OSError, also when the user has no instances (EMFILE) or watches (ENOSPC) left."""
 
     def __init__(self) -> None:
         self.fd = _checked(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
 
     def watch(self, path: str | os.PathLike[str], mask: int) -> int:
-        """Watch a file or directory and return the watch's number. The same inode again gives the same number, with
-        the new mask."""
+        """Watch a file or directory and return the watch's number. The same inode again gives the same number,
+        with the new mask."""
         raw = os.fsencode(path)
         return _checked(_LIBC.inotify_add_watch(self.fd, raw, ctypes.c_uint32(mask)), os.fsdecode(raw))
 

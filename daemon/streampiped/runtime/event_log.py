@@ -1,0 +1,235 @@
+"""The log: every event of the pipeline goes through here, in the supervisor, its only writer.
+
+Three destinations: standard error (for people on a terminal, `<N>` lines for the journal, JSON lines elsewhere), the
+event file, and whoever follows by `streampipectl logs -f`. None of them can block, raise or grow without bound; what
+could not be written is counted, and said where it is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+from streampiped.events import CATALOGUE, LEVELS, Level, level_of
+from streampiped.runtime.event_file import EventFile, head_of, lines_backwards
+from streampiped.runtime.event_format import for_journal, make_record, readable, to_json
+from streampiped.runtime.line_writer import LineWriter
+
+TAIL_LINES_MAX: Final = 10_000  # answered at once to `streampipectl logs`
+TAIL_RESULT_BYTES_MAX: Final = 512 << 10  # of JSON in one answer; a control frame has 1 MiB
+TAIL_SCAN_BYTES_MAX: Final = 4 << 20  # read backwards for one answer: measured 22 ms, which the supervisor can spare
+SUPERVISOR: Final = "supervisor"
+
+Style: TypeAlias = Literal["terminal", "journal", "json"]
+Subscriber: TypeAlias = Callable[[Mapping[str, Any]], None]
+
+
+class Screen(Protocol):
+    """Something that owns the terminal (console.py) and prints lines above what it shows there."""
+
+    def print_above(self, text: str) -> None: ...
+
+
+def stderr_style(fd: int, environ: Mapping[str, str]) -> Style:
+    """How lines on `fd` should look. systemd says in JOURNAL_STREAM which socket is the journal's (systemd.exec(5));
+    the variable is inherited by redirected children too, so device and inode are compared."""
+    if os.isatty(fd):
+        return "terminal"
+    found = os.fstat(fd)
+    if environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
+        return "journal"
+    return "json"
+
+
+class EventLog:
+    """Writes events. No method raises because of the outer world; `write` asserts that the event is listed.
+
+    `directory` None: no file. `level` is the least level that goes anywhere; it may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        level: Level = "info",
+        file_bytes_max: int = 16 << 20,
+        files_kept: int = 2,
+        stderr_fd: int = 2,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.level: Level = level
+        self.screen: Screen | None = None
+        """Set while a console shares the terminal with standard error."""
+        self.file_dropped = 0
+        """Lines missing in the file and not yet said there."""
+        self.file_dropped_total = 0
+        self._style = stderr_style(stderr_fd, environ)
+        self._colour = "NO_COLOR" not in environ and environ.get("TERM", "dumb") != "dumb"
+        self._stderr = LineWriter(stderr_fd, lambda count: self._render(_dropped(count, "standard error")))
+        self._file = EventFile(directory, file_bytes_max=file_bytes_max, files_kept=files_kept) if directory else None
+        self._subscribers: list[Subscriber] = []
+
+    def write(
+        self,
+        event: str,
+        /,
+        *,
+        stage: str,
+        level: Level | None = None,
+        cause: str | None = None,
+        ts: float | None = None,
+        pid: int | None = None,
+        **fields: object,
+    ) -> None:
+        """Log an event of the catalogue about `stage`, at the catalogue's level unless another is given."""
+        assert event in CATALOGUE, f"event {event!r} is not in the catalogue (events.py)"
+        self._put(event, fields, stage, level or level_of(event), cause, ts, pid)
+
+    def relay(
+        self,
+        event: str,
+        fields: Mapping[str, object],
+        *,
+        stage: str,
+        level: str | None = None,
+        cause: str | None = None,
+        ts: float | None = None,
+        pid: int | None = None,
+    ) -> None:
+        """Log what a stage sent. Its code may be a user's: an event that is not listed, fields named as ours or a
+        level nobody knows are taken as they are, and hurt nobody."""
+        known = next((name for name in LEVELS if name == level), None)
+        listed = CATALOGUE[event].level if event in CATALOGUE else "info"
+        self._put(event, fields, stage, known or listed, cause, ts, pid)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Call `subscriber` with every record from now on; the result ends that. It must not block."""
+        self._subscribers.append(subscriber)
+
+        def unsubscribe() -> None:
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
+
+    def tail(self, stage: str | None = None, lines: int = 100, level: str | None = None) -> list[dict[str, Any]]:
+        """The newest records in the files, oldest first: at most `lines`, of `stage`, of `level` or above. Bounded
+        by TAIL_SCAN_BYTES_MAX of reading, so a rare one far back may be missing."""
+        wanted = set(LEVELS[LEVELS.index(level) :] if level in LEVELS else LEVELS)
+        found: list[dict[str, Any]] = []
+        scan, room = TAIL_SCAN_BYTES_MAX, TAIL_RESULT_BYTES_MAX
+        for path in self._file.files() if self._file else ():
+            for line in lines_backwards(path, scan):
+                scan -= len(line) + 1
+                if not _matches(line, stage, wanted):
+                    continue
+                room -= len(line)
+                if room < 0 or len(found) >= min(lines, TAIL_LINES_MAX):
+                    return found[::-1]
+                with contextlib.suppress(ValueError):  # a line that somebody else tore
+                    found.append(json.loads(line))
+            if scan <= 0:
+                break
+        return found[::-1]
+
+    def fileno(self) -> int:
+        """To be registered for writing while `pending`, with `flush` as the callback; otherwise the rest goes with
+        the next line."""
+        return self._stderr.fileno()
+
+    @property
+    def pending(self) -> bool:
+        return self._stderr.pending > 0
+
+    def flush(self) -> None:
+        self._stderr.flush()
+
+    def counts(self) -> dict[str, int]:
+        """Lines lost since the start, by destination."""
+        return {"stderr_dropped": self._stderr.dropped_total, "file_dropped": self.file_dropped_total}
+
+    def close(self) -> None:
+        """Give standard error a moment for its last lines, and let go."""
+        self._stderr.close()
+        if self._file:
+            self._file.close()
+
+    def _put(
+        self,
+        event: str,
+        fields: Mapping[str, object],
+        stage: str,
+        level: Level,
+        cause: str | None,
+        ts: float | None,
+        pid: int | None,
+    ) -> None:
+        if LEVELS.index(level) < LEVELS.index(self.level):
+            return
+        record = make_record(event, stage, level, _now(ts), pid or os.getpid(), cause, fields)
+        line = to_json(record)
+        self._to_file(line)
+        self._to_stderr(record, line)
+        self._to_subscribers(record)
+
+    def _to_stderr(self, record: Mapping[str, Any], line: bytes) -> None:
+        if self.screen is not None and self._style == "terminal":
+            self.screen.print_above(readable(record, colour=self._colour))
+        else:
+            self._stderr.write(line if self._style == "json" else self._render(record))
+
+    def _render(self, record: Mapping[str, Any]) -> bytes:
+        if self._style == "json":
+            return to_json(record)
+        journal = self._style == "journal"
+        text = for_journal(record) if journal else readable(record, colour=self._colour)
+        return text.encode("utf-8", "backslashreplace")
+
+    def _to_file(self, line: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            if self.file_dropped:
+                self._file.append(to_json(_dropped(self.file_dropped, str(self._file.path))))
+                self.file_dropped = 0
+            self._file.append(line)
+        except OSError as error:
+            self.file_dropped += 1
+            self.file_dropped_total += 1
+            if self.file_dropped == 1:  # said once per trouble; how many were lost is said when it is over
+                record = _own("log_file_failed", path=str(self._file.path), reason=error.strerror or str(error))
+                self._to_stderr(record, to_json(record))
+                self._to_subscribers(record)
+
+    def _to_subscribers(self, record: Mapping[str, Any]) -> None:
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(record)
+            except Exception as error:  # noqa: BLE001 - whoever follows the log must not be able to end it
+                self._subscribers.remove(subscriber)
+                own = _own("log_follower_dropped", reason=repr(error))
+                self._to_stderr(own, to_json(own))
+
+
+def _own(event: str, **fields: object) -> dict[str, Any]:
+    """A record of the log about itself."""
+    return make_record(event, SUPERVISOR, level_of(event), time.time(), os.getpid(), None, fields)
+
+
+def _dropped(count: int, where: str) -> dict[str, Any]:
+    return _own("log_lines_dropped", count=count, where=where)
+
+
+def _now(ts: float | None) -> float:
+    """Seconds since the epoch; a time that datetime cannot show (a stage may send anything) becomes now."""
+    return ts if isinstance(ts, int | float) and 0 <= ts < 1e11 else time.time()
+
+
+def _matches(line: bytes, stage: str | None, levels: set[Level]) -> bool:
+    head = head_of(line)
+    return head is not None and head[0] in levels and (stage is None or head[1] == stage)
