@@ -1,8 +1,8 @@
 """Run a function in a forked process that is thrown away, and bring back what it returned.
 
-The supervisor must stay small and never import pydantic, numpy or user code, and still needs what they say about
-a configuration. So they are imported in a child; what comes back is plain data. Rejected: a new interpreter (it
-starts from nothing, and arguments become text) and multiprocessing (it pickles what user code hands it).
+The supervisor must stay small and never import pydantic, numpy or user code, and still needs what they say
+about a configuration. So they are imported in a child; what comes back is plain data. Rejected: a new interpreter
+(it starts from nothing, arguments become text) and multiprocessing (it pickles what user code hands it).
 
 Call it before any thread or event loop exists: the child is a plain fork.
 """
@@ -144,8 +144,8 @@ def _fate(status: int) -> str:
 
 
 def _end(pid: int) -> int:
-    """Kill the child's group while its leader is not reaped (later the number may be someone else's), then reap it
-    and return its wait status."""
+    """Kill the child's group while its leader is not reaped (later the number may be someone else's), then reap
+    it and return its wait status."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:  # not its own leader yet

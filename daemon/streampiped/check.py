@@ -1,0 +1,250 @@
+"""What a configuration must fulfil beyond the types of its keys: classes, options, the graph, directories.
+
+Nothing here raises on a wrong configuration: every function tells its findings to a `Report` and goes on, so
+that the operator sees all of them at once. It imports user code, so it runs in a process that is thrown away
+(`runtime/apart.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+from pydantic import ValidationError
+
+from streampiped.errors import OptionError
+from streampiped.faults import ABSENT, Report, did_you_mean, report_faults
+from streampiped.stages.base import Service, SinkStage, SourceStage, Stage, StageContext, StageOptions
+from streampiped.topology import Role
+
+SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path has 108 bytes, one of them for the final NUL (unix(7))
+DIRECTORY_MODE = 0o750  # the group may reach the sockets; a umask may take that away again
+
+BUILTIN: Mapping[str, str] = {
+    "generator": "streampiped.stages.generator:Generator",
+    "normalizer": "streampiped.stages.normalizer:Normalizer",
+    "consumer": "streampiped.stages.consumer:Consumer",
+    "trainer": "streampiped.stages.trainer:Trainer",
+    "evaluator": "streampiped.stages.evaluator:Evaluator",
+}
+SERVICES: Mapping[str, str] = {
+    "log_extractor": "streampiped.stages.log_extractor:LogExtractor",
+    "service_monitor": "streampiped.stages.service_monitor:ServiceMonitor",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What importing and constructing a class has shown."""
+
+    klass: str
+    role: Role
+    api: bool
+
+
+# --- classes ------------------------------------------------------------------------------------------------------
+
+
+def try_stage(
+    name: str, klass: str, options: Mapping[str, Any], report: Report, *, key: str, reserved: Iterable[str]
+) -> Trial | None:
+    """Import the class, validate the options, make an object in a temporary directory. None: something was told."""
+    loaded = _import(klass, f"{key}.class", report)
+    if loaded is None:
+        return None
+    role = role_of(loaded)
+    if role is None:
+        report(f"{key}.class", klass, "should be a stage: a subclass of streampiped.stages.base.Stage")
+        return None
+    model = getattr(loaded, "Options", StageOptions)
+    if not (isinstance(model, type) and issubclass(model, StageOptions)):
+        report(f"{key}.class", klass, "its Options should be a subclass of streampiped.stages.base.StageOptions")
+        return None
+    if taken := sorted(set(model.model_fields) & set(reserved)):
+        report(f"{key}.class", klass, f"its Options use names that every stage has: {', '.join(taken)}")
+        return None
+    checked = _validate(model, options, key, report, reserved)
+    return None if checked is None else _construct(loaded, role, klass, name, checked, key, report)
+
+
+def role_of(loaded: Any) -> Role | None:
+    """The part a class plays: by what it is derived from, else by the methods it offers; None: none."""
+    if not isinstance(loaded, type):
+        return None
+    for base, methods, role in _ROLES:
+        if issubclass(loaded, base) or all(callable(getattr(loaded, method, None)) for method in methods):
+            return role
+    return None
+
+
+_ROLES: tuple[tuple[type, tuple[str, ...], Role], ...] = (
+    (Service, ("wake", "roster"), "service"),
+    (SourceStage, ("read", "snapshot", "restore"), "source"),
+    (SinkStage, ("process", "snapshot", "restore", "prepare", "commit", "rollback"), "sink"),
+    (Stage, ("process", "snapshot", "restore"), "transform"),
+)
+
+
+def _import(klass: str, key: str, report: Report) -> Any:
+    module_name, colon, class_name = klass.partition(":")
+    if not (module_name and colon and class_name):
+        right = 'should be a built-in kind or "package.module:Class"'
+        report(key, klass, f"{right}{did_you_mean(klass, BUILTIN)}")
+        return None
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        hint = "; [pipeline] python_path lists where to look" if module_name.startswith(error.name or "") else ""
+        report(key, klass, f"cannot be imported: no module named {error.name!r}{hint}")
+        return None
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module does is an answer
+        report(key, klass, f"cannot be imported: {_blame(error)}")
+        return None
+    if not hasattr(module, class_name):
+        classes = [name for name, value in vars(module).items() if role_of(value) and value.__module__ == module_name]
+        report(key, klass, f"{module.__file__} has no {class_name}{did_you_mean(class_name, classes)}")
+    return getattr(module, class_name, None)
+
+
+def _validate(
+    model: type[StageOptions], options: Mapping[str, Any], key: str, report: Report, reserved: Iterable[str]
+) -> StageOptions | None:
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        report_faults(error, model, dict(options), key, report, also=reserved)
+        return None
+    for name, value in options.items():
+        try:
+            msgpack.packb(value)
+        except (TypeError, ValueError, OverflowError):  # TOML has dates and integers of any size
+            report(
+                f"{key}.{name}",
+                value,
+                "should be text, a number of 64 bits, true or false, or lists or tables of these",
+            )
+            return None
+    return checked
+
+
+def _construct(
+    loaded: Any, role: Role, klass: str, name: str, options: StageOptions, key: str, report: Report
+) -> Trial | None:
+    """An option may be valid by its type and still impossible; only the constructor knows."""
+    with tempfile.TemporaryDirectory(prefix="streampipe-check-") as directory:
+        try:
+            made = loaded(options, StageContext(name=name, directory=Path(directory)))
+            api = bool(made.api()) if hasattr(made, "api") else False
+            made.close()
+        except OptionError as error:
+            report(key, ABSENT, str(error))
+            return None
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's class does is an answer
+            report(key, ABSENT, f"{klass} cannot be made with these options: {_blame(error)}")
+            return None
+    return Trial(klass, role, api)
+
+
+def _blame(error: BaseException) -> str:
+    """The error and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+# --- the graph ----------------------------------------------------------------------------------------------------
+
+
+def check_inputs(inputs: Mapping[str, Sequence[str]], services: Iterable[str], report: Report) -> None:
+    """Every input names another stage, once."""
+    for name, wanted in inputs.items():
+        key = f"stages.{name}.input"
+        for source in dict.fromkeys(wanted):
+            if source == name:
+                report(key, source, "a stage cannot be its own input")
+            elif source in services:
+                report(key, source, "is a service; services stand beside the stream and have no output")
+            elif source not in inputs:
+                report(key, source, f"no such stage{did_you_mean(source, inputs.keys() - {name})}")
+        for source in {s for s in wanted if wanted.count(s) > 1}:
+            report(key, list(wanted), f"names {source} more than once")
+
+
+def check_role(name: str, role: Role, inputs: Sequence[str], report: Report) -> None:
+    """Sources have no input, all others have one; a service is no stage."""
+    key = f"stages.{name}"
+    if role == "service":
+        report(
+            f"{key}.class",
+            ABSENT,
+            "is a service, not a stage; log_extractor and service_monitor are the services",
+        )
+    elif role == "source" and inputs:
+        report(f"{key}.input", list(inputs), "a source has no input; remove the key")
+    elif role != "source" and not inputs:
+        report(
+            f"{key}.input",
+            ABSENT,
+            'is needed: the name of the stage to read from, such as input = "normalizer"',
+        )
+
+
+def in_order(inputs: Mapping[str, Sequence[str]], report: Report) -> tuple[str, ...]:
+    """The stages such that every one comes after its inputs, sources first, else as written. Cycles are told; their
+    stages come last. Inputs that are no stages do not count, `check_inputs` tells them."""
+    left = {name: {s for s in wanted if s in inputs and s != name} for name, wanted in inputs.items()}
+    order: list[str] = []
+    while left:
+        ready = [name for name, wanted in left.items() if not wanted & left.keys()]
+        if not ready:
+            ready = _cycle(left)
+            path = " -> ".join([*ready, ready[0]])
+            report(f"stages.{ready[0]}.input", ABSENT, f"a cycle: {path}; a stream must not come back to a stage")
+        order += ready
+        for name in ready:
+            del left[name]
+    return tuple(order)
+
+
+def _cycle(left: Mapping[str, set[str]]) -> list[str]:
+    """Some cycle, in the direction of the stream. Every stage of `left` has an input in it, so that going from input
+    to input must come back."""
+    walk = [next(iter(left))]
+    while (source := min(left[walk[-1]] & left.keys())) not in walk:
+        walk.append(source)
+    return walk[walk.index(source) :][::-1]
+
+
+# --- directories --------------------------------------------------------------------------------------------------
+
+
+def claim_directory(path: Path, key: str, report: Report) -> list[Path]:
+    """Make the directory where it is missing and write a file into it; the directories made, outermost first.
+
+    Trying is the only honest test: permission bits say nothing to root, and nothing about a read-only mount.
+    """
+    made: list[Path] = []
+    try:
+        for directory in reversed([path, *path.parents]):
+            if not directory.exists():
+                directory.mkdir(mode=DIRECTORY_MODE)
+                made.append(directory)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        report(key, str(path), f"should be a directory that can be written: {error.strerror} ({error.filename})")
+    return made
+
+
+def check_socket_path(runtime: Path, names: Iterable[str], report: Report) -> None:
+    longest = max((os.fsencode(runtime / f"{name}.sock") for name in names), key=len)
+    if (over := len(longest) - SOCKET_PATH_BYTES_MAX) > 0:
+        right = f"should be {over} bytes shorter: the path of a Unix socket has at most {SOCKET_PATH_BYTES_MAX} bytes"
+        report("paths.runtime", str(runtime), f"{right} and {os.fsdecode(longest)} is needed")

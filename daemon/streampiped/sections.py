@@ -1,0 +1,223 @@
+"""The options of streampipe.toml that are the pipeline's own: one model per table.
+
+Each option is one `Field` that carries type, default, unit and reason; etc/streampipe.toml is rendered from them, and
+a test holds both together. Defaults come from `topology`, where the supervisor, which never sees this file, has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from streampiped import topology
+from streampiped.units import Duration, Rate, Size
+
+NAME_CHARACTERS_MAX: Final = 32  # a table of stages stays 80 columns wide, a socket's path short
+NAME_PATTERN: Final = re.compile(rf"[a-z][a-z0-9_-]{{0,{NAME_CHARACTERS_MAX - 1}}}")
+
+_SUPERVISION = topology.Supervision()
+_CHECKPOINT = topology.Checkpoint()
+_LINKS = topology.Links()
+_CONTROL = topology.Control()
+_LOGS = topology.Logs()
+
+
+class Section(BaseModel):
+    """A table of the file. Strict: "5" is no number and true no 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def as_name(value: str) -> str:
+    """The value, if it can name a stage or a pipeline."""
+    if NAME_PATTERN.fullmatch(value) is None:
+        raise ValueError(
+            f"should begin with a-z, have only a-z, 0-9, _ and -, and at most {NAME_CHARACTERS_MAX} characters"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(as_name)]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists only
+
+
+class PipelineSection(Section):
+    """The pipeline as a whole."""
+
+    name: Name = Field("streampipe", description="Shown in status, logs and the report.")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=1 << 63,
+        description="Every random choice of every stage follows from it: same seed, same input, same bits.",
+    )
+    python_path: Texts = Field(
+        (),
+        description="Directories where classes of your own are found, relative to this file. They are searched "
+        "last, so that nothing in them can replace a module of the pipeline.",
+    )
+
+
+class PathsSection(Section):
+    """Where things are kept. Relative paths start at the working directory."""
+
+    state: str | None = Field(
+        None,
+        min_length=1,
+        description="Snapshots, databases and what else must survive a restart. "
+        "Unset: $STATE_DIRECTORY, which systemd gives, else ./var/state.",
+    )
+    runtime: str | None = Field(
+        None,
+        min_length=1,
+        description="Sockets. Short, for the path of a socket has at most 107 bytes. "
+        "Unset: $RUNTIME_DIRECTORY, else ./var/run.",
+    )
+    logs: str | None = Field(None, min_length=1, description="Log files. Unset: $LOGS_DIRECTORY, else ./var/log.")
+
+
+class ControlSection(Section):
+    """Who may use `streampipectl`."""
+
+    group: str = Field(
+        _CONTROL.group, description="Its members may look. Without such a group only the service's user may."
+    )
+    operators: Texts = Field(
+        _CONTROL.operators,
+        description="Users who may also start, stop and restart, as root and the service's own user always may.",
+    )
+
+
+class CheckpointSection(Section):
+    """How often the state of all stages is made durable."""
+
+    interval: Duration = Field(
+        _CHECKPOINT.interval,
+        ge=0.01,
+        description="Time between two epochs: what has to be computed again after a crash. Every epoch costs an "
+        "fsync per stage.",
+    )
+    retain_epochs: int = Field(
+        _CHECKPOINT.retain_epochs,
+        ge=1,
+        le=1000,
+        description="Epochs kept, so that a damaged newest one does not cost everything.",
+    )
+
+
+class SupervisionSection(Section):
+    """When a stage counts as lost and how it comes back."""
+
+    start_timeout: Duration = Field(
+        _SUPERVISION.start_timeout,
+        gt=0,
+        description="From the start of a process until it is ready. Importing scikit-learn from a cold disk takes "
+        "seconds.",
+    )
+    reset_timeout: Duration = Field(
+        _SUPERVISION.reset_timeout,
+        gt=0,
+        description="Until every stage has restored the last epoch after a crash; who has not is replaced.",
+    )
+    stop_timeout: Duration = Field(
+        _SUPERVISION.stop_timeout, gt=0, description="From SIGTERM to SIGKILL for one process."
+    )
+    drain_timeout: Duration = Field(
+        _SUPERVISION.drain_timeout,
+        description="How long stopping waits for records on their way. Keep it below systemd's TimeoutStopSec.",
+    )
+    max_restarts: int = Field(
+        _SUPERVISION.max_restarts,
+        ge=0,
+        description="More restarts of a stage than this within `window` and it is 'failed': the pipeline holds, "
+        "and says so.",
+    )
+    window: Duration = Field(_SUPERVISION.window, gt=0, description="See max_restarts.")
+    backoff_first: Duration = Field(
+        _SUPERVISION.backoff_first,
+        gt=0,
+        description="Delay before the second restart; the first has none, later ones double it.",
+    )
+    backoff_max: Duration = Field(_SUPERVISION.backoff_max, gt=0, description="The delay grows to this at most.")
+    stable_after: Duration = Field(
+        _SUPERVISION.stable_after, gt=0, description="After this time without a death the delay starts anew."
+    )
+
+
+class LinksSection(Section):
+    """The pipes between stages."""
+
+    frame_bytes_max: Size = Field(
+        _LINKS.frame_bytes_max,
+        ge=64 << 10,
+        le=1 << 30,
+        description="The largest batch on a link. Bounds what a reader allocates because of a damaged length.",
+    )
+    pipe_bytes: Size = Field(
+        _LINKS.pipe_bytes,
+        ge=4 << 10,
+        le=1 << 20,
+        description="Buffer of a pipe. 1MiB is the most an ordinary user gets (/proc/sys/fs/pipe-max-size).",
+    )
+
+
+class LogsSection(Section):
+    """The log, in the directory `paths.logs` and on stderr."""
+
+    level: Literal["debug", "info", "notice", "warning", "error", "critical"] = Field(
+        _LOGS.level,  # type: ignore[arg-type]  # the plan says str; the test of the example file holds them together
+        description="The least that is logged: debug, info, notice, warning, error or critical.",
+    )
+    file_bytes_max: Size = Field(
+        _LOGS.file_bytes_max, ge=64 << 10, description="A file of this size is renamed and a new one begun."
+    )
+    files_kept: int = Field(_LOGS.files_kept, ge=1, le=100, description="Older files kept beside the current one.")
+
+
+class StageSection(Section):
+    """One stage of the stream. Every other key is an option of its class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    klass: str | None = Field(
+        None,
+        alias="class",
+        description="generator, normalizer, consumer, trainer, evaluator, or a class of your own as "
+        '"package.module:Class". Unset: the kind of the stage\'s name.',
+    )
+    input: str | Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="The stage, or list of stages, whose output comes in. A source has none."
+    )
+    max_rate: Rate = Field(0.0, description="Records per second let into this stage. 0: no limit.")
+    hang_timeout: Duration = Field(
+        30.0,
+        gt=0,
+        description="With input, room for output and no progress for this long, the stage is hung and replaced.",
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,) if isinstance(self.input, str) else self.input
+
+
+class ServiceSection(Section):
+    """A process beside the stream. Every other key is an option of its class."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    enabled: bool = Field(True, description="false: this process is not started.")
+
+
+SECTIONS: Final[Mapping[str, type[Section]]] = {
+    "pipeline": PipelineSection,
+    "paths": PathsSection,
+    "control": ControlSection,
+    "checkpoint": CheckpointSection,
+    "supervision": SupervisionSection,
+    "links": LinksSection,
+    "logs": LogsSection,
+}
+"""Table -> model; beside these there are [stages.NAME] and the services."""
