@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from pydantic import ValidationError
 
 from streampiped import topology
 from streampiped.check import (
-    BUILTIN,
     SERVICES,
     check_inputs,
     check_role,
@@ -33,8 +31,6 @@ from streampiped.check import (
 from streampiped.errors import StreampipeError
 from streampiped.faults import ABSENT, did_you_mean, report_faults
 from streampiped.sections import (
-    NAME_CHARACTERS_MAX,
-    NAME_PATTERN,
     SECTIONS,
     PathsSection,
     Section,
@@ -47,10 +43,6 @@ from streampiped.toml_text import key_lines, parse
 DEFAULT_CHAIN: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 TAKEN_NAMES: Final = ("supervisor", "launcher", "control", *SERVICES)
 """Names of other processes, and of the control socket, which stands beside the stages' sockets."""
-NAME_RIGHT: Final = (
-    f"the name should begin with a-z, have only a-z, 0-9, _ and - and at most {NAME_CHARACTERS_MAX} characters, "
-    f"and not be one of {', '.join(TAKEN_NAMES)}"
-)
 RESERVED: Final = tuple(info.alias or name for name, info in StageSection.model_fields.items())
 """Keys of a stage that are the pipeline's and not the class's."""
 VALUE_CHARACTERS_MAX: Final = 60  # of a value shown in a problem, which should stay on one line
@@ -241,15 +233,11 @@ def _stages(tables: Any, findings: _Findings) -> tuple[topology.StageSpec, ...]:
 
 def _stage(name: str, table: Any, section: StageSection, findings: _Findings) -> topology.StageSpec | None:
     key = f"stages.{name}"
-    if not re.fullmatch(NAME_PATTERN, name) or name in TAKEN_NAMES:
-        findings.report(key, ABSENT, NAME_RIGHT)
-    kind = section.klass or name
-    if section.klass is None and (name not in BUILTIN or "class" in table):
-        if "class" not in table:
-            findings.report(f"{key}.class", ABSENT, f'is needed: {", ".join(BUILTIN)}, or "package.module:Class"')
+    _check_name(name, key, findings)
+    if section.klass is None and "class" in table:  # of a wrong type, and told
         return None
     options = section.model_extra or {}
-    trial = try_stage(name, BUILTIN.get(kind, kind), options, findings.report, key=key, reserved=RESERVED)
+    trial = try_stage(name, section.klass or name, options, findings.report, key=key, reserved=RESERVED)
     if trial is None:
         return None
     if section.inputs or not table.get("input"):  # else its type was wrong, and told
