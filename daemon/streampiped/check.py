@@ -55,7 +55,8 @@ class Trial:
 def try_stage(
     name: str, klass: str, options: Mapping[str, Any], report: Report, *, key: str, reserved: Iterable[str]
 ) -> Trial | None:
-    """Import the class, validate the options, make an object in a temporary directory. None: something was told."""
+    """Import the class (`klass` as written: a built-in kind or a path), validate the options, make an object in a
+    temporary directory. None: something was told."""
     loaded = _import(klass, f"{key}.class", report)
     if loaded is None:
         return None
@@ -93,16 +94,17 @@ _ROLES: tuple[tuple[type, tuple[str, ...], Role], ...] = (
 
 
 def _import(klass: str, key: str, report: Report) -> Any:
-    module_name, colon, class_name = klass.partition(":")
+    module_name, colon, class_name = BUILTIN.get(klass, klass).partition(":")
     if not (module_name and colon and class_name):
-        right = 'should be a built-in kind or "package.module:Class"'
+        right = 'should be "package.module:Class" or a built-in kind'
         report(key, klass, f"{right}{did_you_mean(klass, BUILTIN)}")
         return None
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        hint = "; [pipeline] python_path lists where to look" if module_name.startswith(error.name or "") else ""
-        report(key, klass, f"cannot be imported: no module named {error.name!r}{hint}")
+        missed = error.name or ""
+        hint = "; [pipeline] python_path lists where to look" if f"{module_name}.".startswith(f"{missed}.") else ""
+        report(key, klass, f"cannot be imported: no module named {missed!r}{hint}")
         return None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module does is an answer
         report(key, klass, f"cannot be imported: {_blame(error)}")
@@ -149,7 +151,7 @@ def _construct(
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's class does is an answer
             report(key, ABSENT, f"{klass} cannot be made with these options: {_blame(error)}")
             return None
-    return Trial(klass, role, api)
+    return Trial(BUILTIN.get(klass, klass), role, api)
 
 
 def _blame(error: BaseException) -> str:

@@ -37,6 +37,7 @@ from streampiped.sections import (
     ServiceSection,
     StageSection,
     SupervisionSection,
+    as_name,
 )
 from streampiped.toml_text import key_lines, parse
 
@@ -252,6 +253,15 @@ def _stage(name: str, table: Any, section: StageSection, findings: _Findings) ->
         max_rate=section.max_rate or None,
         hang_timeout=section.hang_timeout,
     )
+
+
+def _check_name(name: str, key: str, findings: _Findings) -> None:
+    try:
+        as_name(name)
+    except ValueError as error:
+        findings.report(key, name, str(error))
+    if name in TAKEN_NAMES:
+        findings.report(key, name, "is the name of another process")
 
 
 def _services(data: Mapping[str, Any], paths: topology.Paths, findings: _Findings) -> tuple[topology.StageSpec, ...]:

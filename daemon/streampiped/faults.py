@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,22 @@ Report: TypeAlias = Callable[[str, Any, str], None]
 """Take one problem: the dotted key, the value as written (`ABSENT` when there is none), what would be right."""
 
 ABSENT: Final = object()
+
+_WORDS: Final[Mapping[str, str]] = {
+    "string_type": "should be text",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+    "dict_type": "should be a table",
+    "model_type": "should be a table",
+}
+"""pydantic's types of errors in TOML's words; for the others its own text is good enough."""
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -71,7 +87,7 @@ def _message(item: Any, model: type[BaseModel], also: Iterable[str]) -> str:
         case "union_tag_invalid" | "union_tag_not_found":
             tags = context.get("expected_tags") or ", ".join(sorted(_tags_at(model, item["loc"])))
             return f"{context['discriminator']} should be one of {tags}"
-    return str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return _WORDS.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _names_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:

@@ -9,7 +9,6 @@ Call it before any thread or event loop exists: the child is a plain fork.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -22,10 +21,10 @@ from typing import Any, NoReturn
 import msgpack
 
 from streampiped.errors import StreampipeError
+from streampiped.runtime.linux import die_with_parent
 
 TIMEOUT_S = 60.0  # scikit-learn alone imports for 1.4 s; still, a class that hangs must not look like work
 RESULT_BYTES_MAX = 16 << 20  # a stage of a plan has some hundred bytes; more than this is a mistake
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LENGTH_BYTES = 8
 _READ_BYTES = 1 << 16
 
@@ -74,8 +73,7 @@ def _child(
     try:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
+        if not die_with_parent(signal.SIGKILL, parent):
             os._exit(1)
         os.dup2(2, 1)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a read from the terminal would stop a background group
