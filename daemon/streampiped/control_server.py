@@ -171,7 +171,10 @@ class ControlServer:
         return {"protocol": PROTOCOL, "version": identity.version, "pipeline": identity.pipeline}
 
     async def status(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._backend.status(given["usage"])
+        return await self._status(given["usage"])
+
+    async def _status(self, usage: bool) -> dict[str, Any]:
+        return {**await self._backend.status(usage), "protocol": PROTOCOL, "now": time.time()}
 
     async def report(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         return await self._backend.report()
@@ -208,7 +211,7 @@ class ControlServer:
 
     async def watch(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         """The status now, and a `status` notification at every change and every second."""
-        first = await self._backend.status(True)
+        first = await self._status(True)
         self._watchers[peer] = None
         if self._telling is None or self._telling.done():
             self._telling = self._keep(self._tell_watchers())
@@ -231,7 +234,7 @@ class ControlServer:
                 self._changed.clear()
                 if not self._watchers:
                     return
-                status = await self._backend.status(True)
+                status = await self._status(True)
                 for peer in tuple(self._watchers):
                     peer.notify("status", status)
         finally:

@@ -1,0 +1,178 @@
+"""The blocking client of the control socket, and where that socket is.
+
+Blocking with kernel timeouts (SO_RCVTIMEO, SO_SNDTIMEO) instead of Python's: with those, connect() to a busy
+daemon waits for its turn, where a non-blocking one fails at once with EAGAIN. Everything that goes wrong is
+an RpcError whose text is the line that the operator reads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from streampiped.errors import ExitCode, RpcError
+from streampiped.wire.rpc import (
+    PROTOCOL,
+    Decoder,
+    Message,
+    Notification,
+    Request,
+    Response,
+    encode,
+    unwrap,
+)
+
+ANSWER_S: Final = 5.0  # the supervisor answers in milliseconds; longer than a machine under memory pressure stalls
+READ_BYTES: Final = 64 << 10
+SOCKET_NAME: Final = "control.sock"
+SYSTEM_RUNTIME_DIR: Final = "/run/streampipe"
+OWN_RUNTIME_DIR: Final = "var/run"
+
+
+def socket_path(given: str | None, runtime_dir: str | None, environment: Mapping[str, str]) -> str:
+    """The control socket: as given, in the directory given, in STREAMPIPE_RUNTIME_DIR, that of the system's
+    service if it is there, else that of a daemon started in the current directory."""
+    if given is not None:
+        return given
+    directory = runtime_dir or environment.get("STREAMPIPE_RUNTIME_DIR")
+    if directory:
+        return os.path.join(directory, SOCKET_NAME)
+    system = os.path.join(SYSTEM_RUNTIME_DIR, SOCKET_NAME)
+    try:
+        os.stat(system)
+    except PermissionError:
+        return system  # there, and not for us: say that rather than 'not running'
+    except OSError:
+        return os.path.join(OWN_RUNTIME_DIR, SOCKET_NAME)
+    return system
+
+
+class Client:
+    """One connection: `call` for answers, `notifications` for what comes by itself after a subscription."""
+
+    def __init__(self, path: str) -> None:
+        """Connect and agree on the protocol. RpcError UNREACHABLE, NOT_PERMITTED or PROTOCOL."""
+        self.path = path
+        self._decoder = Decoder()
+        self._messages: Iterator[Message] = iter(())
+        self._waiting: deque[Notification] = deque()
+        self._number = 0
+        self._socket = _connected(path)
+        self.daemon: Mapping[str, Any] = self.call("hello", {"protocol": PROTOCOL})
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def call(self, method: str, params: Mapping[str, Any], timeout: float = ANSWER_S) -> Any:
+        """The result. RpcError with the daemon's code; TIMED_OUT when nothing came for `timeout` seconds;
+        UNREACHABLE when the connection broke."""
+        self._number += 1
+        try:
+            self._socket.sendall(encode(Request(self._number, method, params)))
+        except OSError as error:
+            raise self._broken(error) from error
+        while True:
+            match self._next(timeout):
+                case Response() as response if response.id == self._number:
+                    return unwrap(response)
+                case Notification() as notification:
+                    self._waiting.append(notification)
+
+    def notifications(self, timeout: float | None) -> Iterator[Notification]:
+        """What was subscribed to, for ever; RpcError TIMED_OUT after `timeout` seconds of silence (None:
+        never)."""
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            message = self._next(timeout)
+            if isinstance(message, Notification):
+                yield message
+
+    def _next(self, timeout: float | None) -> Message:
+        while (message := next(self._messages, None)) is None:
+            self._messages = self._decoder.feed(self._received(timeout))
+        if isinstance(message, Notification) and message.method == "goodbye":
+            raise RpcError(f"{self.path}: {message.params.get('message')}", ExitCode.UNREACHABLE)
+        return message
+
+    def _received(self, timeout: float | None) -> bytes:
+        _set_timeout(self._socket, socket.SO_RCVTIMEO, timeout or 0.0)
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            raise RpcError(f"{self.path}: no answer after {timeout:g} s", ExitCode.TIMED_OUT) from None
+        except OSError as error:
+            raise self._broken(error) from error
+        if not data:
+            raise RpcError(f"{self.path}: the daemon closed the connection", ExitCode.UNREACHABLE)
+        return data
+
+    def _broken(self, error: OSError) -> RpcError:
+        return RpcError(f"{self.path}: the connection broke: {error.strerror}", ExitCode.UNREACHABLE)
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _set_timeout(connection, socket.SO_SNDTIMEO, ANSWER_S)
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise _refusal(path, error) from None
+    return connection
+
+
+def _refusal(path: str, error: OSError) -> RpcError:
+    """Why the socket cannot be opened, as one line."""
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return RpcError(f"streampipe is not running: there is no {path}", ExitCode.UNREACHABLE)
+        case ConnectionRefusedError():
+            return RpcError(f"streampipe is not running: nobody answers at {path}", ExitCode.UNREACHABLE)
+        case PermissionError():
+            return RpcError(_not_permitted(path), ExitCode.NOT_PERMITTED)
+        case BlockingIOError():
+            return RpcError(f"streampipe does not answer at {path} for {ANSWER_S:g} s", ExitCode.UNREACHABLE)
+    return RpcError(f"{path}: {error.strerror or error}", ExitCode.UNREACHABLE)
+
+
+def _not_permitted(path: str) -> str:
+    """Names the group that would be permitted: that of the socket, or of the directory that hides it."""
+    for place in (path, os.path.dirname(path) or "."):
+        try:
+            found = os.stat(place)
+        except OSError:
+            continue
+        group = _group(found.st_gid)
+        if found.st_mode & 0o060:
+            return f"not permitted to open {path}: it is for root and group {group}; usermod -aG {group} USER adds one"
+        return f"not permitted to open {path}: it is for root and {_user(found.st_uid)} alone"
+    return f"not permitted to open {path}: its directory is closed to you; members of group streampipe may"
+
+
+def _group(gid: int) -> str:
+    import grp  # only on the way out with an error
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _set_timeout(connection: socket.socket, option: int, seconds: float) -> None:
+    """`struct timeval` of socket(7); 0 means for ever."""
+    whole = int(seconds)
+    connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, int((seconds - whole) * 1e6)))

@@ -1,0 +1,139 @@
+"""The command line as typer declares it: help, completion, and a clear word about mistakes.
+
+Every command only says what was asked (a `Call`); `app.main` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from streampipectl import values
+from streampipectl.commands import Call
+
+T = TypeVar("T")
+
+
+def _checked(convert: Callable[[str], T]) -> Callable[[Any], T]:
+    """A converter whose ValueError becomes typer's usage error (exit code 2). typer also passes defaults
+    through."""
+
+    def parser(text: Any) -> T:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    parser.__name__ = convert.__name__
+    return parser
+
+
+_SOCKET = "The daemon's control socket."
+_RUNTIME_DIR = "The daemon's runtime directory; default: $STREAMPIPE_RUNTIME_DIR, /run/streampipe, ./var/run."
+Socket = Annotated[str | None, typer.Option("--socket", metavar="PATH", help=_SOCKET)]
+RuntimeDir = Annotated[str | None, typer.Option("--runtime-dir", metavar="DIR", help=_RUNTIME_DIR)]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+Stages = Annotated[list[str] | None, typer.Argument(metavar="STAGE", help="Default: the whole pipeline.")]
+Timeout = Annotated[
+    str,
+    typer.Option(parser=_checked(values.duration), metavar="TIME", help="Then exit with 8; the change goes on."),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+
+app = typer.Typer(
+    help="Look at a running streampipe pipeline, and change it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_parsed: list[Call] = []
+
+
+def parse(arguments: Sequence[str]) -> Call:
+    """The call; SystemExit (0 after help, 2 after a mistake) when there is none."""
+    _parsed.clear()
+    try:
+        app(args=list(arguments), prog_name="streampipectl")
+    except SystemExit as end:
+        if end.code or not _parsed:
+            raise
+    return _parsed.pop()
+
+
+@app.callback()
+def everywhere(context: typer.Context, socket: Socket = None, runtime_dir: RuntimeDir = None) -> None:
+    context.obj = {"socket": socket, "runtime_dir": runtime_dir}
+
+
+def _call(command: str, context: typer.Context, socket: str | None, runtime_dir: str | None, **options: Any) -> None:
+    """Where the daemon is may stand before or behind the command; behind it wins."""
+    where = {"socket": socket or context.obj["socket"], "runtime_dir": runtime_dir or context.obj["runtime_dir"]}
+    _parsed.append(Call(command, {**where, **options}))
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show every change, until Ctrl-C.")] = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Show the pipeline and its processes. Exit code 3 unless every wanted one is ready."""
+    _call("status", context, socket, runtime_dir, as_json=as_json, watch=watch)
+
+
+def _declare_change(verb: str, text: str) -> None:
+    def run(
+        context: typer.Context,
+        stages: Stages = None,
+        timeout: Timeout = f"{values.CHANGE_TIMEOUT_S:g}s",
+        wait: Wait = True,
+        socket: Socket = None,
+        runtime_dir: RuntimeDir = None,
+    ) -> None:
+        _call(verb, context, socket, runtime_dir, stages=tuple(stages or ()), timeout=timeout, wait=wait)
+
+    app.command(verb, help=text)(run)
+
+
+_declare_change("start", "Start stages, or the whole pipeline.")
+_declare_change("stop", "Stop stages, or the whole pipeline, in order; the daemon stays and answers.")
+_declare_change("restart", "Restart stages, or all of them; the others go on.")
+
+
+@app.command()
+def report(
+    context: typer.Context, as_json: Json = False, socket: Socket = None, runtime_dir: RuntimeDir = None
+) -> None:
+    """Print the evaluator's report: MSE, R2 and what they are made of."""
+    _call("report", context, socket, runtime_dir, as_json=as_json)
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Default: all processes.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events, until Ctrl-C.")] = False,
+    lines: Annotated[
+        str, typer.Option(parser=_checked(values.line_count), metavar="N", help="So many of the last events.")
+    ] = str(values.LOG_LINES),
+    level: Annotated[
+        str, typer.Option(parser=_checked(values.level), metavar="LEVEL", help="At least this level.")
+    ] = values.LOG_LEVEL,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Show the last events of the pipeline's log."""
+    options = {"stage": stage, "follow": follow, "lines": lines, "level": level, "as_json": as_json}
+    _call("logs", context, socket, runtime_dir, **options)
+
+
+@app.command()
+def version(context: typer.Context, socket: Socket = None, runtime_dir: RuntimeDir = None) -> None:
+    """Print the versions of this tool and of the daemon."""
+    _call("version", context, socket, runtime_dir)

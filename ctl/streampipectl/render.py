@@ -1,0 +1,257 @@
+"""Answers of the daemon as text for people. Pure: dictionaries and a width in, a string out.
+
+Own code instead of rich: importing rich.table alone takes 60 ms, more than everything else of `status`
+together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+MISSING: Final = "-"
+REASON_LINES_MAX: Final = 12  # below the table; a pipeline in trouble must not push its table off the screen
+
+GOOD: Final = frozenset({"ready", "running", "finished"})
+BAD: Final = frozenset({"failed", "backoff", "killing", "degraded"})
+_COLOURS: Final = {"good": "\x1b[32m", "bad": "\x1b[31m", "other": "\x1b[33m", "dim": "\x1b[2m", "bold": "\x1b[1m"}
+_PLAIN: Final = "\x1b[0m"
+
+
+def healthy(status: Mapping[str, Any]) -> bool:
+    """Every wanted process is ready, or has finished its work; what was stopped on purpose does not count."""
+    wanted = [process for process in status["processes"] if process.get("wanted")]
+    return status["state"] != "failed" and all(process["state"] in GOOD for process in wanted)
+
+
+def status_text(status: Mapping[str, Any], width: int | None = None, colour: bool = False) -> str:
+    """The status of docs/specs/control.md for people, at most `width` columns wide (None: as wide as it
+    gets)."""
+    lines = [_headline(status), _totals(status)]
+    if (report := status.get("report")) is not None:
+        mse, r2 = _figure(report.get("mse")), _figure(report.get("r2"))
+        lines.append(f"MSE {mse}, R2 {r2} over {count(report.get('rows'))} rows")
+    lines += ["", *_table(status["processes"], status.get("now"), width)]
+    lines += _reasons(status)
+    lines = [line if width is None else shorten(line, width) for line in lines]
+    return "\n".join(_painted(lines, status) if colour else lines)
+
+
+def _headline(status: Mapping[str, Any]) -> str:
+    parts = [f"{clean(status['pipeline'])}: {status['state']}"]
+    if (up := status.get("uptime")) is not None:
+        parts.append(f"up {duration(up)}")
+    if (epoch := status.get("epoch")) is not None:
+        age = status.get("epoch_age")
+        parts.append(f"epoch {epoch}" + (f" ({duration(age)} ago)" if age is not None else ""))
+    parts.append(f"generation {status.get('generation', MISSING)}")
+    if reason := status.get("reason"):
+        parts.append(clean(reason))
+    return ", ".join(parts)
+
+
+def _totals(status: Mapping[str, Any]) -> str:
+    totals = status["totals"]
+    records, total = totals.get("records"), totals.get("total")
+    parts = [f"{count(records)} records"]
+    if total and records is not None:
+        parts[0] = f"{count(records)} of {count(total)} records ({min(100, 100 * records // total)} %)"
+    parts.append(f"{count(totals.get('records_per_s'))}/s")
+    parts.append(f"lag {duration(totals.get('lag_s'))}")
+    restarts = totals.get("restarts")
+    parts.append(f"{count(restarts)} restart{'' if restarts == 1 else 's'}")
+    if totals.get("cpu_percent") is not None:
+        parts.append(f"CPU {totals['cpu_percent']:.0f} %")
+    if totals.get("rss_bytes") is not None:
+        parts.append(f"RSS {size(totals['rss_bytes'])}")
+    return ", ".join(parts)
+
+
+class Column(NamedTuple):
+    """`cell` takes a process and the daemon's clock. `rank`: the higher, the sooner the column is left out on
+    a narrow terminal; 0 never."""
+
+    title: str
+    cell: Callable[[Mapping[str, Any], float | None], str]
+    rank: int = 0
+    left: bool = False
+
+
+def _table(processes: Sequence[Mapping[str, Any]], now: float | None, width: int | None) -> list[str]:
+    """Narrow terminals get smaller gaps first and then fewer columns."""
+    columns = list(COLUMNS)
+    gap = 2
+    while True:
+        rows = [[column.title for column in columns]]
+        rows += [[column.cell(process, now) for column in columns] for process in processes]
+        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        least = max(columns, key=lambda column: column.rank)
+        if width is None or sum(widths) + gap * (len(widths) - 1) <= width or least.rank == 0:
+            return [_row(row, widths, columns, gap) for row in rows]
+        if gap == 2:
+            gap = 1
+        else:
+            columns.remove(least)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column], gap: int) -> str:
+    padded = (
+        cell.ljust(wide) if column.left else cell.rjust(wide)
+        for cell, wide, column in zip(cells, widths, columns, strict=True)
+    )
+    return (" " * gap).join(padded).rstrip()
+
+
+def _reasons(status: Mapping[str, Any]) -> list[str]:
+    """Why processes are not what is wanted, or have been restarted; the worst first."""
+    told = [p for p in status["processes"] if p.get("last_reason")]
+    told.sort(key=lambda p: (p["state"] in GOOD, -(p.get("restarts") or 0)))
+    lines = []
+    for process in told[:REASON_LINES_MAX]:
+        line = f"{clean(process['name'])}: {clean(process['last_reason'])}"
+        if (wait := process.get("next_attempt_s")) is not None:
+            line += f"; next attempt in {duration(wait)}"
+        lines.append(line)
+    return ["", *lines] if lines else []
+
+
+def _painted(lines: list[str], status: Mapping[str, Any]) -> list[str]:
+    """Colours after the layout, so that widths are those of the text."""
+    states = {clean(process["name"]): process["state"] for process in status["processes"]}
+    painted = []
+    for line in lines:
+        words = line.split(maxsplit=2)
+        if line.startswith("NAME "):
+            line = paint(line, "bold")
+        elif len(words) >= 2 and states.get(words[0]) == words[1]:
+            line = line.replace(f" {words[1]} ", f" {paint(words[1], _tone(words[1]))} ", 1)
+        painted.append(line)
+    state = status["state"]
+    painted[0] = painted[0].replace(f": {state}", f": {paint(state, _tone(state))}", 1)
+    return painted
+
+
+def _tone(state: str) -> str:
+    return "good" if state in GOOD else "bad" if state in BAD else "other"
+
+
+def paint(text: str, tone: str) -> str:
+    return f"{_COLOURS[tone]}{text}{_PLAIN}"
+
+
+def event_text(record: Mapping[str, Any], text: str, colour: bool = False) -> str:
+    """A log event on one line: time of day in local time, level, process, `text` (what `events.describe`
+    makes)."""
+    seconds = float(record.get("ts") or 0.0)
+    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+    level = clean(record.get("level", MISSING))
+    line = f"{clock}.{int(seconds % 1 * 1000):03d} {level:<8} {clean(record.get('stage') or MISSING)}: {clean(text)}"
+    tone = {"debug": "dim", "notice": "bold", "warning": "other", "error": "bad", "critical": "bad"}.get(level)
+    return paint(line, tone) if colour and tone else line
+
+
+def change_text(answer: Mapping[str, Any], stages: Sequence[str]) -> str:
+    """One line about a change that was carried out or accepted."""
+    what = f"{answer['verb']} {' '.join(stages) or 'of the pipeline'}"
+    if not answer["done"]:
+        return f"{what}: accepted, going on"
+    changed = ", ".join(clean(name) for name in answer.get("changed", ()))
+    return f"{what}: {changed or 'nothing to do'}, {answer['seconds']:.2f} s"
+
+
+def report_text(report: Mapping[str, Any]) -> str:
+    """The evaluator's own text when it has one, else its figures one below the other."""
+    if isinstance(text := report.get("text"), str):
+        return "\n".join(map(clean, text.splitlines()))
+    return "\n".join(_figures(report, 0))
+
+
+def _figures(report: Mapping[str, Any], indent: int) -> list[str]:
+    lines = []
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            lines += [f"{'  ' * indent}{clean(name)}:", *_figures(value, indent + 1)]
+        else:
+            lines.append(f"{'  ' * indent}{clean(name)}: {_figure(value)}")
+    return lines
+
+
+def count(number: float | None) -> str:
+    """A number of things in at most five characters: 0, 9.5, 999, 1.2k, 48k, 3.4M."""
+    if number is None:
+        return MISSING
+    if isinstance(number, float) and 0 < number < 10:
+        return f"{number:.1f}"
+    value = float(number)
+    for unit in ("", "k", "M", "G", "T"):
+        if value < 999.5 or unit == "T":
+            break
+        value /= 1000
+    return f"{value:.1f}{unit}" if unit and value < 9.95 else f"{value:.0f}{unit}"
+
+
+def size(number: float | None) -> str:
+    """Bytes in binary units: 512B, 9.5M, 120M."""
+    if number is None:
+        return MISSING
+    value = float(number)
+    for unit in ("B", "K", "M", "G", "T"):
+        if value < 1023.5 or unit == "T":
+            break
+        value /= 1024
+    return f"{value:.1f}{unit}" if unit != "B" and value < 9.95 else f"{value:.0f}{unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Two units at most: 250us, 12ms, 4.2s, 42s, 3m07s, 2h05m, 3d04h."""
+    if seconds is None:
+        return MISSING
+    if seconds < 0.0995:
+        return f"{seconds * 1e3:.0f}ms" if seconds >= 0.001 or seconds <= 0 else f"{seconds * 1e6:.0f}us"
+    if seconds < 59.5:
+        return f"{seconds:.1f}s" if seconds < 9.95 else f"{seconds:.0f}s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def clean(text: object) -> str:
+    """Text of strangers on one line: a control character could move the cursor or speak to the terminal."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
+
+
+def shorten(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
+
+
+def _figure(value: object) -> str:
+    return MISSING if value is None else f"{value:.6g}" if isinstance(value, float) else clean(value)
+
+
+def _since(process: Mapping[str, Any], now: float | None) -> str:
+    since = process.get("since")
+    return MISSING if since is None or now is None else duration(max(0.0, now - since))
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.0f}%"
+
+
+COLUMNS: Final = (
+    Column("NAME", lambda p, _: clean(p["name"]), left=True),
+    Column("STATE", lambda p, _: clean(p["state"]), left=True),
+    Column("SINCE", _since),
+    Column("PID", lambda p, _: str(p.get("pid") or MISSING)),
+    Column("RST", lambda p, _: count(p.get("restarts"))),
+    Column("IN", lambda p, _: count(p.get("records_in")), rank=3),
+    Column("OUT", lambda p, _: count(p.get("records_out")), rank=4),
+    Column("REC/S", lambda p, _: count(p.get("records_per_s"))),
+    Column("LAG", lambda p, _: duration(p.get("lag_s")), rank=1),
+    Column("CPU", lambda p, _: _percent(p.get("cpu_percent")), rank=2),
+    Column("RSS", lambda p, _: size(p.get("rss_bytes")), rank=2),
+    Column("USS", lambda p, _: size(p.get("uss_bytes")), rank=5),
+)

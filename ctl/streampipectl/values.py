@@ -1,0 +1,45 @@
+"""Values on the command line: defaults, and text to value with a ValueError that says what would be right.
+
+`streampiped.units` knows durations too, with pydantic below it, whose import takes longer than `status` may.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CHANGE_TIMEOUT_S: Final = 30.0  # a start takes about 2 s, an orderly stop up to the drain timeout, 20 s
+CHANGE_TIMEOUT_MAX_S: Final = 3600.0  # the daemon's own limit
+LOG_LINES: Final = 50
+LOG_LINES_MAX: Final = 10_000  # the daemon's own limit
+LOG_LEVEL: Final = "info"
+LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical")
+"""Those of `streampiped.events`, whose import costs 10 ms; a test holds them equal."""
+
+_UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def duration(text: str) -> float:
+    """Seconds from "500ms", "30s", "2m", "1h"; a bare number means seconds.
+
+    >>> duration("500ms"), duration("2m"), duration("30")
+    (0.5, 120.0, 30.0)
+    """
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = text[len(number) :] or "s"
+    if unit in _UNITS and number.replace(".", "", 1).isdecimal():
+        seconds = float(number) * _UNITS[unit]
+        if 0 < seconds <= CHANGE_TIMEOUT_MAX_S:
+            return seconds
+    raise ValueError(f"{text!r} should be a time such as 500ms, 30s or 2m, at most {CHANGE_TIMEOUT_MAX_S:g}s")
+
+
+def line_count(text: str) -> int:
+    if text.isdecimal() and int(text) <= LOG_LINES_MAX:
+        return int(text)
+    raise ValueError(f"{text!r} should be a number of lines, 0 to {LOG_LINES_MAX}")
+
+
+def level(text: str) -> str:
+    if text in LEVELS:
+        return text
+    raise ValueError(f"{text!r} should be one of {', '.join(LEVELS)}")
