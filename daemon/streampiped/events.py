@@ -41,6 +41,7 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "stage_loaded": EventSpec("debug", "loaded, pid {child}"),
     "stage_ready": EventSpec("debug", "ready for generation {generation}"),
     "stage_died": EventSpec("error", "died: {reason}"),
+    "stage_raised": EventSpec("error", "raised in {phase}: {reason}\n{traceback}"),
     "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
     "stage_hung": EventSpec(
         "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"

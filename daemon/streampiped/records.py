@@ -266,8 +266,8 @@ def _spans_of(spans: tuple[Span, ...], chosen: NDArray[np.intp]) -> tuple[Span, 
     for span in spans:
         inside = chosen[(chosen >= first) & (chosen < first + span.count)] - first + span.start
         if inside.size:
-            for run in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):
-                result.append(Span(span.source, int(run[0]), int(run.size)))
+            runs = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
+            result.extend(Span(span.source, int(run[0]), int(run.size)) for run in runs)
         first += span.count
     return tuple(result)
 

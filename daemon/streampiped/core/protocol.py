@@ -151,10 +151,15 @@ class Shutdown:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class FarewellSaid:
+    """The answer to `Farewell`."""
+
+
 Event: TypeAlias = (
     LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
     | SnapshotDone | SnapshotFailed | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
-    | Sampled | Tick | Operate | Shutdown
+    | Sampled | Tick | Operate | Shutdown | FarewellSaid
 )  # fmt: skip
 
 # commands
@@ -251,11 +256,16 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Farewell:
+    """The stages are about to be asked to leave: the last chance to ask them something. Answer `FarewellSaid`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     """Every process is gone."""
 
 
 Command: TypeAlias = (
     StartLauncher | Fork | MakeLinks | CloseOldLinks | SendReset | SendGo | AskLeave | Kill | DumpStack | Look
-    | Answer | Log | Finished | Quit | AskBarrier | WriteManifest | AskCommit | TellCommitted
+    | Answer | Log | Finished | Farewell | Quit | AskBarrier | WriteManifest | AskCommit | TellCommitted
 )  # fmt: skip

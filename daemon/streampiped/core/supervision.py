@@ -89,6 +89,7 @@ class Supervision:
         self.generation = 0
         self.running = False
         """A generation has gone and no stage has died since."""
+        self.ever_ran = False
         self.closing: str | None = None
         """Why we are shutting down."""
         self.launcher_ready = False
@@ -96,6 +97,7 @@ class Supervision:
         self._launcher_at: float | None = None
         self._drain_until: float | None = None
         self._leaving = False
+        self._farewell = False
         self._reset_wanted: str | None = None
         self._incarnations = 0
         self._cause = "start"
@@ -120,6 +122,7 @@ class Supervision:
             p.Tick: self._on_tick,
             p.Operate: self._on_operate,
             p.Shutdown: self._on_shutdown,
+            p.FarewellSaid: self._on_farewell_said,
         }
 
     # the two calls of the shell
@@ -283,7 +286,7 @@ class Supervision:
         self._move(process, Input.READY, now)
 
     def _go(self, now: float) -> None:
-        self.running = True
+        self.running = self.ever_ran = True
         self._out.append(p.CloseOldLinks(self.generation))
         for stage in reversed(self.stages):
             self._move(stage, Input.GO, now)
@@ -297,7 +300,7 @@ class Supervision:
     def _settle(self, now: float) -> None:
         """What follows from the present state, whatever led to it."""
         if self._drain_until is not None and self.epochs.held:
-            self._leave(now)
+            self._bid_farewell(now)
         if self._leaving:
             self._leave_on(now)
             return
@@ -349,7 +352,7 @@ class Supervision:
         if self._leaving:
             return
         if self.closing is not None:
-            self._leave(now)
+            self._bid_farewell(now)
             return
         if process.wanted and not expected:
             self._schedule(process, now)
@@ -442,7 +445,7 @@ class Supervision:
             self._out.append(p.StartLauncher())
         if self._drain_until is not None and now >= self._drain_until:
             self._log("drain_timed_out", seconds=self._limits.drain_timeout, epoch=self.epochs.committed)
-            self._leave(now)
+            self._bid_farewell(now)
         for process in self.processes.values():
             self._tick_process(process, now)
         self._perform(self.epochs.tick(now, event.emitted))
@@ -579,12 +582,26 @@ class Supervision:
             self._out.append(p.Answer(wish.ticket, 7, f"refused: shutting down ({event.reason})"))
         for process in self.processes.values():
             self._drop_successor(process)
-        if not (first and self.running) or self.epochs.finished:
+        if not first:
             self._leave(now)
+            return
+        if not self.running or self.epochs.finished:
+            self._bid_farewell(now)
             return
         self._log("drain_started", reason=event.reason)
         self._drain_until = now + self._limits.drain_timeout
         self._perform(self.epochs.hold(now))
+
+    def _bid_farewell(self, now: float) -> None:
+        """Whatever could be drained is. Somebody may still want to ask the stages something."""
+        self._drain_until = None
+        if not self._farewell:
+            self._farewell = True
+            self._out.append(p.Farewell())
+
+    def _on_farewell_said(self, _: p.FarewellSaid, now: float) -> None:
+        if not self._leaving:
+            self._leave(now)
 
     def _leave(self, now: float) -> None:
         """Everybody out: data stages first, then the services that watched them."""

@@ -1,0 +1,163 @@
+"""The launcher: a fork server. It preloads numpy and scikit-learn once and forks stages in milliseconds.
+
+Always executed afresh (`python -m streampiped.launcher SUPERVISOR_PID`), with its control socket as descriptor 0.
+A fork out of the supervisor itself would leak its descriptors and share its epoll; a fresh interpreter per stage
+would cost a second each.
+
+It forks twice, so that a stage is a child of the supervisor (which is a subreaper). The order matters: the
+intermediate is reaped *before* the pid is answered, because only then is the supervisor the stage's parent.
+
+When the supervisor is gone the launcher ends whatever carries the run's mark in its environment: the stages die by
+PDEATHSIG, but their own children would live on.
+"""
+
+from __future__ import annotations
+
+import os
+
+# before numpy is imported: OpenBLAS and OpenMP would start threads, and a fork of a process with threads is unsafe
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import contextlib
+import errno
+import gc
+import importlib
+import signal
+import socket
+import struct
+import sys
+from types import FrameType
+from typing import Final
+
+from streampiped.runtime.channel import receive, send
+from streampiped.runtime.linux import die_with_parent, environment_has, set_comm, threads
+from streampiped.wire.messages import Fork, Forked, LauncherReady, decode, encode
+
+MARK: Final = "STREAMPIPE_RUN"
+"""In the environment of the launcher and so of every descendant: which run it belongs to."""
+PRELOAD: Final = (
+    "numpy", "sklearn.linear_model", "uvloop", "psutil", "sqlite3",
+    "streampiped.stage_process",
+    "streampiped.stages.generator", "streampiped.stages.normalizer", "streampiped.stages.consumer",
+    "streampiped.stages.trainer", "streampiped.stages.evaluator",
+    "streampiped.stages.log_extractor", "streampiped.stages.service_monitor",
+)  # fmt: skip
+SWEEPS_MAX: Final = 50  # a fork bomb could outrun any number; each sweep takes about a millisecond
+
+
+def main() -> None:
+    """Preload, say ready, fork on request until the supervisor is gone."""
+    launcher, supervisor = os.getpid(), int(sys.argv[1])
+
+    def asked_to_leave(_signum: int, _frame: FrameType | None) -> None:
+        """By the kernel when the supervisor died; anybody else's SIGTERM ends nobody but us."""
+        if os.getpid() == launcher and os.getppid() != supervisor:
+            sweep()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, asked_to_leave)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not die_with_parent(signal.SIGTERM, supervisor):
+        sweep()
+        os._exit(0)
+    set_comm("launcher")
+    preload()
+    control = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    send(control, encode(LauncherReady(threads())), [])
+    serve(control)
+    sweep()
+    os._exit(0)
+
+
+def preload() -> None:
+    """Import what stages need and make sure that forking is safe."""
+    for name in PRELOAD:
+        importlib.import_module(name)
+        if threads() != 1:
+            raise RuntimeError(
+                f"importing {name} started {threads() - 1} threads; a process with threads cannot fork safely"
+            )
+    gc.collect()
+    gc.freeze()  # so that the collector of a child does not touch, and thereby copy, every shared page
+
+
+def serve(control: socket.socket) -> None:
+    """Answer requests until the supervisor closes its end."""
+    while True:
+        try:
+            data, descriptors = receive(control)
+        except ConnectionResetError:
+            return
+        if not data:
+            return
+        request = decode(data)
+        assert isinstance(request, Fork), request
+        try:
+            answer = Forked(request.request, fork_twice(request.title, control, descriptors), "")
+        except OSError as error:
+            answer = Forked(request.request, 0, f"fork: {error.strerror}")
+        for fd in descriptors:
+            os.close(fd)
+        try:
+            send(control, encode(answer), [])
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def fork_twice(title: str, control: socket.socket, descriptors: list[int]) -> int:
+    """The pid of a new stage whose parent is the supervisor already. OSError when there can be none."""
+    reader, writer = os.pipe()
+    intermediate = os.fork()
+    if intermediate == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _intermediate(title, control, descriptors, writer)
+    os.close(writer)
+    os.waitpid(intermediate, 0)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read()
+    pid, error = struct.unpack("ii", answer) if len(answer) == 8 else (0, errno.EAGAIN)
+    if not pid:
+        raise OSError(error, os.strerror(error))
+    return int(pid)
+
+
+def _intermediate(title: str, control: socket.socket, descriptors: list[int], writer: int) -> None:
+    """Fork the stage, say its pid, leave. Never returns."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.write(writer, struct.pack("ii", 0, error.errno))
+        os._exit(1)
+    if pid:
+        os.write(writer, struct.pack("ii", pid, 0))
+        os._exit(0)
+    os.close(writer)
+    control.close()
+    from streampiped.stage_process import run  # preloaded; not at the top, so that the mark and the threads come first
+
+    run(title, *descriptors)
+    os._exit(0)
+
+
+def sweep() -> None:
+    """End every process of this run but ourselves: those that carry our mark. Repeated until none is left, because
+    one that is being forked may be missed once."""
+    mark = f"{MARK}={os.environ.get(MARK, '')}".encode()
+    for _ in range(SWEEPS_MAX):
+        found = [pid for pid in _pids() if pid != os.getpid() and environment_has(pid, mark)]
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The black box: a page of shared memory that a process writes before it does something.
+
+The supervisor reads it when a deadline asks or a death does: no heartbeat traffic, and after a SIGKILL one still
+knows which batch was being processed. Every field is one aligned 8-byte word, written and read whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from streampiped.core.health import Phase
+
+PAGE_BYTES: Final = 4096
+WORDS: Final = 12
+(GENERATION, PHASE, PULSE, RECORDS_IN, RECORDS_OUT, BATCHES, SEQUENCE, POSITION, ROWS, LAG_NS, TOTAL, SINCE_NS) = range(
+    WORDS
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look into a black box. Records are counted within the generation; `position` and `rows` are the source
+    position of the first row and the rows of the batch that is (or was last) in `process`; `lag_ns` is the age of
+    that batch when it was done; `total` the length of a bounded source, 0 when unknown."""
+
+    generation: int
+    phase: Phase
+    pulse: int
+    records_in: int
+    records_out: int
+    batches: int
+    sequence: int
+    position: int
+    rows: int
+    lag_ns: int
+    total: int
+    since_ns: int
+
+
+class BlackBox:
+    """One page. The supervisor makes it, the process maps it by its descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        """Map `fd` (a memfd of PAGE_BYTES) and close it."""
+        self._map = mmap.mmap(fd, PAGE_BYTES)
+        os.close(fd)
+        self.words = memoryview(self._map).cast("Q")
+        """The fields, by the names of this module; the hot path writes them directly."""
+
+    @staticmethod
+    def make(name: str) -> int:
+        """A descriptor (close-on-exec) of a zeroed page."""
+        fd = os.memfd_create(f"blackbox-{name}", os.MFD_CLOEXEC)
+        os.ftruncate(fd, PAGE_BYTES)
+        return fd
+
+    def begin(self, generation: int, total: int) -> None:
+        """Start the counts of a generation."""
+        words = self.words
+        for field in (RECORDS_IN, RECORDS_OUT, BATCHES, LAG_NS):
+            words[field] = 0
+        words[TOTAL] = total
+        words[GENERATION] = generation
+        words[PULSE] += 1
+
+    def enter(self, phase: Phase) -> None:
+        self.words[PHASE] = phase
+        self.words[PULSE] += 1
+
+    def read(self) -> Reading:
+        values = self.words[:WORDS].tolist()
+        return Reading(values[0], Phase(values[1]), *values[2:])
+
+    def close(self) -> None:
+        self.words.release()
+        self._map.close()

@@ -1,0 +1,66 @@
+"""The few Linux calls that Python does not offer: prctl, and what /proc tells about children. One thread each call."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_NAME: Final = 15
+PR_SET_CHILD_SUBREAPER: Final = 36
+COMM_BYTES_MAX: Final = 15  # of the name that pstree, top and ps -c show
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    argument = value if isinstance(value, bytes) else ctypes.c_ulong(value)
+    if _libc.prctl(option, argument, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"prctl({option})")
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become our children, so that nobody gets away."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(signum: signal.Signals, parent: int) -> bool:
+    """Get `signum` when the present parent's thread ends. False when `parent` is not our parent (any more): it died
+    before the request could take effect. To be called from the main thread, after the last re-parenting."""
+    _prctl(PR_SET_PDEATHSIG, signum)
+    return os.getppid() == parent
+
+
+def set_comm(name: str) -> None:
+    """The short name of this process; longer ones are cut."""
+    _prctl(PR_SET_NAME, name.encode()[:COMM_BYTES_MAX])
+
+
+def children() -> set[int]:
+    """The pids of all children of this process, zombies included."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{task}/children") as file:
+                found.update(int(pid) for pid in file.read().split())
+        except FileNotFoundError:  # a thread that has just ended
+            continue
+    return found
+
+
+def threads() -> int:
+    """Threads of this process."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def environment_has(pid: int, entry: bytes) -> bool:
+    """Whether the process was executed (or forked from one that was) with `entry`, a `KEY=value`. False when it is
+    gone or not ours to look at."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return entry in file.read().split(b"\0")
+    except OSError:
+        return False

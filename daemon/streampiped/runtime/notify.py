@@ -1,0 +1,43 @@
+"""sd_notify: what systemd wants to hear. The protocol is one datagram, documented as stable in sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+
+
+class Notifier:
+    """Tells systemd about readiness and state; does nothing where there is no systemd."""
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Take NOTIFY_SOCKET out of `environ`: children must not have it."""
+        address = environ.pop("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._last = ""
+
+    def ready(self) -> None:
+        self._send("READY=1")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def extend(self, seconds: float) -> None:
+        """Stopping takes up to this much longer."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; the same line is not sent twice."""
+        if text != self._last:
+            self._last = text
+            self._send(f"STATUS={text}")
+
+    def _send(self, state: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto(state.encode(), self._address)
+        except OSError:  # a manager that does not listen must not stop the pipeline
+            os.environ.pop("NOTIFY_SOCKET", None)

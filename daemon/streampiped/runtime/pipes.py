@@ -1,0 +1,101 @@
+"""Links: the pipes between stages, as the supervisor makes them and as a stage writes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import select
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+IOV_MAX: Final = 64  # buffers of one writev; a frame has four
+WANTED_PIPE_BYTES: Final = 1 << 20  # the unprivileged maximum (fs.pipe-max-size)
+
+
+class Link:
+    """Both ends of one pipe of one generation, held by the supervisor so that no neighbour of a dead stage sees
+    EOF or EPIPE."""
+
+    def __init__(self, pipe_bytes: int = WANTED_PIPE_BYTES) -> None:
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        with contextlib.suppress(PermissionError):  # over the user's soft limit: the 64 KiB that it has must do
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, pipe_bytes)
+
+    def waiting(self) -> int:
+        """Bytes that nobody has read yet."""
+        return unread_bytes(self.reader)
+
+    def full(self) -> bool:
+        """Whether a writer would have to wait."""
+        poll = select.poll()
+        poll.register(self.writer, select.POLLOUT)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+def unread_bytes(fd: int) -> int:
+    """Bytes to be read from a pipe (FIONREAD)."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"))[0])
+
+
+def unsent_bytes(fd: int) -> int:
+    """Bytes written to a Unix socket and not yet read by its peer (SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+
+
+class PipeWriter:
+    """Writes frames to one pipe without blocking and without copying.
+
+    What the pipe has no room for is kept by reference, so the caller must not let the memory change until `idle`:
+    it hands nothing more out before `on_idle` comes.
+    """
+
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, on_idle: Callable[[], None]) -> None:
+        self._fd = fd
+        self._loop = loop
+        self._on_idle = on_idle
+        self._queue: deque[Any] = deque()
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue
+
+    def write(self, buffers: list[Any]) -> None:
+        """Queue the buffers behind what is there, and write what fits now. OSError when the pipe is broken."""
+        was_idle = self.idle
+        self._queue.extend(memoryview(b).cast("B") for b in buffers)
+        if was_idle and not self._push():
+            self._loop.add_writer(self._fd, self._writable)
+
+    def close(self) -> None:
+        """Forget what is queued and close the descriptor."""
+        self._loop.remove_writer(self._fd)
+        self._queue.clear()
+        os.close(self._fd)
+
+    def _push(self) -> bool:
+        """Write until nothing is left (True) or nothing fits."""
+        queue = self._queue
+        while queue:
+            try:
+                count = os.writev(self._fd, [queue[i] for i in range(min(len(queue), IOV_MAX))])
+            except BlockingIOError:
+                return False
+            while queue and count >= len(queue[0]):
+                count -= len(queue.popleft())
+            if count:
+                queue[0] = queue[0][count:]
+        return True
+
+    def _writable(self) -> None:
+        if self._push():
+            self._loop.remove_writer(self._fd)
+            self._on_idle()

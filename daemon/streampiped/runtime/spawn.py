@@ -1,0 +1,266 @@
+"""Processes: the fork server, the children, their deaths. Knows how, never why.
+
+Deaths are seen through pidfds: uvloop refuses SIGCHLD handlers, and a stray waitpid(-1) would steal the status of
+somebody else's child. A dead leader is left a zombie until its process group has been killed, so that its pid cannot
+have become another group's meanwhile. Because the supervisor is a subreaper, what a stage leaves behind becomes our
+child; it is found in /proc after each death, ended and reaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from streampiped.runtime.blackbox import BlackBox
+from streampiped.runtime.channel import Channel, make_pair
+from streampiped.runtime.linux import children
+from streampiped.runtime.output import OutputReader
+from streampiped.wire import messages as m
+
+MARK: Final = "STREAMPIPE_RUN"
+"""In the environment of the launcher and so of every descendant; see launcher.sweep."""
+
+
+class Listener(Protocol):
+    """Who wants to know. All calls come on the loop."""
+
+    def on_launcher_ready(self, pid: int) -> None: ...
+    def on_launcher_died(self, reason: str) -> None: ...
+    def on_forked(self, child: Child) -> None: ...
+    def on_fork_failed(self, name: str, incarnation: int, reason: str) -> None: ...
+    def on_message(self, child: Child, message: m.Message) -> None: ...
+    def on_died(self, child: Child, reason: str) -> None: ...
+    def on_output(self, name: str, line: str) -> None: ...
+    def on_output_dropped(self, name: str, count: int) -> None: ...
+    def on_orphan(self, pid: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Child:
+    """One process that we watch."""
+
+    name: str
+    incarnation: int
+    pid: int
+    pidfd: int
+    channel: Channel
+    blackbox: BlackBox
+    output: OutputReader
+
+    def signal(self, *signals: signal.Signals) -> None:
+        for signum in signals:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signum)
+
+    def kill(self) -> None:
+        """SIGKILL, to everything in its group as well. It is not reaped yet, so the pid is its own."""
+        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+@dataclass(slots=True)
+class _Order:
+    """A fork that the launcher has been asked for."""
+
+    name: str
+    incarnation: int
+    control: socket.socket
+    blackbox: BlackBox
+    output: int
+
+    def drop(self) -> None:
+        """Whoever was forked for it finds its control socket closed and leaves."""
+        self.control.close()
+        self.blackbox.close()
+        os.close(self.output)
+
+
+class Spawner:
+    """Starts the launcher, has it fork, watches everybody."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._children: dict[tuple[str, int], Child] = {}
+        self._orders: dict[int, _Order] = {}
+        self._requests = 0
+        self._launcher: Child | None = None
+        self._orphans: set[int] = set()
+        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
+
+    # the launcher
+
+    def start_launcher(self) -> None:
+        """Execute a fresh launcher; `on_launcher_ready` when it can fork, about a second later."""
+        ours, theirs = make_pair()
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        files = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
+        files += [(os.POSIX_SPAWN_DUP2, writer, fd) for fd in (1, 2)]
+        argv = [sys.executable, "-m", "streampiped.launcher", str(os.getpid())]
+        pid = os.posix_spawn(sys.executable, argv, {**os.environ, MARK: self._mark}, file_actions=files, setsid=True)
+        theirs.close()
+        os.close(writer)
+        self._launcher = self._watch("launcher", 0, pid, ours, BlackBox(BlackBox.make("launcher")), reader)
+
+    def stop_launcher(self) -> None:
+        """It leaves when its socket is closed; whatever still carries the mark goes with it."""
+        if self._launcher is not None:
+            self._launcher.channel.close()
+
+    def fork(self, name: str, incarnation: int) -> None:
+        """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`."""
+        if self._launcher is None:
+            return
+        ours, theirs = make_pair()
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        blackbox = BlackBox.make(name)
+        keep = os.dup(blackbox)
+        self._requests += 1
+        self._orders[self._requests] = _Order(name, incarnation, ours, BlackBox(keep), reader)
+        self._launcher.channel.send(m.Fork(self._requests, name), [theirs.fileno(), blackbox, writer])
+        theirs.close()
+        for fd in (blackbox, writer):
+            os.close(fd)
+
+    # the children
+
+    def child(self, name: str, incarnation: int) -> Child | None:
+        return self._children.get((name, incarnation))
+
+    def all(self) -> list[Child]:
+        launcher = [self._launcher] if self._launcher is not None else []
+        return launcher + list(self._children.values())
+
+    def is_ordered(self, name: str, incarnation: int) -> bool:
+        """Whether a fork is under way."""
+        return any((o.name, o.incarnation) == (name, incarnation) for o in self._orders.values())
+
+    def _watch(
+        self, name: str, incarnation: int, pid: int, control: socket.socket, blackbox: BlackBox, output: int
+    ) -> Child:
+        pidfd = os.pidfd_open(pid)
+        child: Child
+
+        def on_end() -> None:
+            if child.name != "launcher" or child is self._launcher:
+                child.kill()  # a process that closed its control socket, or spoke garbage, cannot be led
+
+        def on_message(message: m.Message, descriptors: list[int]) -> None:
+            for fd in descriptors:
+                os.close(fd)
+            self._on_message(child, message)
+
+        child = Child(
+            name,
+            incarnation,
+            pid,
+            pidfd,
+            Channel(control, self._loop, on_message, on_end),
+            blackbox,
+            OutputReader(
+                output,
+                self._loop,
+                lambda line: self._listener.on_output(name, line),
+                lambda count: self._listener.on_output_dropped(name, count),
+            ),
+        )
+        self._loop.add_reader(pidfd, self._on_dead, child)
+        return child
+
+    def _on_message(self, child: Child, message: m.Message) -> None:
+        match message:
+            case m.LauncherReady() if child is self._launcher:
+                self._listener.on_launcher_ready(child.pid)
+            case m.Forked(request, pid, error) if child is self._launcher:
+                self._on_forked(self._orders.pop(request), pid, error)
+            case _:
+                self._listener.on_message(child, message)
+
+    def _on_forked(self, order: _Order, pid: int, error: str) -> None:
+        if not pid:
+            order.drop()
+            self._listener.on_fork_failed(order.name, order.incarnation, error)
+            return
+        child = self._watch(order.name, order.incarnation, pid, order.control, order.blackbox, order.output)
+        self._children[order.name, order.incarnation] = child
+        self._listener.on_forked(child)
+        self._sweep()
+
+    # death
+
+    def _on_dead(self, child: Child) -> None:
+        try:
+            status = os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            status = None  # reaped by nobody we know; the pidfd still says that it is gone
+        else:
+            if status is None:
+                return
+        child.channel.drain()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        self._loop.remove_reader(child.pidfd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG)
+        self._release(child)
+        reason = describe(status)
+        if child is self._launcher:
+            self._launcher = None
+            orders, self._orders = self._orders, {}
+            for order in orders.values():
+                order.drop()
+            self._sweep()
+            self._listener.on_launcher_died(reason)
+            return
+        self._children.pop((child.name, child.incarnation), None)
+        self._sweep()
+        self._listener.on_died(child, reason)
+
+    def _release(self, child: Child) -> None:
+        os.close(child.pidfd)
+        child.channel.close()
+        child.output.close()
+        child.blackbox.close()
+
+    def _sweep(self) -> None:
+        """End and reap children that nobody knows. Not while a fork is under way: its pid is not known yet."""
+        if self._orders:
+            return
+        known = {child.pid for child in self.all()} | self._orphans
+        for pid in children() - known:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                self._orphans.add(pid)
+                self._loop.add_reader(pidfd, self._reap_orphan, pid, pidfd)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                self._listener.on_orphan(pid)
+
+    def _reap_orphan(self, pid: int, pidfd: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is None:
+                return
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        self._orphans.discard(pid)
+        self._sweep()  # its own children are ours now
+
+
+def describe(status: Any) -> str:
+    """How a process ended, for people: `status` is of waitid."""
+    if status is None:
+        return "gone without a status"
+    if status.si_code == os.CLD_EXITED:
+        return f"exit status {status.si_status}"
+    try:
+        name = signal.Signals(status.si_status).name
+    except ValueError:
+        name = f"signal {status.si_status}"
+    return f"killed by {name}"

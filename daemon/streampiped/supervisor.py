@@ -1,0 +1,526 @@
+"""The supervisor: performs what `core/supervision.py` decides. The one process that must never die.
+
+Single-threaded but for one helper thread that waits for the disk. Imports neither numpy nor any user code. It owns
+every pipe, watches every process, and serves the control socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import faulthandler
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+import uvloop
+
+from streampiped import __version__
+from streampiped.backend import SupervisorBackend
+from streampiped.control_server import ControlServer, Verb
+from streampiped.core import protocol as p
+from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, TellCommitted, WriteManifest
+from streampiped.core.health import Sample
+from streampiped.core.intensity import Intensity
+from streampiped.core.supervision import Limits, Process, Supervision
+from streampiped.errors import ExitCode, RpcError, StreampipeError
+from streampiped.events import LEVELS
+from streampiped.runtime.console import Console
+from streampiped.runtime.event_log import EventLog
+from streampiped.runtime.linux import become_subreaper, set_comm
+from streampiped.runtime.notify import Notifier
+from streampiped.runtime.pipes import Link, unsent_bytes
+from streampiped.runtime.snapshots import Manifest, StateDirectory
+from streampiped.runtime.spawn import Child, Spawner
+from streampiped.topology import Plan, StageSpec
+from streampiped.wire import messages as m
+
+QUERY_TIMEOUT_S: Final = 5.0
+FAREWELL_TIMEOUT_S: Final = 3.0  # for the last report before the stages leave
+STACK_DUMP_SIGNAL: Final = signal.SIGUSR2  # as in stage_process
+STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
+
+
+def run(plan: Plan, *, fresh: bool, until_finished: bool) -> int:
+    """Run the pipeline until it is told to stop (or, `until_finished`, its bounded stream has ended). `fresh`
+    discards the state of former runs. Returns an exit code."""
+    faulthandler.enable()
+    try:
+        if fresh:
+            StateDirectory.discard(Path(plan.paths.state))
+        state = StateDirectory(Path(plan.paths.state), plan.pipeline)
+        restored = state.newest()
+        _check_shape(plan, restored)
+    except (StreampipeError, OSError) as error:
+        print(f"streampiped: {error}", file=sys.stderr)
+        return ExitCode.CONFIG
+    become_subreaper()
+    set_comm("streampiped")
+    _raise_descriptor_limit()
+    supervisor = Supervisor(plan, state, restored, until_finished)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(supervisor.main())
+
+
+def _check_shape(plan: Plan, restored: Manifest | None) -> None:
+    """A state of other stages cannot be restored."""
+    shape = {spec.name: spec.klass for spec in plan.stages}
+    if restored is not None and restored.shape != shape:
+        raise StreampipeError(
+            f"{plan.paths.state}: epoch {restored.epoch} is of stages {restored.shape}, "
+            f"the configuration has {shape}; use another --state-dir, or --fresh to discard it"
+        )
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
+
+
+class Supervisor:
+    """Events in, commands out, in order. Implements `spawn.Listener`."""
+
+    def __init__(self, plan: Plan, state: StateDirectory, restored: Manifest | None, until_finished: bool) -> None:
+        self.plan = plan
+        self.log = EventLog(
+            Path(plan.paths.logs),
+            level=next(level for level in LEVELS if level == plan.logs.level),
+            file_bytes_max=plan.logs.file_bytes_max,
+            files_kept=plan.logs.files_kept,
+        )
+        self.supervision = _supervision(plan, state, restored)
+        self._state = state
+        self._manifest = restored
+        self._until_finished = until_finished
+        self._exit_code = int(ExitCode.OK)
+        self._notifier = Notifier(os.environ)
+        self._console = Console() if until_finished else None
+        self._console_timer: asyncio.TimerHandle | None = None
+        self._links: dict[int, dict[tuple[str, str], Link]] = {}
+        self._events: deque[p.Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._disk = concurrent.futures.ThreadPoolExecutor(1, "disk")
+        self._queries: dict[int, tuple[str, asyncio.Future[Any], list[bytes]]] = {}
+        self._requests = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._report: dict[str, Any] | None = None
+        self._committed_at: float | None = None
+        self._committed_records = 0
+        self._died_at: float | None = None
+        self._began = time.monotonic()
+        self._performers: dict[type, Callable[..., None]] = {
+            p.StartLauncher: lambda _: self.spawner.start_launcher(),
+            p.Fork: lambda c: self.spawner.fork(c.name, c.incarnation),
+            p.MakeLinks: self._make_links,
+            p.CloseOldLinks: self._close_old_links,
+            p.SendReset: self._send_reset,
+            p.SendGo: lambda c: self._tell(c.name, m.Go(c.generation)),
+            p.AskLeave: lambda c: self._signal(c, signal.SIGTERM, signal.SIGCONT),
+            p.Kill: self._kill,
+            p.DumpStack: lambda c: self._signal(c, STACK_DUMP_SIGNAL),
+            p.Look: self._look,
+            p.Answer: lambda c: self.backend.answer(c.ticket, c.code, c.text),
+            p.Log: self._log,
+            p.Finished: self._finished,
+            p.Farewell: lambda _: self._start(self._farewell()),
+            p.Quit: lambda _: self._done.set(),
+            AskBarrier: lambda c: self._tell(c.stage, m.Barrier(c.generation, c.epoch, c.hold)),
+            WriteManifest: lambda c: self._start(self._write_manifest(c)),
+            AskCommit: lambda c: self._tell(c.stage, m.Commit(c.generation, c.epoch)),
+            TellCommitted: self._tell_committed,
+        }
+
+    async def main(self) -> int:
+        """From the first process to the last."""
+        self._loop = asyncio.get_running_loop()
+        self._done = asyncio.Event()
+        self.spawner = Spawner(self._loop, self)
+        self.backend = SupervisorBackend(self)
+        server = ControlServer(str(Path(self.plan.paths.runtime, "control.sock")), self.backend, self._emit)
+        try:
+            server.start()
+        except (StreampipeError, OSError) as error:
+            print(f"streampiped: {error}", file=sys.stderr)
+            return ExitCode.FAILED
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(signum, self._on_signal, signum)
+        if self._console is not None and self._console.interactive:
+            self.log.screen = self._console
+        self._emit(
+            "pipeline_started",
+            pipeline=self.plan.pipeline,
+            version=__version__,
+            stages=len(self.plan.stages),
+            state_dir=self.plan.paths.state,
+        )
+        self._perform(self.supervision.start(time.monotonic()))
+        if self._console is not None:
+            self._start(self._show_progress())
+        await self._done.wait()
+        await self._leave(server)
+        return self._exit_code
+
+    async def _leave(self, server: ControlServer) -> None:
+        self._emit("pipeline_stopped")
+        self.spawner.stop_launcher()
+        server.close()
+        self._disk.shutdown(wait=True)
+        if self._console is not None:
+            self.log.screen = None
+            self._console.close()
+        self.log.close()
+        self._state.close()
+        if self._report is not None:
+            print(self._report["text"], flush=True)
+
+    # the loop of events and commands
+
+    def dispatch(self, event: p.Event) -> None:
+        """Hand an event to the decisions and perform what they answer. Events that arise meanwhile come after it."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                before = self._visible_state()
+                self._perform(self.supervision.handle(self._events.popleft(), time.monotonic()))
+                if self._visible_state() != before:
+                    self._on_state_change()
+        finally:
+            self._handling = False
+        self._set_timer()
+
+    def _perform(self, commands: list[p.Command]) -> None:
+        for command in commands:
+            self._performers[type(command)](command)
+        if not self._handling:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self.supervision.deadline()
+        if due is not None:
+            self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self.dispatch(p.Tick(self._emitted()))
+
+    def _visible_state(self) -> tuple[Any, ...]:
+        supervision = self.supervision
+        return (supervision.running, supervision.closing, *((q.state, q.pid) for q in supervision.processes.values()))
+
+    def _on_state_change(self) -> None:
+        self.backend.changed()
+        state, reason = self.backend.state()
+        self._notifier.status(f"{state}: {reason}" if reason else state)
+        roster = {q.name: q.pid for q in self.supervision.processes.values() if q.pid}
+        roster |= {"supervisor": os.getpid()}
+        launcher = next((c.pid for c in self.spawner.all() if c.name == "launcher"), None)
+        if launcher is not None:
+            roster["launcher"] = launcher
+        for process in self.supervision.processes.values():
+            if process.service and process.pid:
+                self._tell(process.name, m.Roster(roster), droppable=True)
+
+    def _start(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # spawn.Listener
+
+    def on_launcher_ready(self, pid: int) -> None:
+        self.log.write("launcher_started", stage="launcher", child=pid)
+        self.dispatch(p.LauncherReady())
+
+    def on_launcher_died(self, reason: str) -> None:
+        self.dispatch(p.LauncherDied(reason))
+
+    def on_forked(self, child: Child) -> None:
+        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), self.plan.to_dict()))
+        self.dispatch(p.Forked(child.name, child.incarnation, child.pid))
+
+    def on_fork_failed(self, name: str, incarnation: int, reason: str) -> None:
+        self.dispatch(p.ForkFailed(name, incarnation, reason))
+
+    def on_died(self, child: Child, reason: str) -> None:
+        for request, (name, future, _) in tuple(self._queries.items()):
+            if name == child.name and not future.done():
+                future.set_exception(RpcError(f"{name} died"))
+                self._queries.pop(request)
+        self._died_at = time.monotonic()
+        self.dispatch(p.Died(child.name, child.incarnation, reason))
+
+    def on_output(self, name: str, line: str) -> None:
+        self.log.write("stage_output", stage=name, line=line)
+
+    def on_output_dropped(self, name: str, count: int) -> None:
+        self.log.write("output_dropped", stage=name, count=count)
+
+    def on_orphan(self, pid: int) -> None:
+        self._emit("orphan_ended", child=pid)
+
+    def on_message(self, child: Child, message: m.Message) -> None:
+        """What a process says, as an event; what no process may say ends it."""
+        name, incarnation = child.name, child.incarnation
+        match message:
+            case m.Loaded():
+                self.dispatch(p.Loaded(name, incarnation))
+            case m.Ready(generation):
+                self.dispatch(p.Ready(name, incarnation, generation))
+            case m.Failed(phase, reason, traceback):
+                self.log.write("stage_raised", stage=name, phase=phase, reason=reason, traceback=traceback)
+                self.dispatch(p.Failed(name, incarnation, phase, reason))
+            case m.SnapshotDone(generation, epoch, file, length, checksum):
+                self.dispatch(p.SnapshotDone(name, generation, epoch, file, length, checksum))
+            case m.SnapshotFailed(generation, epoch, reason):
+                self.dispatch(p.SnapshotFailed(name, generation, epoch, reason))
+            case m.CommitDone(generation, epoch):
+                self.dispatch(p.CommitDone(name, generation, epoch))
+            case m.SourceEnded(generation):
+                self.dispatch(p.SourceEnded(name, generation))
+            case m.FirstBatch(generation, at_ns):
+                self._first_batch(name, generation, at_ns)
+            case m.Reply():
+                self._on_reply(message)
+            case m.Event(event, values):
+                self.log.relay(event, values, stage=name, pid=child.pid)
+            case _:
+                child.kill()
+
+    def _first_batch(self, name: str, generation: int, at_ns: int) -> None:
+        """Recovery is over when the last stage has had a batch of the new generation."""
+        if name != self.plan.stages[-1].name or generation != self.supervision.generation:
+            return
+        since, what = (self._died_at, "the death") if self._died_at is not None else (self._began, "the start")
+        self._emit("first_batch_seen", generation=generation, seconds=at_ns / 1e9 - since, since=what)
+        self._died_at = None
+
+    # commands
+
+    def _emit(self, event: str, /, **fields: Any) -> None:
+        self.log.write(event, stage="supervisor", **fields)
+
+    def _log(self, command: p.Log) -> None:
+        self.log.write(command.event, stage=command.stage, **command.values)
+        if command.event == "generation_started" and command.values["generation"] == 1:
+            self._emit("pipeline_ready", generation=1, seconds=time.monotonic() - self._began)
+            self._notifier.ready()
+        if command.event == "stage_given_up" and self._until_finished:
+            self._exit_code = ExitCode.FAILED
+            self._loop.call_soon(self.dispatch, p.Shutdown(f"{command.stage} failed"))
+
+    def _child(self, name: str) -> Child | None:
+        return self.spawner.child(name, self.supervision.processes[name].incarnation)
+
+    def _tell(self, name: str, message: m.Message, *, droppable: bool = False) -> None:
+        child = self._child(name)
+        if child is not None:
+            child.channel.send(message, droppable=droppable)
+
+    def _signal(self, command: p.AskLeave | p.DumpStack, *signals: signal.Signals) -> None:
+        child = self.spawner.child(command.name, command.incarnation)
+        if child is not None:
+            child.signal(*signals)
+
+    def _kill(self, command: p.Kill) -> None:
+        child = self.spawner.child(command.name, command.incarnation)
+        if child is not None:
+            child.kill()
+        elif not self.spawner.is_ordered(command.name, command.incarnation):
+            self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
+
+    def _make_links(self, command: p.MakeLinks) -> None:
+        pipe_bytes = self.plan.links.pipe_bytes
+        self._links[command.generation] = {edge: Link(pipe_bytes) for edge in self.plan.edges()}
+
+    def _close_old_links(self, command: p.CloseOldLinks) -> None:
+        for generation in [g for g in self._links if g < command.generation]:
+            for link in self._links.pop(generation).values():
+                link.close()
+
+    def _send_reset(self, command: p.SendReset) -> None:
+        links = self._links[command.generation]
+        spec = self.plan.spec(command.name)
+        outputs = self.plan.outputs(command.name)
+        ends = [links[source, spec.name].reader for source in spec.inputs]
+        ends += [links[spec.name, reader].writer for reader in outputs]
+        snapshot = None
+        if command.epoch is not None:
+            assert self._manifest is not None
+            assert self._manifest.epoch == command.epoch, (self._manifest.epoch, command.epoch)
+            snapshot = self._manifest.parts[command.name][0]
+        message = m.Reset(command.generation, command.epoch, snapshot, list(spec.inputs), list(outputs))
+        child = self.spawner.child(command.name, command.incarnation)
+        if child is not None:
+            child.channel.send(message, ends)
+
+    def _look(self, command: p.Look) -> None:
+        child = self.spawner.child(command.name, command.incarnation)
+        if child is None:
+            return
+        reading = child.blackbox.read()
+        links = self._links.get(self.supervision.generation, {})
+        sample = Sample(
+            pulse=reading.pulse,
+            phase=reading.phase,
+            waiting_input=any(link.waiting() for (_, reader), link in links.items() if reader == command.name),
+            waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
+            blocked_output=any(link.full() for (writer, _), link in links.items() if writer == command.name),
+        )
+        self._events.append(p.Sampled(command.name, command.incarnation, sample))
+
+    # epochs
+
+    async def _write_manifest(self, command: WriteManifest) -> None:
+        parts = {part.stage: (part.file, part.length, part.checksum) for part in command.parts}
+        shape = {spec.name: spec.klass for spec in self.plan.stages}
+        manifest = Manifest(command.epoch, command.generation, command.finished, parts, shape)
+        try:
+            await self._loop.run_in_executor(self._disk, self._state.commit, manifest)
+        except OSError as error:
+            self.dispatch(p.ManifestFailed(command.generation, command.epoch, f"manifest: {error}"))
+            return
+        self._manifest = manifest
+        self.dispatch(p.ManifestWritten(command.generation, command.epoch))
+
+    def _tell_committed(self, command: TellCommitted) -> None:
+        self._committed_at = time.monotonic()
+        for spec in self.plan.stages:
+            self._tell(spec.name, m.Committed(command.generation, command.epoch))
+        retain = self.plan.checkpoint.retain_epochs
+        self._loop.run_in_executor(self._disk, self._retain, retain, command.epoch)
+
+    def _retain(self, count: int, committed: int) -> None:
+        with contextlib.suppress(OSError):  # what could not be removed is removed after a later epoch
+            self._state.retain(count, committed)
+
+    def epoch_age(self, now: float) -> float | None:
+        """Seconds since the last commit of this run."""
+        return now - self._committed_at if self._committed_at is not None else None
+
+    # counters
+
+    def _sources(self) -> list[StageSpec]:
+        return [spec for spec in self.plan.stages if spec.role == "source"]
+
+    def _emitted(self) -> int:
+        children = [self._child(spec.name) for spec in self._sources()]
+        return sum(child.blackbox.read().records_out for child in children if child is not None)
+
+    def records(self) -> int:
+        """Records that the sources have given in this generation."""
+        return self._emitted()
+
+    def total(self) -> int | None:
+        """Records of the whole stream, when every source is bounded."""
+        totals = [c.blackbox.read().total if (c := self._child(s.name)) else 0 for s in self._sources()]
+        return sum(totals) if totals and all(totals) else None
+
+    # questions to stages
+
+    async def query(self, name: str, method: str, params: dict[str, Any], timeout: float = QUERY_TIMEOUT_S) -> Any:
+        """Ask a process; RpcError when it is not there, does not know, or takes longer than `timeout` seconds."""
+        child = self._child(name)
+        if child is None:
+            raise RpcError(f"{name} is not running", ExitCode.REFUSED)
+        self._requests += 1
+        request = self._requests
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queries[request] = (name, future, [])
+        try:
+            if not child.channel.send(m.Query(request, method, params), droppable=True):
+                raise RpcError(f"{name} does not read its control socket")
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise RpcError(f"{name} does not answer within {timeout:g} s", ExitCode.TIMED_OUT) from None
+        finally:
+            self._queries.pop(request, None)
+
+    def _on_reply(self, reply: m.Reply) -> None:
+        _, future, parts = self._queries.get(reply.request, ("", None, []))
+        if future is None or future.done():
+            return
+        if reply.error:
+            future.set_exception(RpcError(reply.error))
+            return
+        parts.append(reply.data)
+        if not reply.more:
+            future.set_result(msgpack.unpackb(b"".join(parts), strict_map_key=False))
+
+    # operators and the end
+
+    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float) -> None:
+        self.dispatch(p.Operate(ticket, verb, stages, timeout))
+
+    def _on_signal(self, signum: signal.Signals) -> None:
+        self._notifier.stopping()
+        self._notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
+        self.dispatch(p.Shutdown(signum.name))
+
+    def _finished(self, _: p.Finished) -> None:
+        if self._until_finished:
+            self._loop.call_soon(self.dispatch, p.Shutdown("every source has ended"))
+
+    async def _farewell(self) -> None:
+        """The last chance for a report."""
+        if self._until_finished:
+            with contextlib.suppress(RpcError, TimeoutError):
+                self._report = await asyncio.wait_for(self.backend.report(), FAREWELL_TIMEOUT_S)
+        self.dispatch(p.FarewellSaid())
+
+    async def _show_progress(self) -> None:
+        """One picture after the other until the end; the console says when the next one is due."""
+        assert self._console is not None
+        while not self._done.is_set():
+            due = self._console.update(await self.backend.status(False), time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._done.wait(), max(0.05, due - time.monotonic()))
+
+
+def _supervision(plan: Plan, state: StateDirectory, restored: Manifest | None) -> Supervision:
+    """The decisions for a plan, from the restored epoch on."""
+    limits = plan.supervision
+    processes = [
+        Process(
+            spec.name,
+            spec.role == "service",
+            spec.hang_timeout,
+            Intensity(
+                limits.max_restarts,
+                limits.window,
+                limits.backoff_first,
+                limits.backoff_max,
+                limits.stable_after,
+                lambda: random.uniform(0.5, 1.0),
+            ),
+        )
+        for spec in plan.processes
+    ]
+    epochs = Coordinator(
+        tuple(spec.name for spec in plan.stages),
+        tuple(spec.name for spec in plan.stages if spec.role == "source"),
+        tuple(spec.name for spec in plan.stages if spec.role == "sink"),
+        plan.checkpoint.interval,
+        restored.epoch if restored is not None else None,
+        state.highest(),
+        restored is not None and restored.finished,
+    )
+    return Supervision(
+        processes,
+        Limits(limits.start_timeout, limits.reset_timeout, limits.stop_timeout, limits.drain_timeout),
+        epochs,
+    )
