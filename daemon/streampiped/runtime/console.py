@@ -70,6 +70,11 @@ class Console:
         self._due = 0.0
         self._state: object = None
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that the terminal has not taken yet."""
+        return self._out.pending
+
     def update(self, status: Mapping[str, Any], now: float) -> float:
         """Show the status if it is time to, and give the CLOCK_MONOTONIC second of the next time. A change of the
         pipeline's state is shown at once."""

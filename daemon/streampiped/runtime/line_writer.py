@@ -13,12 +13,20 @@ import os
 import select
 import socket
 import stat
+from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 PENDING_BYTES_MAX: Final = 256 << 10  # kept for a slow reader: four full pipes; beyond, lines are dropped and counted
 CLOSE_WAIT_S: Final = 0.2  # the last words of a daemon matter, but nobody waits long for a reader that is not there
 FALLBACK_BYTES: Final = 512  # one write where no own description could be had; poll(2) promises PIPE_BUF at most
+
+
+class _Waiting(NamedTuple):
+    """A line that was taken; `said` losses stand in the notice before it."""
+
+    data: bytes
+    said: int
 
 
 class LineWriter:
@@ -32,13 +40,16 @@ class LineWriter:
 
     def __init__(self, fd: int, notice: Callable[[int], bytes]) -> None:
         self._notice = notice
-        self._waiting = bytearray()
+        self._waiting: deque[_Waiting] = deque()
+        self._sent = 0  # bytes of the first one that are out already
+        self._torn = False  # the rest of a line was lost to an error after its beginning had gone out
+        self.pending = 0
+        """Bytes that wait for the reader."""
         self.dropped = 0
         """Lines lost and not yet said."""
         self.dropped_total = 0
         self._socket: socket.socket | None = None
-        self._midline = False  # the last byte that went out was not a newline
-        self._chunk = 0  # bytes of one write; 0: as many as there are
+        self._chunk = PENDING_BYTES_MAX  # bytes of one write
         self._fd = self._open(fd)
 
     def _open(self, fd: int) -> int:
@@ -55,11 +66,6 @@ class LineWriter:
             self._chunk = FALLBACK_BYTES
             return os.dup(fd)
 
-    @property
-    def pending(self) -> int:
-        """Bytes that wait for the reader."""
-        return len(self._waiting)
-
     def fileno(self) -> int:
         return self._fd
 
@@ -67,43 +73,53 @@ class LineWriter:
         """Take one line (or block of lines that belong together); False: it was dropped and counted."""
         self.flush()
         note = self._notice(self.dropped) if self.dropped else b""
-        if len(self._waiting) + len(note) + len(line) > PENDING_BYTES_MAX:
-            self.lose(1)
-            return False
-        if self._midline and not self._waiting:  # the rest of a line was lost to an error
+        if self._torn and not self._waiting:
             note = b"\n" + note
-        self._waiting += note + line
+        data = note + line
+        if self.pending + len(data) > PENDING_BYTES_MAX:
+            self._lose(1, 0)
+            return False
+        self._waiting.append(_Waiting(data, self.dropped))
+        self.pending += len(data)
         self.dropped = 0
         self.flush()
         return True
 
-    def lose(self, lines: int) -> None:
-        """Count lines that will never be written."""
-        self.dropped += lines
-        self.dropped_total += lines
-
     def flush(self) -> None:
         """Write of what waits as much as goes without blocking."""
         while self._waiting:
+            data = self._waiting[0].data
             try:
-                sent = self._send()
+                sent = self._send(data[self._sent : self._sent + self._chunk])
             except BlockingIOError:
                 return
             except OSError:  # the reader is gone for good (EPIPE, EIO), or the disk behind a file is full
-                self.lose(self._waiting.count(b"\n"))
-                self._waiting.clear()
+                self._give_up()
                 return
-            self._midline = self._waiting[sent - 1 : sent] != b"\n"
-            del self._waiting[:sent]
+            self.pending -= sent
+            self._sent += sent
+            if self._sent == len(data):
+                self._torn = False
+                self._waiting.popleft()
+                self._sent = 0
 
-    def _send(self) -> int:
+    def _give_up(self) -> None:
+        """Count what waits as lost, with what its notices would have said."""
+        self._torn = self._torn or self._sent > 0
+        self._lose(len(self._waiting), sum(line.said for line in self._waiting))
+        self._waiting.clear()
+        self._sent = self.pending = 0
+
+    def _lose(self, lines: int, said: int) -> None:
+        self.dropped += lines + said
+        self.dropped_total += lines
+
+    def _send(self, data: bytes) -> int:
         if self._socket is not None:
-            return self._socket.send(self._waiting, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        if not self._chunk:
-            return os.write(self._fd, self._waiting)
-        if not self._ready(0):
+            return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        if self._chunk == FALLBACK_BYTES and not self._ready(0):
             raise BlockingIOError
-        return os.write(self._fd, self._waiting[: self._chunk])
+        return os.write(self._fd, data)
 
     def _ready(self, seconds: float) -> bool:
         poll = select.poll()
