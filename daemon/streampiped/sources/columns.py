@@ -1,0 +1,82 @@
+"""Raw values of a text file as columns: float64 (missing is NaN), int64 (has no missing), text (missing is None)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind: TypeAlias = Literal["float", "int", "text"]
+
+INT64_MIN: Final = -(1 << 63)
+INT64_MAX: Final = (1 << 63) - 1
+
+
+@dataclass(slots=True)
+class Table:
+    """Raw values by column of those lines that could be split, and which lines of the piece they are."""
+
+    columns: Mapping[str, Sequence[Any]]
+    lines: NDArray[np.intp]
+    rejected: int = 0
+    """Lines that could not be split; blank lines are none."""
+    reason: str = ""
+    """Of the first one."""
+
+
+def infer(values: Sequence[Any], missing: Collection[str]) -> Kind:
+    """float when every value that is there is a number (also when none is there), else text. Never int: a later
+    line may lack the value, and integers have no missing."""
+    bad = to_floats(values, missing)[1]
+    return "text" if bad else "float"
+
+
+def convert(kind: Kind, values: Sequence[Any], missing: Collection[str]) -> tuple[Any, list[int]]:
+    """The column, and the numbers of the values that are none of this kind (what stands there is meaningless)."""
+    if kind == "text":
+        return to_texts(values, missing), []
+    return to_floats(values, missing) if kind == "float" else to_ints(values)
+
+
+def to_floats(values: Sequence[Any], missing: Collection[str]) -> tuple[NDArray[np.float64], list[int]]:
+    """Numbers, booleans, and text as float() reads it (also nan and inf)."""
+    try:
+        return np.fromiter(map(float, values), np.float64, len(values)), []
+    except (TypeError, ValueError, OverflowError):
+        pass  # one of them is missing or wrong; value by value takes four times as long
+    column = np.full(len(values), np.nan)
+    bad: list[int] = []
+    for number, value in enumerate(values):
+        if value is None or (isinstance(value, str) and value in missing):
+            continue
+        try:
+            column[number] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            bad.append(number)
+    return column, bad
+
+
+def to_ints(values: Sequence[Any]) -> tuple[NDArray[np.int64], list[int]]:
+    """Whole numbers of 64 bits, also from text; 3.0 is one."""
+    column = np.zeros(len(values), dtype=np.int64)
+    bad: list[int] = []
+    for number, value in enumerate(values):
+        try:
+            whole = int(value)
+            if not INT64_MIN <= whole <= INT64_MAX or (isinstance(value, float) and value != whole):
+                raise ValueError
+            column[number] = whole
+        except (TypeError, ValueError, OverflowError):
+            bad.append(number)
+    return column, bad
+
+
+def to_texts(values: Sequence[Any], missing: Collection[str]) -> list[str | None]:
+    """Text as it is; numbers (of a JSON file) as they are written."""
+    return [
+        None if value is None or value in missing else value if isinstance(value, str) else repr(value)
+        for value in values
+    ]

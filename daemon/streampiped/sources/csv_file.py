@@ -1,0 +1,103 @@
+"""CSV files: one record per line, RFC 4180 quoting within the line.
+
+A quoted field may hold delimiters and doubled quotes but no newline: a position is then a line, a torn or wrong line
+spoils one record and not the rest of the file, and a followed file knows when a record is complete.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from streampiped.sources.columns import Table
+from streampiped.sources.text_file import TextFile, TextFileOptions
+from streampiped.stages.base import Emit
+
+
+class CsvOptions(TextFileOptions):
+    """`type = "csv"`."""
+
+    type: Literal["csv"] = "csv"
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    names: tuple[str, ...] = ()
+    """The columns of a file without a header line; empty: the first line is the header."""
+
+    @model_validator(mode="after")
+    def _differ(self) -> CsvOptions:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names should differ, got {list(self.names)}")
+        return self
+
+
+class CsvSource(TextFile):
+    """Records of a CSV file."""
+
+    def __init__(self, options: CsvOptions, name: str, emit: Emit) -> None:
+        super().__init__(options, name, emit, CsvFormat(options.delimiter, options.names))
+
+
+class CsvFormat:
+    """Splits lines with the standard library's parser, all at once where they are well-formed."""
+
+    def __init__(self, delimiter: str, names: tuple[str, ...]) -> None:
+        self.header = not names
+        self._names = names
+        self._delimiter = delimiter
+
+    def names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
+        if header is None:
+            return self._names
+        fields, reason = self._split_one(header.removeprefix(b"\xef\xbb\xbf"))
+        if fields is None:
+            raise ValueError(f"the header cannot be read: {reason}")
+        names = tuple(field.strip() for field in fields)
+        if not all(names) or len(set(names)) != len(names):
+            raise ValueError(f"the header should have names that differ, got {names}; `names` says there is no header")
+        return names
+
+    def split(self, lines: Sequence[bytes], names: Sequence[str]) -> Table:
+        try:
+            rows = self._reader([line.decode() for line in lines])
+        except (UnicodeDecodeError, csv.Error):
+            return self._split_each(lines, names)
+        # A quote that is left open swallows the lines behind it: then there are fewer rows than lines.
+        if len(rows) != len(lines) or set(map(len, rows)) - {len(names)}:
+            return self._split_each(lines, names)
+        return Table(_by_column(rows, names), np.arange(len(rows)))
+
+    def _split_each(self, lines: Sequence[bytes], names: Sequence[str]) -> Table:
+        rows: list[list[str]] = []
+        numbers: list[int] = []
+        rejected, first_reason = 0, ""
+        for number, line in enumerate(lines):
+            fields, reason = self._split_one(line)
+            if fields is None or (fields and len(fields) != len(names)):
+                rejected += 1
+                first_reason = first_reason or reason or f"{len(fields or ())} fields, not {len(names)}"
+            elif fields:
+                rows.append(fields)
+                numbers.append(number)
+        return Table(_by_column(rows, names), np.array(numbers, dtype=np.intp), rejected, first_reason)
+
+    def _split_one(self, line: bytes) -> tuple[list[str] | None, str]:
+        """The fields, none at all for a blank line; None and the reason when it is no CSV."""
+        try:
+            rows = self._reader([line.decode()])
+        except UnicodeDecodeError:
+            return None, "it is too long or no UTF-8"
+        except csv.Error as error:
+            return None, str(error)
+        return (rows[0] if rows else []), ""
+
+    def _reader(self, texts: Sequence[str]) -> list[list[str]]:
+        return list(csv.reader(texts, delimiter=self._delimiter, strict=True))
+
+
+def _by_column(rows: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, Sequence[str]]:
+    if not rows:
+        return dict.fromkeys(names, ())
+    return dict(zip(names, zip(*rows, strict=True), strict=True))

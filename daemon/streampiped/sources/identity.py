@@ -1,0 +1,120 @@
+"""Which file a position belongs to: files are renamed, copied and truncated, so a path alone does not say.
+
+A file is known by a hash of its first bytes, and by device and inode where two files begin alike. Device numbers
+change over a reboot and inodes with a copy, therefore content decides; an inode is also used again by the next file
+created after a deletion, therefore the inode alone never does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from streampiped.errors import SourceError
+from streampiped.stages.base import State
+
+HEAD_BYTES: Final = 4096  # enough to reach beyond a header that every rotated file repeats; one page to read
+ROTATED_MAX: Final = 1000  # siblings that are looked at, newest first; logrotate keeps tens
+
+_ROTATED = re.compile(r"\.\d+|-\d{8}(-\d+)?")  # logrotate: NAME.1 or, with dateext, NAME-20260131
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`head` is the hex hash of the first `head_bytes` bytes, fewer than HEAD_BYTES while the file was shorter."""
+
+    device: int
+    inode: int
+    head_bytes: int
+    head: str
+
+    @classmethod
+    def of(cls, fd: int, head: bytes) -> Identity:
+        status = os.fstat(fd)
+        return cls(status.st_dev, status.st_ino, len(head), _hash(head))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Identity:
+        return cls(state["device"], state["inode"], state["head_bytes"], state["head"])
+
+    def to_state(self) -> State:
+        return {"device": self.device, "inode": self.inode, "head_bytes": self.head_bytes, "head": self.head}
+
+    def matches(self, fd: int, offset: int) -> bool:
+        """Whether the open file is this one and still holds what was read up to `offset`."""
+        status = os.fstat(fd)
+        if not self.head_bytes:  # it was empty: nothing was read, only the inode can tell
+            return (status.st_dev, status.st_ino) == (self.device, self.inode)
+        return status.st_size >= offset and _hash(os.pread(fd, self.head_bytes, 0)) == self.head
+
+
+def open_read(path: Path) -> int:
+    """A descriptor for reading. Raises FileNotFoundError as it is, and SourceError for everything else."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SourceError(f"{path} cannot be opened: {error.strerror}") from error
+
+
+def find(path: Path, wanted: Identity, offset: int) -> int:
+    """Open the file that `wanted` is, at `path` or where it was rotated to. Raises SourceError."""
+    for candidate in (path, *rotated(path)[::-1]):
+        with contextlib.suppress(FileNotFoundError):
+            fd = open_read(candidate)
+            if wanted.matches(fd, offset):
+                return fd
+            os.close(fd)
+    if not wanted.head_bytes and path.exists():
+        return open_read(path)  # nothing had been read of a file that was empty; what is there now follows it
+    raise SourceError(
+        f"{path} is not the file that was being read (at least {offset} bytes, inode {wanted.inode}), nor is one of "
+        f"its rotated names ({path.name}.1, {path.name}-YYYYMMDD). Put it back, uncompressed; or start afresh"
+    )
+
+
+def successor(path: Path, fd: int) -> int | None:
+    """Open the file that follows the open one in the order of rotation; None: the open one is still at `path`, or
+    nothing has come after it yet."""
+    files = list(_existing((*rotated(path), path)))
+    own = os.fstat(fd)
+    keys = [(status.st_dev, status.st_ino) for _, status in files]
+    if (own.st_dev, own.st_ino) in keys:
+        files = files[keys.index((own.st_dev, own.st_ino)) + 1 :]
+    else:  # deleted meanwhile: what follows was written to later
+        files = [(name, status) for name, status in files if status.st_mtime_ns >= own.st_mtime_ns]
+    for name, status in files:
+        if status.st_size or name != path:
+            with contextlib.suppress(FileNotFoundError):
+                return open_read(name)
+        # An empty file at `path` may be one whose writer has not yet let go of the old one; what it still writes
+        # there must come first. With its first byte in the new file it has moved over.
+    return None
+
+
+def rotated(path: Path) -> list[Path]:
+    """The rotated siblings of `path`, oldest first."""
+    names = [p for p in path.parent.glob(f"{_escaped(path.name)}*") if _ROTATED.fullmatch(p.name[len(path.name) :])]
+    dated = [(status.st_mtime_ns, name) for name, status in _existing(tuple(names))]
+    return [name for _, name in sorted(dated)[-ROTATED_MAX:]]
+
+
+def _existing(paths: tuple[Path, ...]) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path, path.stat()
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([\[*?])", r"[\1]", name)
+
+
+def _hash(head: bytes) -> str:
+    return hashlib.blake2b(head, digest_size=16).hexdigest()

@@ -1,0 +1,242 @@
+"""Lines of a file by byte offset, bounded or followed across rotation and truncation.
+
+A *row* is the number of a line over all files that were read, header lines not counted; a *position* is the file's
+identity, the offset of the first line not taken, and its row. Lines of two files never stand in the buffer together,
+so the offset is always one of the file that is open.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from streampiped.errors import SourceError
+from streampiped.sources.identity import HEAD_BYTES, Identity, find, open_read, successor
+from streampiped.sources.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
+from streampiped.stages.base import Emit, State
+
+CHUNK_BYTES: Final = 256 << 10  # per read: a few thousand lines, and little to throw away at a reset
+LINE_BYTES_MAX: Final = 1 << 20
+"""A longer line is skipped and rejected: without a bound, a file without newlines would fill the memory. Not smaller
+than CHUNK_BYTES: then only a line that began in an earlier chunk can be too long."""
+TOO_LONG: Final = b"\xff"
+"""Stands for a line that was too long. It is no UTF-8, so that every parser rejects it in its own way."""
+
+
+class LineFile:
+    """The lines of one path. `fill`, then `peek` or `take`; `seek` first."""
+
+    def __init__(self, path: Path, *, follow: bool, emit: Emit) -> None:
+        self._path = path
+        self._follow = follow
+        self._emit = emit
+        self._notify: Inotify | None = None
+        self._watch = -1
+        self._fd = -1
+        self.row = 0
+        self.opened = 0  # files so far; another number means another file
+        self._begin(0)
+
+    def seek(self, position: State | None) -> None:
+        """Go to what `position` returned; None: the first line of the file that is at the path now."""
+        self._let_go()
+        self.row = int(position["row"]) if position else 0
+        identity = position["identity"] if position else None
+        if identity is not None and position is not None:
+            offset = int(position["offset"])
+            self._open(find(self._path, Identity.from_state(identity), offset), offset)
+
+    def position(self) -> State:
+        identity = None if self._fd < 0 else Identity.of(self._fd, self._head).to_state()
+        return {"identity": identity, "offset": self.offset, "row": self.row}
+
+    @property
+    def finished(self) -> bool:
+        """Nothing will ever be added to the buffer: the end of a file that is not followed."""
+        return self._finished
+
+    @property
+    def buffered(self) -> int:
+        return len(self._lines) - self._next
+
+    def fill(self, limit: int) -> int:
+        """Read until `limit` lines are in the buffer or there are no more now; how many can be taken, at most
+        `limit`. Raises SourceError."""
+        if self.buffered < limit and not self._finished and self._opened():
+            del self._lines[: self._next]
+            self._next = 0
+            while len(self._lines) < limit and self._read_more():
+                pass
+        return min(limit, self.buffered)
+
+    def peek(self, count: int) -> list[bytes]:
+        """The next lines, without their newlines; they stay."""
+        return self._lines[self._next : self._next + count]
+
+    def take(self, count: int) -> list[bytes]:
+        """The next lines, without their newlines; the position moves behind them."""
+        lines = self.peek(count)
+        self.skip_header(count)
+        self.row += len(lines)
+        return lines
+
+    def skip_header(self, count: int = 1) -> None:
+        """Move behind the next lines without counting them as rows."""
+        lines = self.peek(count)
+        self._next += len(lines)
+        self.offset += sum(map(len, lines)) + len(lines)
+        for number in [n for n in self._odd if n < self._number + len(lines)]:
+            self.offset += self._odd.pop(number)
+        self._number += len(lines)
+
+    def wake_fd(self) -> int | None:
+        """Readable when the file has grown or the directory has changed; only while following."""
+        return self._notify.fd if self._notify else None
+
+    def close(self) -> None:
+        self._let_go()
+        if self._notify is not None:
+            self._notify.close()
+            self._notify = None
+
+    # --- one file --------------------------------------------------------------------------------------------------
+
+    def _begin(self, offset: int) -> None:
+        """Empty buffers, the next byte to read being at `offset`."""
+        self.offset = self._read_to = offset
+        self._lines: list[bytes] = []
+        self._next = 0
+        self._rest = b""
+        self._dropped = 0
+        self._number = 0  # of the first line not taken, counted since here
+        self._odd: dict[int, int] = {}  # line number -> bytes in the file beyond the line in the buffer
+        self._head = b""
+        self._finished = False
+
+    def _open(self, fd: int, offset: int) -> None:
+        self._let_go()
+        self._fd = fd
+        self.opened += 1
+        self._begin(offset)
+        self._head = os.pread(fd, HEAD_BYTES, 0)
+
+    def _let_go(self) -> None:
+        if self._notify is not None and self._watch >= 0:
+            self._notify.unwatch(self._watch)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = self._watch = -1
+        self._begin(0)
+
+    def _opened(self) -> bool:
+        """Open what is to be read. A file that is followed may not be there yet."""
+        if self._follow:
+            self._listen()
+        if self._fd < 0:
+            try:
+                self._open(open_read(self._path), 0)
+            except FileNotFoundError as error:
+                if not self._follow:
+                    raise SourceError(f"{self._path} does not exist") from error
+                return False
+        return True
+
+    def _listen(self) -> None:
+        """Take the wake-ups so far, and be woken by whatever happens after; reading comes after this, so that no
+        change falls in between."""
+        if self._notify is None:
+            self._notify = Inotify()
+            try:
+                self._notify.watch(self._path.parent, IN_CREATE | IN_MOVED_TO)
+            except OSError as error:
+                raise SourceError(f"{self._path.parent} cannot be watched: {error.strerror}") from error
+        self._notify.drain()
+        for path in (f"/proc/self/fd/{self._fd}", self._path) if self._fd >= 0 else (self._path,):
+            try:  # both the file being read, wherever it was moved to, and the one that comes after it
+                watch = self._notify.watch(path, IN_MODIFY)
+            except FileNotFoundError:
+                continue
+            self._watch = watch if path != self._path else self._watch
+
+    def _read_more(self) -> bool:
+        """Put the next bytes into the buffer; False: there is nothing now."""
+        if self._follow and self._is_truncated():
+            return self._restart()
+        chunk = os.pread(self._fd, CHUNK_BYTES, self._read_to)
+        if chunk:
+            if len(self._head) < HEAD_BYTES:
+                self._head = os.pread(self._fd, min(HEAD_BYTES, self._read_to + len(chunk)), 0)
+            self._read_to += len(chunk)
+            self._split(chunk)
+            return True
+        return self._rotate() if self._follow else self._finish()
+
+    def _split(self, chunk: bytes) -> None:
+        parts = (self._rest + chunk).split(b"\n")
+        self._rest = parts.pop()
+        if parts and (self._dropped or len(parts[0]) > LINE_BYTES_MAX):
+            self._odd[self._number + self.buffered] = self._dropped + len(parts[0]) - len(TOO_LONG)
+            parts[0] = TOO_LONG
+            self._dropped = 0
+        self._lines += parts
+        if len(self._rest) > LINE_BYTES_MAX:
+            self._dropped += len(self._rest)
+            self._rest = b""
+
+    def _close_line(self) -> None:
+        """The last line has no newline and never will: it is a line all the same, one byte shorter."""
+        if self._rest or self._dropped:
+            number = self._number + self.buffered
+            self._split(b"\n")
+            self._odd[number] = self._odd.get(number, 0) - 1
+
+    def _finish(self) -> bool:
+        if os.fstat(self._fd).st_size < self._read_to:
+            raise SourceError(f"{self._path} was truncated while it was being read; `follow = true` expects that")
+        self._close_line()
+        self._finished = True
+        return False
+
+    # --- following -------------------------------------------------------------------------------------------------
+
+    def _rotate(self) -> bool:
+        """At the end of the open file: go on to the next one, once every line of this one was taken."""
+        if self.buffered:
+            return False
+        following = successor(self._path, self._fd)
+        if following is None:
+            return False
+        if os.fstat(self._fd).st_size > self._read_to:  # written to between the last read and the look at the names
+            os.close(following)
+            return True
+        self._close_line()
+        if self.buffered:
+            os.close(following)
+            return False
+        self._open(following, 0)
+        self._emit("source_rotated", path=str(self._path), row=self.row)
+        self._listen()
+        return True
+
+    def _is_truncated(self) -> bool:
+        """Shorter than what was read, or begun anew and grown since."""
+        if os.fstat(self._fd).st_size < self._read_to:
+            return True
+        return os.pread(self._fd, len(self._head), 0) != self._head
+
+    def _restart(self) -> bool:
+        """The file was truncated (copytruncate): read the rest from the copy when there is one, then from the top.
+        Lines that are in the buffer are taken first; they are what the copy begins with behind the offset."""
+        if self.buffered:
+            return False
+        identity, row, offset = Identity.of(self._fd, self._head), self.row, self.offset
+        try:
+            copy = find(self._path, identity, offset) if self._head else open_read(self._path)
+        except (SourceError, FileNotFoundError):
+            self._emit("source_truncated", path=str(self._path), row=row, offset=offset)
+            self._open(os.dup(self._fd), 0)
+        else:
+            self._open(copy, offset if self._head else 0)
+        self._listen()
+        return True

@@ -1,0 +1,234 @@
+"""What CSV and JSON Lines files share: layout, conversion, positions, rejected lines, replay at a speed.
+
+A position of the connector is the number of a data line, counted over all rotated files: line n of a CSV file with a
+header is position n - 2. Blank and rejected lines have positions too, so a position finds its line in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from streampiped.errors import OptionError, SourceError
+from streampiped.records import Array, Batch, Span
+from streampiped.sources.base import Connector, Ready
+from streampiped.sources.columns import Kind, Table, convert, infer, to_floats
+from streampiped.sources.lines import LineFile
+from streampiped.sources.replay import Replay
+from streampiped.stages.base import Emit, StageOptions, State
+
+SAMPLE_LINES: Final = 256  # from which column types are inferred: a few ms, and past the odd first rows
+
+
+class TextFileOptions(StageOptions):
+    """Options of every file of lines."""
+
+    path: Path
+    columns: tuple[str, ...] | None = None
+    """Columns to read, in this order; None: all, in the file's order."""
+    types: Mapping[str, Kind] = {}
+    """Of columns whose type the first 256 lines would not tell rightly. Others are float or text."""
+    missing: tuple[str, ...] = ("", "NA", "N/A", "null", "None")
+    """Texts that mean 'no value'; NaN in a number column, None in a text column."""
+    speed: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds of data per second of replay; 0: as fast as possible."""
+    time_column: str | None = None
+    """Seconds, ascending; with `speed`."""
+    follow: bool = False
+    """After the end wait for more, across rotation (rename and create) and truncation (copytruncate)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> TextFileOptions:
+        if self.speed and self.time_column is None:
+            raise ValueError("speed needs time_column, the column that has the seconds")
+        if self.speed and self.follow:
+            raise ValueError("speed replays a finished file; with follow, records come when they are written")
+        return self
+
+
+class LineFormat(Protocol):
+    """How a line is split."""
+
+    header: bool
+    """The first line of a file names the columns."""
+
+    def names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
+        """The columns in their order. Raises ValueError."""
+
+    def split(self, lines: Sequence[bytes], names: Sequence[str]) -> Table:
+        """The raw values of the lines."""
+
+
+class TextFile(Connector):
+    """Records are the lines of a file. `name` is the stage's, for the spans."""
+
+    def __init__(self, options: TextFileOptions, name: str, emit: Emit, line_format: LineFormat) -> None:
+        """Raises OptionError when the file is not there or has not the columns that were asked for."""
+        self._options = options
+        self._name = name
+        self._emit = emit
+        self._format = line_format
+        self._lines = LineFile(options.path, follow=options.follow, emit=emit)
+        self._missing = frozenset(options.missing)
+        self._replay = Replay(options.speed or 1.0)
+        self._forget()
+        if not options.follow:
+            self._try()
+
+    def ready(self, limit: int, now: float) -> Ready:
+        count = self._fill(limit)
+        last = self._lines.finished and self._lines.buffered == count
+        if not self._options.speed or not count:
+            return Ready(count, last)
+        due, wake_at = self._replay.due(self._line_times(count), now)
+        return Ready(due, last and due == count, wake_at)
+
+    def read(self, limit: int) -> Batch | None:
+        start = self._lines.row
+        table = self._format.split(self._lines.take(limit), self._names)
+        columns, keep, reason = self._convert(table)
+        rejected = table.rejected + int(np.count_nonzero(~keep))
+        if rejected:
+            self._rejected += rejected
+            reason = table.reason or reason
+            self._emit("records_rejected", count=rejected, path=str(self._options.path), row=start, reason=reason)
+        lines = table.lines[keep]
+        if not lines.size:
+            return None
+        if rejected:
+            columns = {name: _kept(values, keep) for name, values in columns.items()}
+        return Batch.build(columns, spans=_spans(self._name, start + lines))
+
+    def position(self) -> State:
+        return {
+            "file": self._lines.position(),
+            "names": list(self._names),
+            "kinds": dict(self._kinds),
+            "rejected": self._rejected,
+        }
+
+    def seek(self, position: State | None) -> None:
+        self._forget()
+        self._lines.seek(position["file"] if position else None)
+        if position:
+            self._names = tuple(position["names"])
+            self._kinds = dict(position["kinds"])
+            self._rejected = int(position["rejected"])
+            if not set(self._options.columns or ()) <= set(self._names):  # asked for since the position was saved
+                self._kinds = {}
+                self._names = self._names if self._format.header else ()
+
+    def wake_fd(self) -> int | None:
+        return self._lines.wake_fd()
+
+    def summary(self) -> Mapping[str, Any]:
+        return {"lines": self._lines.row, "rejected": self._rejected}
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _forget(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._kinds: dict[str, Kind] = {}
+        self._rejected = 0
+        self._headed = 0  # the number of the file whose header was looked at
+        self._times: tuple[int, Array] | None = None
+        self._replay.reset()
+
+    def _try(self) -> None:
+        """What is wrong with the file is told before the pipeline starts."""
+        if not self._options.path.exists():
+            raise OptionError(f"path: {self._options.path} does not exist")
+        try:
+            self._fill(1)
+        except SourceError as error:
+            raise OptionError(str(error)) from error
+        finally:
+            self.close()
+            self.seek(None)
+
+    # --- layout ----------------------------------------------------------------------------------------------------
+
+    def _fill(self, limit: int) -> int:
+        """Lines that can be taken, header and layout being known."""
+        while True:
+            count = self._lines.fill(limit if self._kinds else max(limit, SAMPLE_LINES + 1))
+            if not count:
+                return 0
+            at_top = self._lines.offset == 0 and self._headed != self._lines.opened
+            if at_top and self._format.header:
+                self._look_at_header(self._lines.peek(1)[0])
+                continue
+            if not self._kinds:
+                self._infer(self._lines.peek(SAMPLE_LINES))
+            # No line of the sample is a record: they are to be rejected, and those behind them looked at anew.
+            return min(count, limit if self._kinds else SAMPLE_LINES)
+
+    def _look_at_header(self, line: bytes) -> None:
+        """Skip it, or find that this later file begins with data."""
+        self._headed = self._lines.opened
+        names = self._told_names(line, ())
+        if self._names and names != self._names:
+            if set(names) & set(self._names):
+                raise SourceError(f"{self._options.path}: the columns changed from {self._names} to {names}")
+            return
+        self._names = names
+        self._lines.skip_header()
+
+    def _infer(self, sample: Sequence[bytes]) -> None:
+        options = self._options
+        self._names = self._names or self._told_names(None, sample)
+        wanted = {*(options.columns or ()), *options.types, *((options.time_column,) if options.time_column else ())}
+        if absent := sorted(wanted - set(self._names)):
+            raise SourceError(f"{options.path} has no column {', '.join(absent)}; there are {', '.join(self._names)}")
+        table = self._format.split(sample, self._names)
+        self._kinds = {name: infer(table.columns[name], self._missing) for name in self._names}
+
+    def _told_names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
+        try:
+            return self._format.names(header, sample)
+        except ValueError as error:
+            raise SourceError(f"{self._options.path}: {error}") from error
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def _convert(self, table: Table) -> tuple[dict[str, Any], NDArray[np.bool_], str]:
+        """The columns, which of their rows are good, and why the first bad one is not."""
+        keep = np.ones(len(table.lines), dtype=np.bool_)
+        columns: dict[str, Any] = {}
+        reason = ""
+        for name in self._options.columns or self._names:
+            kind = self._options.types.get(name) or self._kinds[name]
+            columns[name], bad = convert(kind, table.columns[name], self._missing)
+            if bad:
+                keep[bad] = False
+                value = str(table.columns[name][bad[0]])[:40]
+                reason = reason or f"{value!r} in column {name} is no {kind}"
+        return columns, keep, reason
+
+    def _line_times(self, count: int) -> Array:
+        """The data time of the next `count` lines, NaN where a line has none. A batch is asked for several times
+        while it waits: parsed once."""
+        if self._times is None or self._times[0] != self._lines.row or len(self._times[1]) != count:
+            table = self._format.split(self._lines.peek(count), self._names)
+            times = np.full(count, np.nan)
+            times[table.lines] = to_floats(table.columns[str(self._options.time_column)], self._missing)[0]
+            self._times = (self._lines.row, times)
+        return self._times[1]
+
+
+def _kept(values: Any, keep: NDArray[np.bool_]) -> Any:
+    if isinstance(values, list):
+        return [value for value, kept in zip(values, keep, strict=True) if kept]
+    return values[keep]
+
+
+def _spans(name: str, positions: NDArray[np.intp]) -> tuple[Span, ...]:
+    """Runs of consecutive positions."""
+    cuts = np.flatnonzero(np.diff(positions) != 1) + 1
+    return tuple(Span(name, int(run[0]), int(run.size)) for run in np.split(positions, cuts))
