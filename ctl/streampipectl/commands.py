@@ -109,7 +109,7 @@ def logs(path: str, stage: str | None, follow: bool, lines: int, level: str, as_
             if notification.method == "log":
                 say(line(notification.params))
             elif notification.method == "missed":
-                complain(f"{notification.params.get('count')} events missed: this terminal is slower than the log")
+                complain(f"{notification.params['count']} events missed, too slow a reader")
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return int(ExitCode.OK)

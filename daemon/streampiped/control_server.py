@@ -99,7 +99,7 @@ class Emit(Protocol):
 class ControlServer:
     """The control socket at `path`, from `start` to `close`, on the supervisor's loop."""
 
-    def __init__(self, path: str, backend: Backend, emit: Emit) -> None:
+    def __init__(self, path: str, backend: Backend, emit: Emit, limits: Limits | None = None) -> None:
         self._backend = backend
         self._emit = emit
         self._identity = backend.identity
@@ -112,7 +112,7 @@ class ControlServer:
             path,
             self._handle,
             group=self._identity.group,
-            limits=Limits(request_bytes=REQUEST_BYTES_MAX),
+            limits=limits or Limits(request_bytes=REQUEST_BYTES_MAX),
             on_drop=self._dropped,
             on_fault=lambda method, error: emit("request_failed", method=method, reason=repr(error)),
         )

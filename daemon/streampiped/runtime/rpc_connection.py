@@ -64,7 +64,7 @@ class Peer:
         self._connection.on_gone(callback)
 
 
-Handler: TypeAlias = Callable[[Peer, str, Mapping[str, Any]], Awaitable[Any]]
+Handler: TypeAlias = Callable[[Peer, str, dict[str, Any]], Awaitable[Any]]
 """Answers a method with something MessagePack knows, or raises RpcError. Not cancelled when its client
 leaves."""
 
@@ -162,7 +162,7 @@ class Connection:
 
     async def _answer(self, request: Request) -> None:
         try:
-            result = await self._server.handler(self.peer, request.method, request.params)
+            result = await self._server.handler(self.peer, request.method, dict(request.params))
             data = encode(Response(request.id, None, result), self._server.limits.answer_bytes)
         except RpcError as error:
             data = encode(Response(request.id, failure(error), None))

@@ -21,6 +21,7 @@ PROTOCOL: Final = 1
 reverse."""
 
 MESSAGE_BYTES_MAX: Final = 1 << 20  # a status of 60 processes is 20 kB, 10 k rows to predict 1 MB
+SCANNER_BYTES: Final = 4 << 10  # first size of a decoder's parse buffer; most messages are smaller
 ITEMS_MAX: Final = 1 << 17  # entries of one list or map; more do not fit usefully into MESSAGE_BYTES_MAX
 NESTING_MAX: Final = 32  # levels of params and results; ours have 4. Keeps recursive code after us safe
 METHOD_CHARS_MAX: Final = 128  # a method's name ends in log lines
@@ -96,7 +97,8 @@ class Decoder:
     def __init__(self, bytes_max: int = MESSAGE_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
         self._pending = bytearray()
-        self._scanner = msgpack.Unpacker(max_buffer_size=0)  # 0: no limit of its own; `_messages` keeps ours
+        # no limit of its own (`_next_size` keeps ours), and not the 1 MiB per client that it would allocate at once
+        self._scanner = msgpack.Unpacker(max_buffer_size=0, read_size=SCANNER_BYTES)
         self._scanned = 0
 
     @property

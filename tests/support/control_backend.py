@@ -1,0 +1,158 @@
+"""A backend with the real interface of `control_server.Backend`, served by the real server on a real
+socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from streampiped.control_server import ControlServer, Identity, Subscription, Verb
+from streampiped.errors import ExitCode, RpcError
+from streampiped.runtime.rpc_server import Limits
+
+STAGES = ("monitor", "generator", "normalizer", "trainer")
+DEADLINE_S = 10.0
+
+
+def process(name: str, **changes: Any) -> dict[str, Any]:
+    """A row of the status."""
+    return {
+        "name": name, "role": "transform", "state": "ready", "since": 1_000.0, "pid": 4242, "restarts": 0,
+        "last_reason": None, "next_attempt_s": None, "records_in": 1_200_000, "records_out": 1_199_000,
+        "records_per_s": 48_200.0, "lag_s": 0.012, "phase": "process", "cpu_percent": 63.0,
+        "rss_bytes": 120 << 20, "uss_bytes": 40 << 20, "wanted": True,
+    } | changes  # fmt: skip
+
+
+def status_of(*processes: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A whole status around the processes."""
+    return {
+        "pipeline": "friedman", "version": "0.1.0", "protocol": 1, "pid": 4000, "state": "running",
+        "reason": None, "since": 1_000.0, "uptime": 252.0, "generation": 2, "epoch": 231, "epoch_age": 0.4,
+        "report": {"rows": 1_200_000, "mse": 3.05, "r2": 0.877},
+        "totals": {
+            "records": 1_200_000, "records_per_s": 48_200.0, "lag_s": 0.012, "total": None, "restarts": 3,
+            "cpu_percent": 163.0, "rss_bytes": 512 << 20, "uss_bytes": 160 << 20,
+        },
+        "processes": list(processes), "now": 1_252.0,
+    } | changes  # fmt: skip
+
+
+class FakeBackend:
+    """Answers at once, except a change while `hold` is set: that one waits until it is released."""
+
+    def __init__(self) -> None:
+        self.identity = Identity("friedman", "0.1.0", (), "streampipe")
+        self.changes: list[tuple[Verb, tuple[str, ...], str]] = []
+        self.finished: list[Verb] = []
+        self.refusal: RpcError | None = None
+        self.hold: asyncio.Event | None = None
+        self.processes = [process(name) for name in STAGES]
+        self.records: list[dict[str, Any]] = []
+        self.subscribers: dict[str, list[Callable[[dict[str, Any]], None]]] = {"logs": [], "status": []}
+
+    async def status(self, want_usage: bool) -> dict[str, Any]:
+        return status_of(*self.processes)
+
+    async def report(self) -> dict[str, Any]:
+        raise RpcError("nothing has been scored yet", ExitCode.REFUSED)
+
+    async def change(self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str) -> dict[str, Any]:
+        self.changes.append((verb, stages, who))
+        if self.refusal is not None:
+            raise self.refusal
+        if self.hold is not None:
+            await self.hold.wait()
+        self.finished.append(verb)
+        return {"changed": list(stages or STAGES)}
+
+    def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
+        chosen = [record for record in self.records if stage in (None, record["stage"])]
+        return chosen[len(chosen) - min(lines, len(chosen)) :]
+
+    def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+        self.subscribers[kind].append(callback)
+        return lambda: self.subscribers[kind].remove(callback)
+
+    def stage_names(self) -> tuple[str, ...]:
+        return STAGES
+
+    def log(self, event: str, stage: str, **fields: Any) -> None:
+        """An event as the supervisor would log it."""
+        record = {"ts": time.time(), "level": "info", "event": event, "stage": stage, "pid": 1, **fields}
+        self.records.append(record)
+        for callback in tuple(self.subscribers["logs"]):
+            callback(record)
+
+
+class Daemon:
+    """A control server on a uvloop loop in a thread, and what it emitted."""
+
+    def __init__(self, directory: Path, limits: Limits | None = None) -> None:
+        self.path = str(directory / "control.sock")
+        self.backend = FakeBackend()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._limits = limits
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    def start(self) -> None:
+        self._thread.start()
+        self.server = self.do(self._make)
+
+    def stop(self) -> None:
+        self.do(self.server.close)
+        self.do(lambda: None)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(DEADLINE_S)
+        self._loop.close()
+
+    def do(self, action: Callable[[], Any]) -> Any:
+        """Run the action on the loop and give its result."""
+
+        async def run() -> Any:
+            return action()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(DEADLINE_S)
+
+    def emitted(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.events if name == event]
+
+    def _make(self) -> ControlServer:
+        server = ControlServer(self.path, self.backend, self._emit, self._limits)
+        server.start()
+        return server
+
+    def _emit(self, event: str, /, **fields: Any) -> None:
+        self.events.append((event, fields))
+
+
+@contextlib.contextmanager
+def running(directory: Path, limits: Limits | None = None) -> Iterator[Daemon]:
+    daemon = Daemon(directory, limits)
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """The condition's value once it is true; fails after the deadline, naming what did not happen."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.002)
+    return value
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
