@@ -216,12 +216,14 @@ def in_order(inputs: Mapping[str, Sequence[str]], report: Report) -> tuple[str, 
 
 
 def _cycle(left: Mapping[str, set[str]]) -> list[str]:
-    """Some cycle, in the direction of the stream. Every stage of `left` has an input in it, so that going from input
-    to input must come back."""
+    """Some cycle, in the direction of the stream, from the stage that is written first. Every stage of `left` has
+    an input in it, so that going from input to input must come back."""
     walk = [next(iter(left))]
     while (source := min(left[walk[-1]] & left.keys())) not in walk:
         walk.append(source)
-    return walk[walk.index(source) :][::-1]
+    found = walk[walk.index(source) :][::-1]
+    first = min(found, key=list(left).index)
+    return found[found.index(first) :] + found[: found.index(first)]
 
 
 # --- directories --------------------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def _stages(tables: Any, findings: _Findings) -> tuple[topology.StageSpec, ...]:
     """Those that are right, in topological order."""
     if not isinstance(tables, dict):
         findings.report("stages", tables, "should be tables, [stages.NAME]")
-        tables = {}
+        return ()
     if not tables:
         tables = {DEFAULT_CHAIN[0]: {}, **{name: {"input": before} for before, name in pairwise(DEFAULT_CHAIN)}}
     sections = {name: _section(StageSection, table, f"stages.{name}", findings) for name, table in tables.items()}
@@ -308,9 +308,9 @@ def _python_path(entries: Iterable[str], file: Path, findings: _Findings) -> tup
 
 @contextmanager
 def _searched(directories: Iterable[str]) -> Iterator[None]:
-    """Imports look there too, last, so that a user's file cannot replace a module of the pipeline."""
+    """Imports look there first, as they do in the stage's process."""
     before = list(sys.path)
-    sys.path += directories
+    sys.path[:0] = directories
     try:
         yield
     finally:

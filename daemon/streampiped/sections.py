@@ -56,8 +56,7 @@ class PipelineSection(Section):
     )
     python_path: Texts = Field(
         (),
-        description="Directories where classes of your own are found, relative to this file. They are searched "
-        "last, so that nothing in them can replace a module of the pipeline.",
+        description="Directories where classes of your own are found, relative to this file.",
     )
 
 

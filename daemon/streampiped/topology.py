@@ -97,7 +97,7 @@ class Plan:
     control: Control = field(default_factory=Control)
     logs: Logs = field(default_factory=Logs)
     python_path: tuple[str, ...] = ()
-    """Absolute directories appended to `sys.path` before a stage's class is imported."""
+    """Absolute directories put in front of `sys.path` before a stage's class is imported."""
 
     @property
     def processes(self) -> tuple[StageSpec, ...]:
