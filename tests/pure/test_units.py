@@ -49,7 +49,6 @@ WRONG: list[Any] = [
     True,
     False,
     [],
-    "١s",
 ]
 
 
