@@ -72,7 +72,7 @@ class Container:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root or `user`. With `check`, a failure shows the command's output."""
         who = ("runuser", "-u", user, "--") if user else ()
-        enter = ("nsenter", "--target", str(self.leader), "--all", "--wd=/", "--")
+        enter = ("nsenter", "--target", str(self.leader), "--all", "--", "env", "--chdir=/")
         done = subprocess.run(
             [*enter, *who, *argv],
             stdin=subprocess.DEVNULL,

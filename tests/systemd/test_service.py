@@ -1,0 +1,131 @@
+"""The installed service on a real systemd does what an operator expects of any service."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from support.nspawn import Container, eventually
+from support.service import CONFIGURATION, SERVICES, STAGES, Service
+
+pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(180)]
+
+BACK_S = 20.0
+"""From the death of the supervisor until everything is ready again: half a second of RestartSec=, then a cold
+start, 1.3 s when nothing else runs."""
+
+
+@pytest.fixture
+def service(installed: Container) -> Iterator[Service]:
+    """The service with a stream that never ends, stopped. Its journal is shown when the test fails."""
+    each = Service(installed)
+    each.reset()
+    yield each
+    print(installed.journal(each.name)[-6000:])
+    each.systemctl("stop", check=False)
+
+
+@pytest.fixture
+def running(service: Service) -> Service:
+    """The same, started."""
+    service.systemctl("start")
+    return service
+
+
+def test_start_returns_when_every_stage_is_ready(service: Service) -> None:
+    """When `systemctl start` returns, `streampipectl status` says that every wanted process is there."""
+    service.systemctl("start")
+    status = service.status()
+    assert {process["name"] for process in status["processes"]} == {*STAGES, *SERVICES}
+    assert all(process["pid"] for process in status["processes"])
+
+
+def test_systemctl_status_names_the_processes(running: Service) -> None:
+    """`systemctl status` lists every process by the name that the documentation gives it, each once."""
+    shown = running.box.run("systemctl", "status", "--no-pager", "--full", running.name).stdout
+    for name in (*STAGES, *SERVICES):
+        assert len(re.findall(rf"streampipe: {name}\b", shown)) == 1, shown
+
+
+def test_restart_of_one_stage_leaves_the_others(running: Service) -> None:
+    """`streampipectl restart normalizer` gives that stage another process and no other one."""
+    before = running.pids()
+    running.box.run("streampipectl", "restart", "normalizer")
+    after = running.pids()
+    assert {name for name in before if before[name] != after[name]} == {"normalizer"}
+
+
+def test_report_has_the_scores(running: Service) -> None:
+    """`streampipectl report` gives MSE and R2 of the stream that runs."""
+    eventually(lambda: b"R2" in _report(running), "a report with scores")
+    results = json.loads(running.box.run("streampipectl", "report", "--json").stdout)["results"]
+    assert results
+
+
+def _report(service: Service) -> bytes:
+    return service.box.run("streampipectl", "report", check=False).stdout.encode()
+
+
+def test_journal_has_the_story(running: Service) -> None:
+    """`journalctl -u streampipe` tells of the start in readable lines."""
+    eventually(lambda: "every stage is ready" in running.box.journal(running.name), "the start in the journal")
+
+
+def test_group_looks_and_strangers_do_not(running: Service) -> None:
+    """A member of the group may look and not change; who is not in it is told which group (exit 6)."""
+    running.box.run("useradd", "--groups", "streampipe", "member")
+    running.box.run("useradd", "stranger")
+    running.box.run("streampipectl", "status", user="member")
+    assert running.box.run("streampipectl", "restart", user="member", check=False).returncode == 6
+    refused = running.box.run("streampipectl", "status", user="stranger", check=False)
+    assert refused.returncode == 6
+    assert "group" in refused.stderr
+    assert "streampipe" in refused.stderr
+
+
+def test_kill_of_the_supervisor_is_survived(running: Service) -> None:
+    """After `kill -9` of the main process systemd starts it again, and there is one of everything."""
+    names = running.process_names()
+    killed = running.show("MainPID")["MainPID"]
+    running.box.run("kill", "-KILL", killed)
+    seconds = eventually(lambda: _is_back(running, killed), "the service is ready again", BACK_S)
+    print(f"supervisor killed to every stage ready: {seconds:.2f} s")
+    assert running.process_names() == names
+    assert running.show("NRestarts")["NRestarts"] == "1"
+
+
+def _is_back(service: Service, killed: str) -> bool:
+    shown = service.show("MainPID", "ActiveState")
+    return shown["ActiveState"] == "active" and shown["MainPID"] not in ("0", killed) and service.is_ready()
+
+
+def test_stop_drains_and_leaves_nothing(running: Service) -> None:
+    """`systemctl stop` ends with exit 0 and leaves no process and no socket; the state stays."""
+    running.systemctl("stop")
+    shown = running.show("ActiveState", "Result", "ExecMainCode", "ExecMainStatus")
+    assert shown == {"ActiveState": "inactive", "Result": "success", "ExecMainCode": "1", "ExecMainStatus": "0"}
+    assert running.box.run("pgrep", "-u", "streampipe", check=False).stdout == ""
+    assert not (running.box.root / "run/streampipe").exists()
+    assert list((running.box.root / "var/lib/private/streampipe").iterdir())
+    assert running.box.run("streampipectl", "status", check=False).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("[pipeline]\nnome = 1\n", "nome"), ("[pipeline\n", CONFIGURATION), (None, CONFIGURATION)],
+    ids=["unknown key", "not TOML", "no file"],
+)
+def test_broken_configuration_stays_down(service: Service, wrong: str | None, said: str) -> None:
+    """With a configuration that cannot work the start fails with 78, says what is wrong, and is not
+    repeated."""
+    if wrong is None:
+        service.box.run("rm", CONFIGURATION)
+    else:
+        service.box.write(CONFIGURATION, wrong)
+    assert service.systemctl("start", check=False) != 0
+    shown = service.show("ActiveState", "ExecMainStatus", "NRestarts")
+    assert shown == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
+    assert said in service.box.journal(service.name)
