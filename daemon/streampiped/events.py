@@ -73,6 +73,11 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "history_reset": EventSpec("warning", "{path} was unusable ({reason}), is kept as {kept}; a new one begins"),
     "history_failed": EventSpec("error", "cannot write {path}: {reason}; next attempt in {seconds:.0f} s"),
     "history_recovered": EventSpec("info", "{path} can be written again"),
+    # sources and sinks
+    "records_rejected": EventSpec("warning", "{count} lines of {path} rejected, at row {row} and after: {reason}"),
+    "source_rotated": EventSpec("info", "{path} was rotated; the next file begins with row {row}"),
+    "source_truncated": EventSpec("warning", "{path} was truncated after {offset} bytes were read; reading from its top"),
+    "sink_incomplete": EventSpec("warning", "{path} has nothing of epoch {epoch}, which is committed: {reason}"),
 }
 
 

@@ -67,7 +67,7 @@ class DefectOptions(StageOptions):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are named."""
-        return tuple(change.column for change in (*self.unit_change, *self.dead))
+        return tuple(c.column for c in self.unit_change) + tuple(c.column for c in self.dead)
 
 
 class Defects:

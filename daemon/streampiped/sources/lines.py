@@ -36,7 +36,16 @@ class LineFile:
         self._fd = -1
         self.row = 0
         self.opened = 0  # files so far; another number means another file
-        self._begin(0)
+        self.offset = 0  # of the first line not taken
+        self._read_to = 0
+        self._lines: list[bytes] = []
+        self._next = 0  # in `_lines`: before it everything is taken
+        self._rest = b""  # behind the last newline
+        self._dropped = 0  # bytes of a line that became too long
+        self._number = 0  # of the first line not taken, counted since the file was opened
+        self._odd: dict[int, int] = {}  # line number -> bytes in the file beyond those in the buffer
+        self._head = b""
+        self._finished = False
 
     def seek(self, position: State | None) -> None:
         """Go to what `position` returned; None: the first line of the file that is at the path now."""
@@ -105,12 +114,9 @@ class LineFile:
     def _begin(self, offset: int) -> None:
         """Empty buffers, the next byte to read being at `offset`."""
         self.offset = self._read_to = offset
-        self._lines: list[bytes] = []
-        self._next = 0
-        self._rest = b""
-        self._dropped = 0
-        self._number = 0  # of the first line not taken, counted since here
-        self._odd: dict[int, int] = {}  # line number -> bytes in the file beyond the line in the buffer
+        self._lines, self._next = [], 0
+        self._rest, self._dropped = b"", 0
+        self._number, self._odd = 0, {}
         self._head = b""
         self._finished = False
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -135,7 +136,7 @@ class SyntheticSource(Connector):
         start, drift_at = block * BLOCK_ROWS, self._options.drift_at
         cuts = drift_at[bisect_right(drift_at, start) : bisect_left(drift_at, start + BLOCK_ROWS)]
         edges = [start, *cuts, start + BLOCK_ROWS]
-        for first, end in zip(edges, edges[1:], strict=False):
+        for first, end in pairwise(edges):
             self._set_target(self._table[:, first - start : end - start], self.coefficients(first))
         self._defects.apply(self._table, block)
 

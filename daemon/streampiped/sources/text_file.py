@@ -76,7 +76,11 @@ class TextFile(Connector):
         self._lines = LineFile(options.path, follow=options.follow, emit=emit)
         self._missing = frozenset(options.missing)
         self._replay = Replay(options.speed or 1.0)
-        self._forget()
+        self._names: tuple[str, ...] = ()
+        self._kinds: dict[str, Kind] = {}
+        self._rejected = 0
+        self._headed = 0  # the number of the file whose header was looked at
+        self._times: tuple[int, Array] | None = None
         if not options.follow:
             self._try()
 
@@ -133,11 +137,9 @@ class TextFile(Connector):
         self._lines.close()
 
     def _forget(self) -> None:
-        self._names: tuple[str, ...] = ()
-        self._kinds: dict[str, Kind] = {}
-        self._rejected = 0
-        self._headed = 0  # the number of the file whose header was looked at
-        self._times: tuple[int, Array] | None = None
+        self._names, self._kinds = (), {}
+        self._rejected = self._headed = 0
+        self._times = None
         self._replay.reset()
 
     def _try(self) -> None:

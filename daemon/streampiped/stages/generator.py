@@ -142,9 +142,8 @@ class Generator(SourceStage):
         if self._waiting_since is not None:
             moments.append(self._waiting_since + self._options.linger)
         if self._bucket is not None:
-            moments.append(
-                self._bucket.when(ready, now) if self._waiting_since is not None else self._bucket.when(1, now)
-            )
+            enough = 1 if self._waiting_since is None else ready
+            moments.append(self._bucket.when(enough, now))
         return min(moment for moment in moments if moment is not None)
 
     def _emit(self, count: int, now: float) -> Batch | Idle:
