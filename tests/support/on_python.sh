@@ -8,6 +8,10 @@ venv=build/python-$version
 
 usable() { "$1" -c "import ensurepip, sys; sys.exit('%d.%d' % sys.version_info[:2] != '$version')" 2>/dev/null; }
 
+if usable .venv/bin/python; then
+    echo "python $version: .venv has it, make test is its test"
+    exit 0
+fi
 python=python$version
 if ! usable "$python"; then
     # pyenv has a shim for every version it knows, which fails for all but the selected one
