@@ -8,17 +8,16 @@ process has imported neither pydantic nor numpy nor rich (a test holds that).
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from streampiped import __version__
 from streampiped.errors import ExitCode
 from streampiped.runtime.apart import ApartError, run_apart
 from streampiped.topology import Plan
 
-DISTRIBUTION: Final = "streampipe-daemon"
 SYSTEM_CONFIG: Final = Path("/etc/streampipe/streampipe.toml")
 
 app = typer.Typer(
@@ -46,7 +45,7 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"streampiped {version(DISTRIBUTION)}")
+        print(f"streampiped {__version__}")
         raise typer.Exit
 
 
@@ -80,9 +79,9 @@ def run(
         plan = _plan_of(_chosen(config), state_dir, runtime_dir, keep_directories=True)
     except KeyboardInterrupt:  # nothing has started, so there is nothing to drain
         raise typer.Exit(ExitCode.OK) from None
-    from streampiped import supervisor  # uvloop and the rest are not for `check`
+    from streampiped.supervisor import run as supervise  # uvloop and the rest are not for `check`
 
-    raise typer.Exit(supervisor.run(plan, fresh=fresh, until_finished=until_finished))
+    raise typer.Exit(supervise(plan, fresh=fresh, until_finished=until_finished))
 
 
 def summary(plan: Plan) -> str:

@@ -1,0 +1,132 @@
+"""The command `streampiped`, as an operator types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from streampiped import __version__
+from streampiped.errors import ExitCode
+from support.config_files import CHAIN, SOURCE, TRANSFORM, written
+
+pytestmark = pytest.mark.system
+
+EXAMPLE = Path(__file__).parents[2] / "etc" / "streampipe.toml"
+CHECK_SECONDS_MAX = 6.0  # measured: see docs/configuration.md; three times that, for a machine that is busy
+HEAVY = ("pydantic", "numpy", "sklearn", "psutil", "rich")
+
+
+def _streampiped(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.endswith("_DIRECTORY")}
+    command = [sys.executable, "-m", "streampiped", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_version(tmp_path: Path) -> None:
+    """`--version` prints the version and nothing else."""
+    done = _streampiped("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"streampiped {__version__}\n", "")
+
+
+def test_check_of_a_right_file(tmp_path: Path) -> None:
+    """A right file is one line on stdout, exit 0, and nothing is left on the disk."""
+    file = written(tmp_path, CHAIN)
+    done = _streampiped("check", "--config", file, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
+    services = "(services: log_extractor, service_monitor)"
+    assert done.stdout == f'OK {file}: pipeline "streampipe": numbers -> scale -> store {services}\n'
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_check_of_a_graph(tmp_path: Path) -> None:
+    """What is no chain is shown stage by stage, each with what it reads."""
+    more = f'[stages.other]\n{SOURCE}\n[stages.both]\n{TRANSFORM}\ninput = ["other", "scale"]\n'
+    done = _streampiped("check", "--config", written(tmp_path, CHAIN + more), cwd=tmp_path)
+    assert "numbers; other; numbers -> scale; scale -> store; other + scale -> both" in done.stdout
+
+
+def test_check_of_a_wrong_file(tmp_path: Path) -> None:
+    """Every problem is one line on stderr with file, line, key, value and remedy; exit 78."""
+    file = written(tmp_path, f'[logs]\nlevel = "loud"\n[pipeline]\nnmae = "x"\n{CHAIN}')
+    done = _streampiped("check", "--config", file, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.CONFIG, "")
+    levels = "'debug', 'info', 'notice', 'warning', 'error' or 'critical'"
+    assert done.stderr.splitlines() == [
+        f'{file}:2: logs.level = "loud": should be {levels}',
+        f'{file}:4: pipeline.nmae = "x": no such key; did you mean "name"?',
+    ]
+
+
+def test_run_of_a_wrong_file(tmp_path: Path) -> None:
+    """`run` says the same, exits 78 and starts nothing."""
+    file = written(tmp_path, "[stages.a]\nclass = 1\n")
+    done = _streampiped("run", "--config", file, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.CONFIG, "")
+    assert "stages.a.class = 1: should be text" in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_missing_file(tmp_path: Path, command: str) -> None:
+    """A configuration that is not there is one clear line and exit 78."""
+    done = _streampiped(command, "--config", "no.toml", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (ExitCode.CONFIG, "no.toml: cannot be read: No such file or directory\n")
+
+
+@pytest.mark.skipif(Path("/etc/streampipe/streampipe.toml").exists(), reason="streampipe is installed here")
+def test_no_file_given(tmp_path: Path) -> None:
+    """Without a file and without the system's one, the message says where it would be."""
+    done = _streampiped("check", cwd=tmp_path)
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr == "no configuration: give --config FILE, or put one at /etc/streampipe/streampipe.toml\n"
+
+
+def test_wrong_option(tmp_path: Path) -> None:
+    """An option that does not exist is a usage error, exit 2."""
+    assert _streampiped("check", "--nonsense", cwd=tmp_path).returncode == ExitCode.USAGE
+
+
+def test_class_that_kills_its_process(tmp_path: Path) -> None:
+    """A class that crashes the interpreter at import is a clear line and exit 78, not a crash of the command."""
+    (tmp_path / "user_crash.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
+    text = CHAIN.replace(TRANSFORM, 'class = "user_crash:X"')
+    file = written(tmp_path, f'[pipeline]\npython_path = ["."]\n{text}')
+    done = _streampiped("check", "--config", file, cwd=tmp_path)
+    assert done.returncode == ExitCode.CONFIG
+    assert "the configuration could not be checked: the process was killed by SIGSEGV" in done.stderr
+
+
+SUPERVISED = """
+import sys, types
+config, heavy = sys.argv[1:]
+def run(plan, *, fresh, until_finished):
+    loaded = {name.partition('.')[0] for name in sys.modules}
+    print(plan.pipeline, fresh, until_finished, sorted(loaded & set(heavy.split(','))))
+    return 0
+sys.modules['streampiped.supervisor'] = types.ModuleType('streampiped.supervisor')
+sys.modules['streampiped.supervisor'].run = run
+sys.argv[1:] = ['run', '--config', config, '--until-finished']
+from streampiped.cli import main
+main()
+"""
+"""`streampiped run` with a supervisor that only looks at what was imported before it."""
+
+
+def test_process_that_runs_stays_lean(tmp_path: Path) -> None:
+    """After a plan was made, with the shipped file, the process that will supervise has imported nothing heavy."""
+    command = [sys.executable, "-c", SUPERVISED, str(EXAMPLE), ",".join(HEAVY)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "streampipe False True []\n", "")
+
+
+def test_check_is_quick(tmp_path: Path) -> None:
+    """The shipped configuration is checked in seconds, scikit-learn's import included."""
+    started = time.monotonic()
+    done = _streampiped("check", "--config", EXAMPLE, cwd=tmp_path)
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert time.monotonic() - started < CHECK_SECONDS_MAX
