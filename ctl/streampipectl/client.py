@@ -7,6 +7,7 @@ an RpcError whose text is the line that the operator reads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -71,16 +72,20 @@ class Client:
         """The result. RpcError with the daemon's code; TIMED_OUT when nothing came for `timeout` seconds;
         UNREACHABLE when the connection broke."""
         self._number += 1
-        try:
-            self._socket.sendall(encode(Request(self._number, method, params)))
-        except OSError as error:
-            raise self._broken(error) from error
+        with contextlib.suppress(ConnectionError):  # refused at once: the reason is waiting to be read
+            self._send(encode(Request(self._number, method, params)))
         while True:
             match self._next(timeout):
                 case Response() as response if response.id == self._number:
                     return unwrap(response)
                 case Notification() as notification:
                     self._waiting.append(notification)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except BlockingIOError:
+            raise RpcError(f"{self.path}: no answer after {ANSWER_S:g} s", ExitCode.TIMED_OUT) from None
 
     def notifications(self, timeout: float | None) -> Iterator[Notification]:
         """What was subscribed to, for ever; RpcError TIMED_OUT after `timeout` seconds of silence (None:
@@ -106,13 +111,10 @@ class Client:
         except BlockingIOError:
             raise RpcError(f"{self.path}: no answer after {timeout:g} s", ExitCode.TIMED_OUT) from None
         except OSError as error:
-            raise self._broken(error) from error
+            raise RpcError(f"{self.path}: the connection broke: {error.strerror}", ExitCode.UNREACHABLE) from error
         if not data:
             raise RpcError(f"{self.path}: the daemon closed the connection", ExitCode.UNREACHABLE)
         return data
-
-    def _broken(self, error: OSError) -> RpcError:
-        return RpcError(f"{self.path}: the connection broke: {error.strerror}", ExitCode.UNREACHABLE)
 
 
 def _connected(path: str) -> socket.socket:

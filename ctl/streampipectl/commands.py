@@ -131,9 +131,8 @@ def version(path: str) -> int:
             raise
         say(str(error))
     else:
-        say(
-            f"streampiped {daemon['version']}, protocol {daemon['protocol']}, pipeline {render.clean(daemon['pipeline'])}"
-        )
+        about = f"protocol {daemon['protocol']}, pipeline {render.clean(daemon['pipeline'])}"
+        say(f"streampiped {daemon['version']}, {about}")
     return int(ExitCode.OK)
 
 

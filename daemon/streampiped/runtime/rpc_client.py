@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streampiped.errors import ExitCode, RpcError
-from streampiped.wire.rpc import MESSAGE_BYTES_MAX, Decoder, Notification, Request, Response, encode, unwrap
+from streampiped.wire.rpc import ID_MAX, Decoder, Notification, Request, Response, encode, unwrap
 
-READ_BYTES: Final = 64 << 10
 TIMEOUT_S: Final = 5.0  # of one call; scoring a reservoir of 10 k rows takes tens of ms
 
 
@@ -25,7 +24,7 @@ class RpcClient:
     def __init__(self, path: str | os.PathLike[str], timeout: float = TIMEOUT_S) -> None:
         self._path = os.fspath(path)
         self._timeout = timeout
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._link: _Link | None = None
         self._turn = asyncio.Lock()
         self._number = 0
 
@@ -36,49 +35,72 @@ class RpcClient:
         limit = self._timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(limit), self._turn:
-                return await self._exchange(method, params or {})
+                response = await self._exchange(method, params or {})
         except TimeoutError:
             raise RpcError(f"{self._path}: no answer to {method} after {limit:g} s", ExitCode.TIMED_OUT) from None
         except OSError as error:
             raise RpcError(f"{self._path}: {error.strerror or error}", ExitCode.UNREACHABLE) from error
+        return unwrap(response)
 
     def close(self) -> None:
         """Let go of the connection; a later call makes a new one."""
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
-    async def _exchange(self, method: str, params: Mapping[str, Any]) -> Any:
-        self._number = (self._number + 1) & 0xFFFFFFFF
+    async def _exchange(self, method: str, params: Mapping[str, Any]) -> Response:
+        self._number = (self._number + 1) & ID_MAX
         data = encode(Request(self._number, method, params))
-        reader, writer = await self._connected()
-        whole = False
+        if self._link is None or self._link.lost:
+            _, self._link = await asyncio.get_running_loop().create_unix_connection(
+                lambda: _Link(self._path), self._path
+            )
         try:
-            writer.write(data)
-            await writer.drain()
-            response = await self._response(reader)
-            whole = response.id == self._number
-        finally:
-            if not whole:  # failed, timed out or cancelled: what comes later would be taken for another answer
-                self.close()
-        if not whole:
-            raise RpcError(f"{self._path}: answered request {response.id}, not {self._number}", ExitCode.PROTOCOL)
-        return unwrap(response)
-
-    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._streams is not None and (self._streams[0].at_eof() or self._streams[1].is_closing()):
+            response = await self._link.ask(data)
+            if response.id != self._number:
+                raise RpcError(f"{self._path}: an answer to another question", ExitCode.PROTOCOL)
+        except BaseException:  # cancelled too: what comes later would be taken for the answer to the next question
             self.close()
-        if self._streams is None:
-            self._streams = await asyncio.open_unix_connection(self._path, limit=MESSAGE_BYTES_MAX)
-        return self._streams
+            raise
+        return response
 
-    async def _response(self, reader: asyncio.StreamReader) -> Response:
-        decoder = Decoder()
-        farewell = "the connection was closed"
-        while data := await reader.read(READ_BYTES):
-            for message in decoder.feed(data):
-                if isinstance(message, Response):
-                    return message
-                if isinstance(message, Notification) and message.method == "goodbye":
-                    farewell = str(message.params.get("message"))
-        raise RpcError(f"{self._path}: {farewell}", ExitCode.UNREACHABLE)
+
+class _Link(asyncio.Protocol):
+    """One connection, at most one question at a time. Own protocol and not a StreamReader: that one says that
+    the server is gone only after everything it sent, its goodbye included, has been read."""
+
+    def __init__(self, path: str) -> None:
+        self.lost = False
+        self._decoder = Decoder()
+        self._answer: asyncio.Future[Response] | None = None
+        self._farewell = RpcError(f"{path}: the connection was closed", ExitCode.UNREACHABLE)
+        self._path = path
+
+    async def ask(self, data: bytes) -> Response:
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        return await self._answer
+
+    def close(self) -> None:
+        self.lost = True
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._decoder.feed(data):
+                if isinstance(message, Response) and self._answer is not None and not self._answer.done():
+                    self._answer.set_result(message)
+                elif isinstance(message, Notification) and message.method == "goodbye":
+                    self._farewell = RpcError(f"{self._path}: {message.params.get('message')}", ExitCode.UNREACHABLE)
+        except RpcError as error:
+            self._farewell = RpcError(f"{self._path}: {error}", error.code)
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(self._farewell)
