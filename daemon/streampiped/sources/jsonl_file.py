@@ -61,7 +61,9 @@ def _parse(line: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
         text = line.decode()
         value = json.loads(text) if text.strip() else None
-    except UnicodeDecodeError:
+        if "\\ud" in text or "\\uD" in text:  # an escape may be half a pair: no text that UTF-8 could carry on
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeError:
         return None, "it is too long or no UTF-8"
     except (ValueError, RecursionError) as error:
         return None, f"it is no JSON: {error}"

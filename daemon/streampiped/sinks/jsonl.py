@@ -1,0 +1,170 @@
+"""Rows as JSON Lines in one file that only grows, and is cut back after a crash.
+
+A small file beside it, `NAME.epochs`, says how long the file was at each epoch and how much of it is committed; it is
+replaced by rename, so a reader sees the old or the new one. Who wants committed rows only reads `visible_bytes` bytes.
+NaN is null, infinities are the strings "Infinity" and "-Infinity": JSON has no word for them, and a line that strict
+readers refuse would be worse. There is no retention: rotate by starting with a new path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from streampiped.errors import StateError
+from streampiped.records import Batch, Schema
+from streampiped.sinks.base import Sink, outer_names, positions_of, sources_of
+from streampiped.stages.base import Emit, StageOptions
+
+BUFFER_BYTES: Final = 1 << 20  # written when so much is there; fewer, larger writes
+MARKS_KEPT: Final = 64  # epochs whose length is remembered; more than any `retain_epochs`, and one small file
+
+
+class JsonlSinkOptions(StageOptions):
+    """`type = "jsonl"`."""
+
+    type: Literal["jsonl"] = "jsonl"
+    path: Path = Path("records.jsonl")
+    """Relative to the stage's directory."""
+
+
+class JsonlSink(Sink):
+    """The file is opened at the first call, so that checking a configuration creates nothing."""
+
+    def __init__(self, options: JsonlSinkOptions, directory: Path, emit: Emit) -> None:
+        self._path = directory / options.path
+        self._side = self._path.with_name(self._path.name + ".epochs")
+        self._emit = emit
+        self._fd = -1
+        self._broken = ""
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._length = 0  # of the file and what is pending
+        self._epochs: dict[int, int] = {}  # epoch -> length, ascending
+        self._visible: tuple[int | None, int] = (None, 0)
+        self._template: tuple[Schema | None, str] = (None, "")
+
+    def write(self, batch: Batch) -> None:
+        with self._guarded():
+            if self._template[0] != batch.schema:
+                self._template = (batch.schema, _template(batch.schema))
+            template = self._template[1]
+            sources = map(json.dumps, sources_of(batch))
+            positions = ("null" if position is None else position for position in positions_of(batch))
+            rows = zip(sources, positions, *map(_texts, batch.columns().values()), strict=True)
+            data = "".join([template % row for row in rows]).encode()
+            self._pending.append(data)
+            self._pending_bytes += len(data)
+            self._length += len(data)
+            if self._pending_bytes >= BUFFER_BYTES:
+                self._flush()
+
+    def prepare(self, epoch: int) -> None:
+        with self._guarded():
+            self._flush()
+            os.fsync(self._fd)
+            self._epochs[epoch] = self._length
+            self._epochs = dict(sorted(self._epochs.items())[-MARKS_KEPT:])
+            self._write_side(durable=True)
+
+    def commit(self, epoch: int) -> None:
+        with self._guarded():
+            mark = self._mark(epoch)
+            if mark is not None and mark[0] > (-1 if self._visible[0] is None else self._visible[0]):
+                self._visible = mark
+                self._write_side(durable=False)  # after a crash `rollback` says it again
+
+    def rollback(self, epoch: int | None) -> None:
+        self._broken = ""
+        self.close()
+        with self._guarded():
+            mark = None if epoch is None else self._mark(epoch)
+            if epoch is not None and (mark is None or mark[0] != epoch):
+                reason = "the file is new" if mark is None else f"the newest epoch it knows is {mark[0]}"
+                self._emit("sink_incomplete", path=str(self._path), epoch=epoch, reason=reason)
+            self._visible = mark or (None, 0)
+            self._epochs = {e: n for e, n in self._epochs.items() if mark is not None and e <= mark[0]}
+            if os.fstat(self._fd).st_size < self._visible[1]:
+                raise StateError(f"is shorter than the {self._visible[1]} bytes that were committed; put it back")
+            self._write_side(durable=True)
+            os.ftruncate(self._fd, self._visible[1])
+            self._length = self._visible[1]
+
+    def summary(self) -> Mapping[str, Any]:
+        return {"sink": "jsonl", "path": str(self._path), "bytes": self._visible[1], "epoch": self._visible[0]}
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+        self._pending, self._pending_bytes = [], 0
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """The file is open. A write that failed may have left a part of a row."""
+        if self._broken:
+            raise StateError(f"{self._path}: {self._broken}; the rows since the last epoch must be written again")
+        try:
+            if self._fd < 0:
+                self._open()
+            yield
+        except (OSError, ValueError, KeyError, StateError) as error:
+            self._broken = str(error)
+            raise StateError(f"{self._path}: {error}") from error
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._length = os.fstat(self._fd).st_size
+        if self._side.exists():
+            side = json.loads(self._side.read_text())
+            self._epochs = {int(epoch): length for epoch, length in side["epochs"].items()}
+            self._visible = (side["visible_epoch"], side["visible_bytes"])
+
+    def _mark(self, epoch: int) -> tuple[int, int] | None:
+        return max(((e, length) for e, length in self._epochs.items() if e <= epoch), default=None)
+
+    def _flush(self) -> None:
+        data = memoryview(b"".join(self._pending))
+        self._pending, self._pending_bytes = [], 0
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def _write_side(self, *, durable: bool) -> None:
+        epochs = {str(epoch): length for epoch, length in self._epochs.items()}
+        side = {"visible_epoch": self._visible[0], "visible_bytes": self._visible[1], "epochs": epochs}
+        temporary = self._side.with_name(self._side.name + ".new")
+        with temporary.open("w") as file:
+            json.dump(side, file)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(self._side)
+        if durable:
+            fd = os.open(self._side.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _template(schema: Schema) -> str:
+    """A line with a place for source, position and each column, to be filled with JSON text."""
+    names = outer_names(schema.names)
+    keys = ["source", "position", *(names[name] for name in schema.names)]
+    return "{" + ", ".join(json.dumps(key).replace("%", "%%") + ": %s" for key in keys) + "}\n"
+
+
+def _texts(values: Any) -> Iterable[Any]:
+    """A column's values as JSON text; `repr` gives the shortest number that reads back to the same bits."""
+    if isinstance(values, list):
+        return map(json.dumps, values)
+    if values.dtype.kind == "i" or np.isfinite(values).all():
+        return map(repr, values.tolist())
+    words = {"nan": "null", "inf": '"Infinity"', "-inf": '"-Infinity"'}
+    return (words.get(text, text) for text in map(repr, values.tolist()))

@@ -1,0 +1,87 @@
+"""The tables of the SQLite sink.
+
+`records` has a row per record and a column per batch column. `committed_records` is the view to query: the rows of
+committed epochs, with the epoch of each. A row's epoch is not stored with it: when a row is inserted the number of its
+epoch is not known yet (an aborted one is never used again), and writing it later would touch every row twice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from streampiped.errors import StateError
+from streampiped.records import Schema
+from streampiped.sinks.base import outer_names
+
+APPLICATION_ID: Final = 0x53505250  # "SPRP" in the file's header, so that another program's database is never touched
+COLUMNS_MAX: Final = 1990  # SQLite's own limit is 2000 columns per table, and the sink adds some
+VERSION: Final = 1
+
+TABLES: Final = (
+    "CREATE TABLE records (id INTEGER PRIMARY KEY, source TEXT, position INTEGER)",
+    # the last row of each epoch: its high-water mark
+    "CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, last_id INTEGER NOT NULL)",
+    "CREATE INDEX epochs_by_row ON epochs (last_id, epoch)",
+    "CREATE TABLE visible (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER, last_id INTEGER NOT NULL)",
+    "INSERT INTO visible VALUES (1, NULL, 0)",
+    "CREATE TABLE columns (name TEXT PRIMARY KEY, outer_name TEXT NOT NULL)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+
+def create(db: sqlite3.Connection, retain: int) -> None:
+    """Make the tables in an empty database, or check that these are ours. Raises StateError without a path."""
+    objects = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    found = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
+    if objects and found != (APPLICATION_ID, VERSION):
+        raise StateError(f"holds another program's tables (application id and version {found}); give another path")
+    db.execute("BEGIN IMMEDIATE")
+    if not objects:
+        for statement in TABLES:
+            db.execute(statement)
+    _make_view(db, retain)
+    db.execute("COMMIT")
+
+
+def columns(db: sqlite3.Connection) -> dict[str, str]:
+    """Column name -> name in the table, in the table's order."""
+    return dict(db.execute("SELECT name, outer_name FROM columns ORDER BY rowid").fetchall())
+
+
+def add_columns(db: sqlite3.Connection, known: dict[str, str], schema: Schema, retain: int) -> None:
+    """Give the table what `schema` has and `known` has not, and tell `known`. Part of the open transaction."""
+    kinds = {**dict.fromkeys(schema.floats, "REAL"), **dict.fromkeys(schema.ints, "INTEGER")}
+    new = outer_names([name for name in schema.names if name not in known], known.values())
+    if not new:
+        return
+    if len(known) + len(new) > COLUMNS_MAX:
+        raise StateError(f"would have {len(known) + len(new)} columns, SQLite takes {COLUMNS_MAX}; use the jsonl sink")
+    for name, outer in new.items():
+        db.execute(f"ALTER TABLE records ADD COLUMN {quoted(outer)} {kinds.get(name, 'TEXT')}")
+        db.execute("INSERT INTO columns VALUES (?, ?)", (name, outer))
+    known.update(new)
+    _make_view(db, retain)
+
+
+def insert(known: dict[str, str], schema: Schema) -> str:
+    """The statement that inserts id, source, position and the columns in `schema`'s order."""
+    names = ["id", "source", "position", *(quoted(known[name]) for name in schema.names)]
+    return f"INSERT INTO records ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""').replace("\0", "_") + '"'
+
+
+def _make_view(db: sqlite3.Connection, retain: int) -> None:
+    """With `retain` the view shows exactly that many rows, whatever the deletion in slices has left so far: what an
+    observer sees must not depend on how often the pipeline was killed."""
+    epoch = "(SELECT e.epoch FROM epochs e WHERE e.last_id >= r.id ORDER BY e.last_id, e.epoch LIMIT 1) AS epoch"
+    names = ["r.id", "r.source", "r.position", epoch, *(f"r.{quoted(name)}" for name in columns(db).values())]
+    newest = f" AND r.id > v.last_id - {retain}" if retain else ""
+    body = f"SELECT {', '.join(names)} FROM visible v JOIN records r ON r.id <= v.last_id{newest}"
+    db.execute("DROP VIEW IF EXISTS committed_records")
+    db.execute(f"CREATE VIEW committed_records AS {body}")
