@@ -1,8 +1,8 @@
 """Scores of a regression as mergeable sums, and the two guesses that a model has to beat.
 
 Equal to scikit-learn's mean_squared_error, mean_absolute_error and r2_score to 1e-9, in any cutting into batches and at
-any offset of the target; what is divided by in R2 is merged by Chan's rule (see `moments.py`), since a difference of
-naive sums cancels.
+any offset of the target; what is divided by in R2 is merged by Chan's rule about an origin (see `moments.py`), since a
+difference of naive sums cancels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class Scores:
     """
 
     rows: int = 0
-    mean: float = 0.0
+    origin: float = 0.0
+    """The first target."""
+    offset: float = 0.0
+    """The mean target's distance from it."""
     m2: float = 0.0
     """Sum of squared deviations of the targets from their mean."""
     squared: float = 0.0
@@ -40,13 +43,16 @@ class Scores:
         """Score rows whose targets and predictions are finite."""
         if len(targets) == 0:
             return
+        origin = self.origin if self.rows else float(targets[0])
         with np.errstate(over="ignore", invalid="ignore"):
             errors = targets - predictions
-            mean = float(targets.mean())
-            apart = targets - mean
+            apart = targets - origin
+            offset = float(apart.mean())
+            apart -= offset
             part = Scores(
                 rows=len(targets),
-                mean=mean,
+                origin=origin,
+                offset=offset,
                 m2=float((apart * apart).sum()),
                 squared=float((errors * errors).sum()),
                 absolute=float(np.abs(errors).sum()),
@@ -57,10 +63,12 @@ class Scores:
         """Become the scores over the rows of both."""
         if other.rows == 0:
             return
+        if self.rows == 0:
+            self.origin = other.origin
         rows = self.rows + other.rows
-        apart = other.mean - self.mean
+        apart = (other.origin - self.origin) + (other.offset - self.offset)
         self.m2 += other.m2 + apart * apart * (self.rows * (other.rows / rows))
-        self.mean += apart * (other.rows / rows)
+        self.offset += apart * (other.rows / rows)
         self.squared += other.squared
         self.absolute += other.absolute
         self.rows = rows

@@ -3,6 +3,9 @@
 Welford's update in the merged form of Chan, Golub and LeVeque (1983, "Algorithms for computing the sample variance"):
 a batch's own moments are taken in two passes and merged. Sums of x and of x squared would be simpler and lose
 everything at a large mean: at y = 1e9 they give R2 0.9985 where 0.7498 is true.
+
+Means are kept as the distance from an origin, a column's first value. Chan's rule alone is good to 4e-8 at a mean of
+1e9 and a deviation of 1, since a mean can only be written there to 1.2e-7; with the origin it is good to 1e-13.
 """
 
 from __future__ import annotations
@@ -27,23 +30,36 @@ class Moments:
     ([2.0, 1.0], [2.0, 5.0], [1.0, 0.0])
     """
 
-    __slots__ = ("count", "m2", "mean")
+    __slots__ = ("count", "m2", "offset", "origin")
 
     def __init__(self, width: int) -> None:
         self.count: Array = np.zeros(width)  # float: it only ever takes part in float arithmetic, exact to 2**53
-        self.mean: Array = np.zeros(width)
+        self.origin: Array = np.zeros(width)
+        self.offset: Array = np.zeros(width)
+        """The mean's distance from the origin."""
         self.m2: Array = np.zeros(width)
+
+    @property
+    def mean(self) -> Array:
+        """Means; 0 where nothing was seen."""
+        return self.origin + self.offset
 
     def update(self, table: Array) -> None:
         """Take in a batch, `(columns, rows)` as its block stores it: one row of the table per column."""
-        self.merge(moments_of(table))
+        if table.shape[1] == 0:
+            return
+        if not self.count.all():
+            self.origin = np.where(self.count > 0, self.origin, _first_values(table))
+        self.merge(_moments_about(self.origin, table))
 
     def merge(self, other: Moments) -> None:
-        """Become the moments of both. Where both are empty the mean stays 0."""
+        """Become the moments of both."""
+        if not self.count.all():
+            self.origin = np.where(self.count > 0, self.origin, other.origin)
         count = self.count + other.count
         some = np.maximum(count, 1.0)
-        apart = other.mean - self.mean
-        self.mean = self.mean + apart * (other.count / some)
+        apart = np.where(other.count > 0, (other.origin - self.origin) + (other.offset - self.offset), 0.0)
+        self.offset = self.offset + apart * (other.count / some)
         self.m2 = self.m2 + other.m2 + apart * apart * (self.count * (other.count / some))
         self.count = count
 
@@ -59,17 +75,33 @@ class Moments:
 
     def state(self) -> dict[str, Any]:
         """Portable, and exact: the argument of `from_state`."""
-        return {"count": self.count, "mean": self.mean, "m2": self.m2}
+        return {"count": self.count, "origin": self.origin, "offset": self.offset, "m2": self.m2}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Moments:
         result = cls(0)
-        result.count, result.mean, result.m2 = (np.array(state[k], dtype=np.float64) for k in ("count", "mean", "m2"))
+        for name in ("count", "origin", "offset", "m2"):
+            setattr(result, name, np.array(state[name], dtype=np.float64))
         return result
 
 
 def moments_of(table: Array) -> Moments:
-    """The moments of one batch, `(columns, rows)`.
+    """The moments of one batch, `(columns, rows)`."""
+    result = Moments(len(table))
+    result.update(table)
+    return result
+
+
+def _first_values(table: Array) -> Array:
+    """The first finite value of each column; 0 where there is none."""
+    present = np.isfinite(table)
+    places = present.argmax(axis=1)
+    every = np.arange(len(table))
+    return np.where(present[every, places], table[every, places], 0.0)
+
+
+def _moments_about(origin: Array, table: Array) -> Moments:
+    """The moments of a batch of at least one row, as distances from `origin`.
 
     The sum that gives the mean also tells whether anything is missing: a clean batch, which is nearly every batch,
     pays no pass for it. The squares are summed by numpy's pairwise sum and not by einsum or BLAS, which add
@@ -77,19 +109,19 @@ def moments_of(table: Array) -> Moments:
     """
     columns, rows = table.shape
     result = Moments(columns)
-    if rows == 0:
-        return result
+    result.origin = origin
     with np.errstate(invalid="ignore", over="ignore"):
-        total = table.sum(axis=1)
+        apart = table - origin[:, None]
+        total = apart.sum(axis=1)
         if np.isfinite(total).all():
             result.count = np.full(columns, float(rows))
-            result.mean = total / rows
-            apart = table - result.mean[:, None]
+            result.offset = total / rows
+            np.subtract(apart, result.offset[:, None], out=apart)
         else:
-            present = np.isfinite(table)
+            present = np.isfinite(apart)
             result.count = np.count_nonzero(present, axis=1).astype(np.float64)
-            result.mean = np.where(present, table, 0.0).sum(axis=1) / np.maximum(result.count, 1.0)
-            apart = np.where(present, table - result.mean[:, None], 0.0)
+            result.offset = np.where(present, apart, 0.0).sum(axis=1) / np.maximum(result.count, 1.0)
+            apart = np.where(present, apart - result.offset[:, None], 0.0)
         np.multiply(apart, apart, out=apart)
         result.m2 = apart.sum(axis=1)
     return result

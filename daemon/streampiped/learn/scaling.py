@@ -20,7 +20,7 @@ import numpy as np
 from streampiped.learn.moments import Moments
 from streampiped.records import Array, IntArray
 
-LIMIT: Final = 8.0  # standard deviations; a normal value in 1e15, and gentle to heavy tails
+LIMIT: Final = 10.0  # standard deviations; up to here a step of 0.01 does not overshoot (0.01 * 10**2 = 1)
 LIMIT_AFTER: Final = 100  # rows; before, a standard deviation is too uncertain to judge by
 REBASE_ROWS: Final = 64  # rows outside before a shift is believed; a burst of spikes is shorter
 CONSTANT_RELATIVE: Final = 16 * np.finfo(np.float64).eps  # deviation / |mean| that rounding alone can give

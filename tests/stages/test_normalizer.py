@@ -1,0 +1,169 @@
+"""stages/normalizer.py: what goes in, what comes out, what is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streampiped.errors import OptionError
+from streampiped.learn.estimators import equal
+from streampiped.records import COLUMN_ALIGN_BYTES, Batch, Span
+from streampiped.stages.base import StageContext
+from streampiped.stages.normalizer import Normalizer, NormalizerOptions
+
+NAN, INF = float("nan"), float("inf")
+
+
+def normalizer(**options: Any) -> Normalizer:
+    return Normalizer(NormalizerOptions(**options), StageContext("normalizer"))
+
+
+def stream(batches: int, rows: int = 50, *, dirty: bool = False) -> list[Batch]:
+    rng = np.random.default_rng(3)
+    result = []
+    for number in range(batches):
+        columns = {"a": 5 + 2 * rng.normal(size=rows), "y": rng.normal(size=rows), "b": 1e6 * rng.normal(size=rows)}
+        if dirty:
+            columns["a"][rng.random(rows) < 0.1] = NAN
+            columns["b"][rng.random(rows) < 0.1] = -INF
+            columns["b"][3] = 1e12
+        result.append(Batch.build(columns, sequence=number, spans=(Span("s", number * rows, rows),), ingest_ns=7))
+    return result
+
+
+def one(normal: Normalizer, **columns: Any) -> Batch:
+    batch = normal.process(Batch.build(columns, spans=(Span("s", 0, len(next(iter(columns.values())))),)))
+    assert batch is not None
+    return batch
+
+
+def test_a_batch_is_scaled_with_itself_included() -> None:
+    """The first batch comes out with mean 0 and deviation 1, later ones with the moments of all so far."""
+    normal, seen = normalizer(), np.zeros(0)
+    for batch in stream(4):
+        seen = np.concatenate((seen, batch["a"]))
+        out = normal.process(batch)
+        assert out is not None
+        assert out["a"] == pytest.approx((batch["a"] - seen.mean()) / seen.std(), rel=1e-12)
+
+
+def test_the_target_and_the_envelope_are_untouched() -> None:
+    """The target has the same bits, and sequence, spans, times, names and other types are as they were."""
+    batch = Batch.build(
+        {"x": [1.0, 2.0], "y": [NAN, INF], "n": np.array([1, 2]), "t": ["a", None]},
+        sequence=4,
+        spans=(Span("s", 8, 2),),
+        ingest_ns=99,
+    )
+    out = normalizer().process(batch)
+    assert out is not None
+    assert out["y"].tobytes() == batch["y"].tobytes()
+    assert (out["n"].tolist(), out["t"]) == ([1, 2], ["a", None])
+    assert (out.schema, out.sequence, out.spans, out.ingest_ns) == (batch.schema, 4, (Span("s", 8, 2),), 99)
+
+
+def test_the_output_has_the_layout_of_every_block() -> None:
+    """Columns of the output are aligned, padded with zeros and read-only."""
+    out = one(normalizer(), a=[1.0, 2.0, 3.0], b=[2.0, 4.0, NAN])
+    assert out["b"].ctypes.data % COLUMN_ALIGN_BYTES == 0
+    assert not out["b"].flags.writeable
+    assert (out.floats.data.reshape(2, -1)[:, 3:] == 0).all()
+
+
+def test_policies_decide_per_column() -> None:
+    """scale, center, pass and drop do to their columns what they say."""
+    normal = normalizer(policy={"b": "center", "c": "pass", "d": "drop", "t": "drop"})
+    out = one(normal, a=[1.0, 3.0], b=[1.0, 3.0], c=[1.0, NAN], d=[1.0, 3.0], t=["u", "v"])
+    assert out.schema.names == ("a", "b", "c")
+    assert out["a"].tolist() == [-1.0, 1.0]
+    assert out["b"].tolist() == [-1.0, 1.0]
+    assert np.isnan(out["c"][1])
+    scaled = one(normal, a=[9.0], b=[9.0], c=[9.0], d=[9.0], t=["w"])
+    assert scaled["b"].tolist() == [9.0 - 13.0 / 3]
+    assert scaled["c"].tolist() == [9.0]
+
+
+def test_only_chosen_columns_are_scaled() -> None:
+    """With a list of columns all others pass."""
+    out = one(normalizer(columns=["a"]), a=[1.0, 3.0], b=[1.0, 3.0])
+    assert (out["a"].tolist(), out["b"].tolist()) == ([-1.0, 1.0], [1.0, 3.0])
+
+
+@pytest.mark.parametrize("missing", ["impute", "keep", "drop_row"])
+def test_missing_and_infinite_values_are_handled_and_counted(missing: str) -> None:
+    """Imputed as 0, kept as NaN or dropped with their row; counted per column in any case."""
+    normal = normalizer(missing=missing)
+    out = one(normal, a=[1.0, NAN, 3.0, INF, 2.0], b=[1.0, 2.0, 3.0, 4.0, NAN], y=[1.0, 2.0, NAN, 4.0, 5.0])
+    summary = normal.query("summary", {})
+    assert [summary["columns"]["a"][k] for k in ("missing", "infinite")] == [1, 1]
+    assert [summary["columns"][c]["missing"] for c in "aby"] == [1, 1, 1]
+    if missing == "impute":
+        assert out["a"][[1, 3]].tolist() == [0.0, 0.0]
+        assert [summary["columns"][c]["imputed"] for c in "aby"] == [2, 1, 0]
+    elif missing == "keep":
+        assert np.isnan(out["a"]).tolist() == [False, True, False, True, False]
+    else:
+        assert out["a"].tolist() == [-1.0, 1.0]
+        assert (summary["rows_dropped"], out.spans) == (3, (Span("s", 0, 1), Span("s", 2, 1)))
+    assert summary["columns"]["a"]["mean"] == 2.0
+
+
+def test_a_batch_without_a_row_left_is_nothing() -> None:
+    """When every row is dropped there is no output."""
+    batch = Batch.build({"a": [NAN, INF]}, spans=(Span("s", 0, 2),))
+    assert normalizer(missing="drop_row").process(batch) is None
+
+
+def test_nothing_leaves_the_limit() -> None:
+    """Spikes come out at the limit and are counted, and a column that was constant wakes within it."""
+    normal = normalizer(limit=5)
+    one(normal, a=np.random.default_rng(0).normal(size=500), dead=np.full(500, 3.0))
+    out = one(normal, a=[1e9, -1e9, 0.0], dead=[4.0, 3.0, 3.0])
+    assert out["a"][:2].tolist() == pytest.approx([5.0, -5.0], rel=0.2)
+    assert np.abs(out["a"]).max() <= 5
+    assert out["dead"][0] == 5.0
+    assert normal.query("summary", {})["columns"]["a"]["out_of_range"] == 2
+
+
+def test_an_empty_batch_passes() -> None:
+    """A batch without rows changes nothing."""
+    normal = normalizer()
+    before = one(normal, a=[1.0, 2.0])
+    normal.process(Batch.build({"a": np.zeros(0)}))
+    assert normal.query("summary", {})["rows"] == before.rows
+
+
+@pytest.mark.parametrize("options", [{"columns": ["nope"]}, {"policy": {"nope": "scale"}}])
+def test_a_column_nobody_has_is_named(options: dict[str, Any]) -> None:
+    """An option that names a column which is not in the stream is an OptionError with the name."""
+    with pytest.raises(OptionError, match="nope"):
+        one(normalizer(**options), a=[1.0])
+
+
+def test_other_columns_than_learned_are_refused() -> None:
+    """Moments of one schema are never applied to another."""
+    normal = normalizer()
+    one(normal, a=[1.0])
+    with pytest.raises(OptionError, match="has learned"):
+        one(normal, b=[1.0])
+
+
+@pytest.mark.parametrize("missing", ["impute", "keep", "drop_row"])
+@pytest.mark.parametrize("cut", [0, 1, 5])
+def test_a_restored_normalizer_goes_on_bit_for_bit(cut: int, missing: str) -> None:
+    """Snapshot after any batch, restore in a fresh object: the same output and the same state to the last bit."""
+    batches = stream(9, dirty=True)
+    whole, twin = normalizer(missing=missing), normalizer(missing=missing)
+    for batch in batches[:cut]:
+        whole.process(batch)
+    state = whole.snapshot()
+    twin.process(batches[-1])  # whatever happened since must be forgotten
+    twin.restore(state if cut else None)
+    for batch in batches[cut:]:
+        ours, theirs = whole.process(batch), twin.process(batch)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.floats.data.tobytes() == theirs.floats.data.tobytes()
+    assert equal(whole.snapshot(), twin.snapshot())

@@ -1,0 +1,277 @@
+"""stages/trainer.py: test-then-train, versions, the API, and the law of snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streampiped.errors import OptionError, StateError
+from streampiped.learn.estimators import equal
+from streampiped.records import Batch, Span, held_out
+from streampiped.stages.base import StageContext
+from streampiped.stages.trainer import Trainer, TrainerOptions
+
+NAN, INF = float("nan"), float("inf")
+MLP = {"estimator": "sklearn.neural_network.MLPRegressor", "params": {"hidden_layer_sizes": [4]}}
+
+
+def trainer(**options: Any) -> Trainer:
+    return Trainer(TrainerOptions(**options), StageContext("trainer", seed=5, pipeline_seed=7))
+
+
+def stream(batches: int, rows: int = 20, *, dirty: bool = False) -> list[Batch]:
+    rng = np.random.default_rng(3)
+    result = []
+    for number in range(batches):
+        a, b = rng.normal(size=(2, rows))
+        y = 50 + 3 * a - b + rng.normal(size=rows) / 10
+        if dirty:
+            a[rng.random(rows) < 0.1] = NAN
+            y[rng.random(rows) < 0.1] = [NAN, INF][number % 2]
+        result.append(Batch.build({"a": a, "y": y, "b": b}, spans=(Span("s", number * rows, rows),)))
+    return result
+
+
+def taught(batches: int = 20, **options: Any) -> Trainer:
+    result = trainer(**options)
+    for batch in stream(batches):
+        result.process(batch)
+    return result
+
+
+def commit(stage: Trainer, epoch: int) -> None:
+    stage.snapshot()
+    stage.committed(epoch)
+
+
+def rows_of(batch: Batch) -> list[list[float]]:
+    return [list(pair) for pair in zip(batch["a"].tolist(), batch["b"].tolist(), strict=True)]
+
+
+def test_a_batch_is_predicted_before_it_is_learned() -> None:
+    """No target of a block reaches its own predictions: other targets give the same ones, and others after it."""
+    first, second = stream(2)
+    changed = first.with_columns({"y": first["y"] * 9})
+    ours, theirs = trainer(warm_up=False), trainer(warm_up=False)
+    assert ours.process(first)["prediction"].tolist() == theirs.process(changed)["prediction"].tolist() == [0.0] * 20
+    assert ours.process(second)["prediction"].tolist() != theirs.process(second)["prediction"].tolist()
+
+
+def test_warming_up_predicts_each_row_before_it_is_learned() -> None:
+    """In growing blocks too, a row's target changes no prediction up to its own, and does change later ones."""
+    (batch,) = stream(1)
+    plain = trainer(holdout=0).process(batch)["prediction"].tolist()
+    for row in (0, 7, 19):
+        targets = batch["y"].copy()
+        targets[row] += 5
+        other = trainer(holdout=0).process(batch.with_columns({"y": targets}))["prediction"].tolist()
+        assert other[: row + 1] == plain[: row + 1]
+        assert row == 19 or other[row + 1 :] != plain[row + 1 :]
+
+
+def test_versions_count_what_the_predicting_model_had_learned() -> None:
+    """Without warm-up the version is the number of batches before; with it, it counts the blocks."""
+    batches = stream(3)
+    plain, warming = trainer(warm_up=False), trainer(holdout=0)
+    assert [set(plain.process(b)["model_version"].tolist()) for b in batches] == [{0}, {1}, {2}]
+    assert warming.process(batches[0])["model_version"].tolist() == [*range(16), 16, 16, 17, 17]
+
+
+def test_the_batch_comes_back_with_two_columns_more() -> None:
+    """All columns, positions and types stay; the prediction is a float, the version an integer."""
+    (batch,) = stream(1)
+    out = trainer(prediction="guess").process(batch)
+    assert out.schema.floats == (*batch.schema.floats, "guess")
+    assert out.schema.ints == ("model_version",)
+    assert out.spans == batch.spans
+    assert out["a"].tobytes() == batch["a"].tobytes()
+
+
+def test_held_out_rows_are_predicted_and_never_learned() -> None:
+    """Other targets in held-out rows change nothing in the model."""
+    ours, theirs = trainer(holdout=0.3), trainer(holdout=0.3)
+    for batch in stream(10):
+        spared = held_out(7, batch, 0.3)
+        assert spared.any()
+        ours.process(batch)
+        theirs.process(batch.with_columns({"y": np.where(spared, 1e9, batch["y"])}))
+    assert equal(ours.snapshot(), theirs.snapshot())
+    assert ours.query("summary", {})["held_out"] == sum(held_out(7, b, 0.3).sum() for b in stream(10))
+
+
+def test_dirty_rows_are_predicted_and_counted() -> None:
+    """Missing features count as 0, rows without a finite target are not learned, and every prediction is finite."""
+    stage = trainer()
+    batches = stream(10, dirty=True)
+    for batch in batches:
+        assert np.isfinite(stage.process(batch)["prediction"]).all()
+    summary = stage.query("summary", {})
+    assert summary["imputed"] == sum(np.isnan(b["a"]).sum() for b in batches) > 0
+    assert summary["missing_target"] == sum((~np.isfinite(b["y"])).sum() for b in batches) > 0
+    assert summary["rows"] == 200 > summary["rows_learned"]
+
+
+def test_a_stream_without_targets_is_predicted_with_zero() -> None:
+    """Where no target ever comes nothing is learned and nothing fails."""
+    stage = trainer()
+    for batch in stream(3):
+        out = stage.process(batch.with_columns({"y": np.full(20, NAN)}))
+        assert set(out["prediction"].tolist()) == {0.0}
+    assert stage.query("summary", {})["blocks_learned"] == 0
+
+
+def test_a_learned_model_is_useful() -> None:
+    """On a linear stream the predictions follow the target to a tenth of its deviation."""
+    stage = taught(60)
+    (batch, *_), out = stream(1), None
+    out = stage.process(batch)
+    assert np.abs(out["prediction"] - out["y"]).mean() < 0.1 * stream(1)[0]["y"].std() + 0.1
+
+
+@pytest.mark.parametrize("options", [{}, MLP, {"scale_target": False}], ids=["sgd", "mlp", "unscaled"])
+@pytest.mark.parametrize("cut", [0, 1, 6])
+def test_a_restored_trainer_goes_on_bit_for_bit(cut: int, options: dict[str, Any]) -> None:
+    """Snapshot after any batch, restore in a fresh object: the same predictions and state to the last bit."""
+    batches = stream(12, dirty=True)
+    whole, twin = trainer(**options), trainer(**options)
+    for batch in batches[:cut]:
+        whole.process(batch)
+    state = whole.snapshot()
+    twin.process(batches[-1])  # whatever happened since must be forgotten
+    twin.restore(state if cut else None)
+    for batch in batches[cut:]:
+        ours, theirs = whole.process(batch), twin.process(batch)
+        assert ours["prediction"].tobytes() == theirs["prediction"].tobytes()
+        assert ours["model_version"].tolist() == theirs["model_version"].tolist()
+    assert equal(whole.snapshot(), twin.snapshot())
+
+
+@pytest.mark.parametrize("options", [{}, MLP], ids=["sgd", "mlp"])
+def test_a_committed_version_never_changes(options: dict[str, Any]) -> None:
+    """predict(version=e) gives what the model of epoch e gave in band, however much is learned afterwards."""
+    stage, batches = trainer(warm_up=False, **options), stream(12)
+    for batch in batches[:6]:
+        stage.process(batch)
+    stage.snapshot()
+    in_band = stage.process(batches[6])["prediction"].tolist()
+    stage.committed(41)
+    for batch in batches[7:]:
+        stage.process(batch)
+    served = stage.api()["predict"](rows=rows_of(batches[6]), version=41)
+    assert served["predictions"] == in_band
+    assert served["rows_learned"] < stage.info()["rows_learned"]
+    assert stage.api()["predict"](rows=rows_of(batches[6]))["predictions"] != in_band
+
+
+def test_only_the_newest_versions_are_kept() -> None:
+    """Of five committed epochs the last `retain_versions` are served, the others are unknown by name."""
+    stage = taught(2, retain_versions=2)
+    for epoch in (3, 4, 7, 8, 9):
+        commit(stage, epoch)
+    assert stage.info()["versions"] == [8, 9]
+    with pytest.raises(ValueError, match=r"epoch 7 is kept; there are \[8, 9\]"):
+        stage.predict([[0.0, 0.0]], version=7)
+
+
+def test_a_restored_model_is_served_once_its_epoch_is_told() -> None:
+    """After a restore no version is served, until `committed` names the epoch of the restored state."""
+    stage, fresh = taught(3), trainer()
+    fresh.restore(stage.snapshot())
+    assert fresh.info()["versions"] == []
+    fresh.committed(12)
+    rows = [[0.5, -0.5]]
+    assert fresh.predict(rows, version=12)["predictions"] == stage.predict(rows)["predictions"]
+
+
+def test_rows_come_as_lists_or_by_name() -> None:
+    """Both forms give the same predictions; columns that are no features are left aside; None counts as 0."""
+    stage = taught()
+    by_row = stage.predict([[1.0, None], [0.5, 0.25]])["predictions"]
+    by_name = stage.predict({"b": [0.0, 0.25], "a": [1.0, 0.5], "other": [9, 9]})["predictions"]
+    assert by_row == by_name
+    assert stage.predict([])["predictions"] == []
+
+
+def test_a_score_leaves_out_rows_without_target() -> None:
+    """score is scikit-learn's over the rows with a finite target."""
+    stage, (batch,) = taught(), stream(1)
+    predicted = np.array(stage.predict(rows_of(batch))["predictions"])
+    targets = [None, *batch["y"].tolist()[1:]]
+    scores = stage.score(rows_of(batch), targets)
+    assert scores["rows"] == 19
+    assert scores["mse"] == pytest.approx(np.mean((predicted[1:] - batch["y"][1:]) ** 2), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "words"),
+    [
+        ("predict", {"rows": [[1.0]]}, "2 numbers"),
+        ("predict", {"rows": [[1.0, 2.0], [1.0]]}, "of one length"),
+        ("predict", {"rows": [["a", "b"]]}, "numbers"),
+        ("predict", {"rows": 5}, "2 numbers"),
+        ("predict", {"rows": {"a": [1.0]}}, r"lack the columns \['b'\]"),
+        ("predict", {"rows": [[1.0, 2.0]], "version": 99}, "epoch 99"),
+        ("score", {"rows": [[1.0, 2.0]], "targets": [1.0, 2.0]}, "one per row"),
+        ("export", {"version": 99}, "epoch 99"),
+    ],
+)
+def test_a_caller_is_told_what_is_wrong(method: str, params: dict[str, Any], words: str) -> None:
+    """Wrong arguments raise ValueError with a text for the caller."""
+    with pytest.raises(ValueError, match=words):
+        taught(1).api()[method](**params)
+
+
+def test_before_the_first_batch_there_is_no_model() -> None:
+    """The API says so instead of failing."""
+    with pytest.raises(ValueError, match="no batch"):
+        trainer().predict([[1.0]])
+    assert trainer().info()["rows_learned"] == 0
+
+
+def test_an_exported_linear_model_can_be_computed_by_hand() -> None:
+    """mean + deviation * clip(x . coefficients + intercept) is what predict gives."""
+    stage = taught()
+    plain = stage.export()
+    assert (plain["format"], plain["features"]) == ("streampipe-linear/1", ["a", "b"])
+    x = [0.3, -1.2]
+    raw = sum(c * v for c, v in zip(plain["coefficients"], x, strict=True)) + plain["intercept"]
+    raw = max(-plain["limit"], min(plain["limit"], raw))
+    by_hand = plain["target_mean"] + plain["target_deviation"] * raw
+    assert stage.predict([x])["predictions"] == pytest.approx([by_hand], rel=1e-12)
+    assert taught(3, **MLP).export()["format"] == "streampipe-estimator/1"
+
+
+def test_what_cannot_be_learned_is_named() -> None:
+    """Columns that are not there, and no column at all, are OptionErrors with the name."""
+    (batch,) = stream(1)
+    for options, words in (
+        ({"target": "z"}, "'z'"),
+        ({"features": ["a", "q"]}, "'q'"),
+        ({"ignore": ["a", "b"]}, "to learn from"),
+        ({"estimator": "sklearn.linear_model.Ridge"}, "partial_fit"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            trainer(**options).process(batch)
+
+
+def test_the_state_of_another_estimator_is_refused() -> None:
+    """A snapshot is never restored into a model that is not its own."""
+    state = taught(1).snapshot()
+    with pytest.raises(StateError, match="SGDRegressor"):
+        trainer(**MLP).restore(state)
+    with pytest.raises(StateError, match="features"):
+        trainer(features=["b"]).restore(state)
+
+
+def test_many_columns_get_a_smaller_step() -> None:
+    """With 400 features the default step is so small that SGD does not diverge."""
+    rng = np.random.default_rng(1)
+    stage = trainer(features="all")
+    for number in range(5):
+        table = rng.normal(size=(400, 50))
+        columns = {f"x{i}": column for i, column in enumerate(table)} | {"y": table[0]}
+        stage.process(Batch.build(columns, spans=(Span("s", number * 50, 50),)))
+    assert stage.info()["params"]["eta0"] == 0.5 / 400
+    assert stage.info()["rollbacks"] == 0
