@@ -1,0 +1,109 @@
+"""The log extractor: turns the pipeline's log into facts that can be asked for.
+
+A service beside the data path. It follows the event file by inotify, across rotations, and keeps counts per stage,
+level and template, deaths with their reasons, drops and bursts of errors in `log.sqlite` in its directory. After a
+kill at any instant every line is counted exactly once, because the position is part of the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from pydantic import Field
+
+from streampiped.errors import OptionError
+from streampiped.stages import log_store
+from streampiped.stages.base import Service, StageContext, StageOptions
+from streampiped.stages.history import History
+from streampiped.stages.log_facts import Tally
+from streampiped.stages.log_follow import Chunk, EventFollower
+from streampiped.units import Duration
+
+FILE_NAME: Final = "log.sqlite"
+LINGER_S: Final = 0.1  # between two transactions: a storm of lines costs ten commits a second, not one per line
+TEMPLATE_BYTES: Final = 4096  # a page for each: no template and its example need more
+FIXED_BYTES: Final = 32 << 20  # everything else, whose rows are bounded in log_store.py; a backstop, never met
+UNWATCHED_S: Final = 2.0  # between looks while inotify is not to be had or the directory is gone
+
+
+class LogExtractorOptions(StageOptions):
+    """`[services.log_extractor]`"""
+
+    path: str = ""
+    """The event file to follow; the daemon gives its own."""
+    templates_max: int = Field(default=1000, ge=10, le=100_000)
+    """Templates kept; what was not seen for the longest time is forgotten into `(other)`."""
+    burst_window: Duration = 10.0
+    burst_errors: int = Field(default=10, ge=2, le=1000)
+    """A burst is on while a stage's last `burst_errors` errors lie within `burst_window`."""
+
+
+class LogExtractor(Service):
+    """Follows `path`; `query("summary", {"stage": NAME?})` gives the facts."""
+
+    Options: ClassVar[type[StageOptions]] = LogExtractorOptions
+
+    def __init__(self, options: LogExtractorOptions, context: StageContext) -> None:
+        if not options.path:
+            raise OptionError("path: the event file to follow is missing")
+        self._options = options
+        self._history = History(
+            context.directory / FILE_NAME,
+            log_store.SCHEMA,
+            log_store.VERSION,
+            context.emit,
+            bytes_max=FIXED_BYTES + options.templates_max * TEMPLATE_BYTES,
+        )
+        self._opened = self._history.opened
+        self._follower = EventFollower(Path(options.path), log_store.position_of(self._history))
+        self._next = 0.0
+
+    def wake(self, now: float) -> float | None:
+        """Count what is new. Between two transactions LINGER_S pass; nothing new and a watched directory: None."""
+        watched = self._follower.drain()
+        if now < self._next:
+            return self._next
+        if self._opened != self._history.opened:  # counts and position began anew together
+            self._opened = self._history.opened
+            self._follower.go_to(None)
+        chunk = self._follower.peek()
+        if chunk is None:
+            return None if watched else now + UNWATCHED_S
+        if self._count(chunk, now):
+            self._follower.advance(chunk)
+            self._next = now + LINGER_S
+        else:
+            self._next = max(self._history.retry_at, now + LINGER_S)
+        return self._next
+
+    def wake_fd(self) -> int | None:
+        return self._follower.fd
+
+    def query(self, method: str, params: Mapping[str, Any]) -> Any:
+        match method:
+            case "summary":
+                stage = params.get("stage")
+                return log_store.summary(self._history, None if stage is None else str(stage))
+            case _:
+                raise KeyError(method)
+
+    def close(self) -> None:
+        self._follower.close()
+        self._history.close()
+
+    def _count(self, chunk: Chunk, now: float) -> bool:
+        tally = Tally.of(chunk.lines)
+        options = self._options
+        return self._history.write(
+            lambda db: log_store.add(
+                db,
+                tally,
+                chunk,
+                templates_max=options.templates_max,
+                window=options.burst_window,
+                threshold=options.burst_errors,
+            ),
+            now,
+        )

@@ -1,0 +1,440 @@
+"""The log extractor: every line counted once, whatever happens to it, to the files and to its database."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streampiped.errors import OptionError
+from streampiped.runtime.event_file import EventFile
+from streampiped.stages.base import StageContext
+from streampiped.stages.log_extractor import FILE_NAME, LogExtractor, LogExtractorOptions
+from streampiped.stages.log_facts import ErrorWindow, fact_of, template_of
+from support.services import Emitted, settle, wait_until
+
+START = 1_700_000_000.0
+
+
+class Pipeline:
+    """A log directory, its writer, and the extractor's place."""
+
+    def __init__(self, root: Path) -> None:
+        self.logs = root / "logs"
+        self.place = root / "state"
+        self.logs.mkdir()
+        self.place.mkdir()
+        self.emitted = Emitted()
+        self.rotate_at(1 << 20)
+        self._extractors: list[LogExtractor] = []
+        self._lines = 0
+
+    def rotate_at(self, file_bytes_max: int, files_kept: int = 5) -> None:
+        self.file = EventFile(self.logs, file_bytes_max=file_bytes_max, files_kept=files_kept)
+
+    def extractor(self, **options: Any) -> LogExtractor:
+        context = StageContext("log_extractor", directory=self.place, emit=self.emitted)
+        extractor = LogExtractor(LogExtractorOptions(path=str(self.file.path), **options), context)
+        self._extractors.append(extractor)
+        return extractor
+
+    def say(self, count: int = 1, /, **fields: Any) -> None:
+        for _ in range(count):
+            self._lines += 1
+            record = {"ts": START + self._lines, "level": "info", "event": "stage_output", "stage": "trainer"}
+            self.file.append(json.dumps({**record, "line": "hello", **fields}).encode() + b"\n")
+
+    def close(self) -> None:
+        for extractor in self._extractors:
+            extractor.close()
+        self.file.close()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    found = Pipeline(tmp_path)
+    yield found
+    found.close()
+
+
+def summary(extractor: LogExtractor, **params: Any) -> Any:
+    return extractor.query("summary", params)
+
+
+def events(extractor: LogExtractor) -> int:
+    return int(summary(extractor)["events"])
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("died: signal 9", "died: signal <n>"),
+        ("1.5e-3 of -20 at 12:30:05, 3,000 rows", "<n> of <n> at <n>, <n> rows"),
+        ("cannot open '/etc/x y' or /var/lib/z.db", "cannot open <text> or <path>"),
+        ("commit 9ae1d75f0 in 550e8400-e29b-41d4-a716-446655440000", "commit <hex> in <hex>"),
+        ("it doesn't and won't", "it doesn't and won't"),
+        ("stage x1 and y_2", "stage x1 and y_2"),
+        ("object at 0x7f00 says \"a 'b' c\"", "object at <hex> says <text>"),
+        ("", ""),
+    ],
+)
+def test_templates(text: str, template: str) -> None:
+    """What varies is masked, words and names stay."""
+    assert template_of(text) == template
+
+
+@given(st.text())
+def test_any_text_has_a_template(text: str) -> None:
+    """Masking is total, bounded, and masking a line's digits differently changes nothing."""
+    assert len(template_of(text)) <= 200
+    assert template_of(f"took {len(text)} s") == "took <n> s"
+
+
+GARBAGE = [
+    b"", b"{", b"null", b"[]", b"\xff\xfe", b'{"ts":"x"}', b'{"ts":NaN,"level":"info","event":"a","stage":"b"}',
+    b'{"ts":1,"level":"loud","event":"a","stage":"b"}', b'{"ts":1,"level":"info","event":1,"stage":"b"}',
+    b'{"ts":1e999,"level":"info","event":"a","stage":"b"}', b"[" * 100_000, b"9" * 10_000,
+    b'{"ts":1,"level":[],"event":"a","stage":"b"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", GARBAGE, ids=lambda line: repr(line[:40]))
+def test_garbage_is_no_fact(line: bytes) -> None:
+    """Whatever is no event is told apart, without an exception."""
+    assert fact_of(line) is None
+
+
+@given(st.binary())
+def test_no_bytes_raise(line: bytes) -> None:
+    """No bytes at all make the parser raise."""
+    fact_of(line)
+
+
+def test_garbage_is_counted(pipeline: Pipeline) -> None:
+    """Garbage between lines is counted and the lines around it too; lone surrogates and huge counts are stored."""
+    extractor = pipeline.extractor()
+    pipeline.say()
+    for line in GARBAGE[1:]:
+        pipeline.file.append(line + b"\n")
+    pipeline.say(stage="\ud800", event="output_dropped", count=1 << 70)
+    settle(extractor)
+    found = summary(extractor)
+    assert (found["events"], found["garbage"]) == (2, len(GARBAGE) - 1)
+
+
+def test_counts_by_stage_level_and_template(pipeline: Pipeline) -> None:
+    """The summary has counts per stage and level, templates with first and last time, drops and deaths."""
+    pipeline.say(3, line="loss 0.5")
+    pipeline.say(2, line="loss 0.25")
+    pipeline.say(stage="generator", level="warning", event="output_dropped", count=7)
+    pipeline.say(2, stage="generator", level="error", event="stage_died", reason="signal 9")
+    extractor = pipeline.extractor()
+    settle(extractor)
+    found = summary(extractor)
+    assert found["events"] == 8
+    assert found["stages"]["trainer"]["levels"] == {"info": 5}
+    assert found["stages"]["generator"] == {
+        "levels": {"warning": 1, "error": 2},
+        "drops": {"output_dropped": 7},
+        "deaths": {"count": 2, "last": START + 8, "reason": "signal 9"},
+    }
+    first = found["templates"][0]
+    assert (first["template"], first["count"], first["example"]) == ("loss <n>", 5, "loss 0.5")
+    assert (first["first_seen"], first["last_seen"]) == (START + 1, START + 5)
+    assert [i["reason"] for i in found["incidents"]] == ["signal 9", "signal 9"]
+    assert list(summary(extractor, stage="generator")["stages"]) == ["generator"]
+
+
+def test_rests_until_something_happens(pipeline: Pipeline) -> None:
+    """Without news the extractor asks for no wake-up, and its descriptor becomes readable with the next line."""
+    extractor = pipeline.extractor()
+    pipeline.say()
+    now = settle(extractor)
+    fd = extractor.wake_fd()
+    assert fd is not None
+    with pytest.raises(BlockingIOError):
+        os.read(fd, 4096)
+    pipeline.say()
+    assert extractor.wake(now) is not None or events(extractor) == 2
+    settle(extractor, now + 1)
+    assert events(extractor) == 2
+
+
+@pytest.mark.parametrize("kept", [1, 2, 5])
+def test_rotation_while_following(pipeline: Pipeline, kept: int) -> None:
+    """Every line is counted once across rotations, when it looks often enough for the files that are kept."""
+    pipeline.rotate_at(2000, kept)
+    extractor = pipeline.extractor()
+    now = 0.0
+    for n in range(300):
+        pipeline.say()
+        if n % 7 == 0:
+            now = settle(extractor, now + 1)
+    settle(extractor, now + 1)
+    found = summary(extractor)
+    assert (found["events"], found["garbage"], found["gaps"]) == (300, 0, 0)
+
+
+def test_rotated_away_while_down(pipeline: Pipeline) -> None:
+    """What was rotated away while the extractor was down is missing, and said to be; the rest is counted once."""
+    pipeline.rotate_at(2000, 2)
+    first = pipeline.extractor()
+    pipeline.say(5)
+    settle(first)
+    first.close()
+    pipeline.say(200)
+    second = pipeline.extractor()
+    settle(second)
+    found = summary(second)
+    there = sum(len(path.read_bytes().splitlines()) for path in pipeline.logs.iterdir())
+    assert (found["events"], found["gaps"]) == (5 + there, 1)
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _cut(path: Path) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    os.truncate(path, len(b"".join(lines[:2])))
+
+
+def _move(path: Path) -> None:
+    path.rename(path.with_name("mine"))
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["running", "down"])
+@pytest.mark.parametrize("act", [_delete, _empty, _cut, _move])
+def test_operator_meddles_with_the_file(pipeline: Pipeline, act: Callable[[Path], None], down: bool) -> None:
+    """The newest file deleted, emptied, cut or moved away, with the extractor running or down: nothing that was
+    counted is counted again, neither of it nor of the older files."""
+    pipeline.rotate_at(2000, 3)
+    extractor = pipeline.extractor()
+    pipeline.say(40)
+    now = settle(extractor)
+    assert len(list(pipeline.logs.iterdir())) > 1
+    if down:
+        extractor.close()
+    act(pipeline.file.path)
+    if not down:
+        now = settle(extractor, now + 1)
+    pipeline.say(3)
+    if down:
+        extractor = pipeline.extractor()
+    settle(extractor, now + 1)
+    # of a file that was cut and written to again nobody can say what is new: missing, and said to be
+    uncertain = down and act is _cut
+    assert events(extractor) == (40 if uncertain else 43)
+    pipeline.say()
+    settle(extractor, now + 2)
+    assert events(extractor) == (41 if uncertain else 44)
+    assert summary(extractor)["gaps"] > 0 or not uncertain
+
+
+def test_half_a_line_waits(pipeline: Pipeline) -> None:
+    """A line is counted when it is whole; one that was torn for good is counted as garbage once."""
+    extractor = pipeline.extractor()
+    pipeline.say()
+    with pipeline.file.path.open("ab") as file:
+        file.write(b'{"ts":1700000001,"level":"info","event":"a_b",')
+        file.flush()
+        now = settle(extractor)
+        assert events(extractor) == 1
+        file.write(b'"stage":"x"}\n')
+    now = settle(extractor, now + 1)
+    assert events(extractor) == 2
+    with pipeline.file.path.open("ab") as file:
+        file.write(b'{"ts":17')
+    pipeline.file.close()
+    pipeline.say()
+    settle(extractor, now + 1)
+    assert (events(extractor), summary(extractor)["garbage"]) == (3, 1)
+
+
+def test_no_file_yet(pipeline: Pipeline) -> None:
+    """The extractor may come before the first line and before the directory."""
+    pipeline.logs.rmdir()
+    extractor = pipeline.extractor()
+    assert extractor.wake(0.0) is not None, "an unwatched directory must be looked for"
+    pipeline.logs.mkdir()
+    now = settle(extractor, 10.0)
+    pipeline.say()
+    settle(extractor, now + 1)
+    assert events(extractor) == 1
+
+
+def test_templates_are_bounded(pipeline: Pipeline) -> None:
+    """A storm of unique lines forgets the oldest templates into `(other)`; no event is lost from the sum."""
+    extractor = pipeline.extractor(templates_max=10)
+    for n in range(100):
+        pipeline.say(line="".join(random.Random(n).choices("abcdefgh", k=8)))
+    pipeline.say(line="the last")
+    settle(extractor)
+    found = summary(extractor)
+    assert len(found["templates"]) == 11
+    assert sum(t["count"] for t in found["templates"]) == 101
+    assert found["templates"][0]["template"] == "(other)"
+    assert "the last" in {t["template"] for t in found["templates"]}
+    assert found["templates_forgotten"] == 91
+
+
+def test_stage_names_are_bounded(pipeline: Pipeline) -> None:
+    """Names that strangers write into the log cannot grow the tables without bound."""
+    for n in range(200):
+        pipeline.say(stage=f"stage{n}")
+    extractor = pipeline.extractor()
+    settle(extractor)
+    found = summary(extractor)["stages"]
+    assert len(found) == 65
+    assert found["(other)"]["levels"]["info"] == 200 - 64
+
+
+def test_error_window() -> None:
+    """A burst begins with the error that makes the window full, goes on while it stays full, and ends after."""
+    window = ErrorWindow()
+    seen: list[int | None] = []
+    for ts in (0, 100, 101, 102, 103, 130, 131, 132):
+        window = window.add(float(ts), window=5.0, threshold=3)
+        seen.append(window.burst.errors if window.burst else None)
+    assert seen == [None, None, None, 3, 4, None, None, 3]
+
+
+@given(st.lists(st.floats(0, 100), max_size=50), st.integers(2, 6), st.floats(0.1, 50))
+def test_error_window_is_the_brute_force_one(gaps: list[float], threshold: int, span: float) -> None:
+    """The bounded window says 'burst' exactly when the unbounded list of errors would."""
+    window, times = ErrorWindow(), [0.0]
+    for gap in gaps:
+        times.append(times[-1] + gap)
+    for n, ts in enumerate(times):
+        window = window.add(ts, window=span, threshold=threshold)
+        within = [t for t in times[: n + 1] if ts - t <= span]
+        assert (window.burst is not None) == (len(within) >= threshold)
+        assert len(window.times) <= threshold
+
+
+def test_bursts_in_the_summary(pipeline: Pipeline) -> None:
+    """Errors that come together are one burst with its times, also across a restart of the extractor."""
+    extractor = pipeline.extractor(burst_errors=5, burst_window="10s")
+    pipeline.say(4, level="error")
+    settle(extractor)
+    extractor.close()
+    extractor = pipeline.extractor(burst_errors=5, burst_window="10s")
+    pipeline.say(4, level="error")
+    settle(extractor)
+    (burst,) = summary(extractor)["bursts"]
+    assert burst == {"stage": "trainer", "started": START + 1, "ended": START + 8, "errors": 8}
+
+
+def test_unusable_database(pipeline: Pipeline) -> None:
+    """A database file that is none is set aside, said, and everything counted anew."""
+    (pipeline.place / FILE_NAME).write_bytes(b"this is no database" * 1000)
+    pipeline.say(3)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    assert events(extractor) == 3
+    assert pipeline.emitted.names == ["history_reset"]
+    assert (pipeline.place / f"{FILE_NAME}.unusable").read_bytes().startswith(b"this is no database")
+
+
+def test_database_damaged_while_running(pipeline: Pipeline) -> None:
+    """A database damaged under a running extractor is replaced and the lines that exist are counted anew."""
+    extractor = pipeline.extractor()
+    pipeline.say(3)
+    now = settle(extractor)
+    database = pipeline.place / FILE_NAME
+    with closing(sqlite3.connect(database)) as other:  # a write by another makes the extractor read pages again
+        other.execute("UPDATE totals SET value = value")
+        other.commit()
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.write(os.urandom(size))
+    pipeline.say(2)
+    settle(extractor, now + 1)
+    assert events(extractor) == 5
+    assert pipeline.emitted.names == ["history_reset"]
+
+
+def test_database_locked(pipeline: Pipeline) -> None:
+    """A database that cannot be written costs nothing but time: said once, nothing counted halfway, made up for."""
+    extractor = pipeline.extractor()
+    pipeline.say(5)
+    now = settle(extractor)
+    with closing(sqlite3.connect(pipeline.place / FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        pipeline.say(500)
+        for _ in range(2):
+            due = extractor.wake(now + 1)
+            assert due is not None
+            now = due
+        assert events(extractor) == 5
+    assert pipeline.emitted.names == ["history_failed"]
+    settle(extractor, now + 10)
+    assert events(extractor) == 505
+    assert pipeline.emitted.names == ["history_failed", "history_recovered"]
+
+
+def test_the_path_is_needed(tmp_path: Path) -> None:
+    """Without a file to follow there is no extractor."""
+    with pytest.raises(OptionError):
+        LogExtractor(LogExtractorOptions(), StageContext("log_extractor", directory=tmp_path))
+    with pytest.raises(KeyError):
+        LogExtractor(LogExtractorOptions(path="x"), StageContext("log_extractor", directory=tmp_path)).query(
+            "nonsense", {}
+        )
+
+
+CHILD = """
+import select, sys, time
+from pathlib import Path
+from streampiped.stages.base import StageContext
+from streampiped.stages.log_extractor import LogExtractor, LogExtractorOptions
+extractor = LogExtractor(LogExtractorOptions(path=sys.argv[1]), StageContext("x", directory=Path(sys.argv[2])))
+while True:
+    due = extractor.wake(time.monotonic())
+    wait = None if due is None else max(0.0, due - time.monotonic())
+    select.select([extractor.wake_fd()], [], [], wait)
+"""
+
+
+@pytest.mark.system
+def test_killed_at_any_instant(pipeline: Pipeline) -> None:
+    """However often the extractor is killed while lines are written and files rotate, each line counts once."""
+    pipeline.rotate_at(20_000, 50)
+    chance = random.Random(7)
+    written = 0
+    for _ in range(12):
+        command = [sys.executable, "-c", CHILD, str(pipeline.file.path), str(pipeline.place)]
+        child = subprocess.Popen(command)
+        try:
+            before = (pipeline.place / FILE_NAME).stat().st_mtime_ns if written else 0
+            wal = pipeline.place / f"{FILE_NAME}-wal"
+            wait_until(lambda since=before, wal=wal: wal.exists() and wal.stat().st_mtime_ns > since)
+            for _ in range(chance.randrange(1, 40)):
+                count = chance.randrange(1, 20)
+                pipeline.say(count)
+                written += count
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+    extractor = pipeline.extractor()
+    settle(extractor)
+    found = summary(extractor)
+    assert (found["events"], found["garbage"], found["gaps"]) == (written, 0, 0)
+    assert found["templates"][0]["count"] == written
