@@ -269,10 +269,10 @@ def _services(data: Mapping[str, Any], paths: topology.Paths, findings: _Finding
     for name, klass in SERVICES.items():
         section = _section(ServiceSection, data.get(name, {}), name, findings)
         options = dict(section.model_extra or {})
+        if name == "log_extractor":
+            options["path"] = options.get("path") or str(Path(paths.logs) / EVENTS_FILE)
         reserved = ServiceSection.model_fields
         trial = try_stage(name, klass, options, findings.report, key=name, reserved=reserved)
-        if name == "log_extractor":
-            options.setdefault("path", str(Path(paths.logs) / EVENTS_FILE))
         if trial and section.enabled:
             specs.append(topology.StageSpec(name=name, klass=klass, role="service", options=options))
     return tuple(specs)

@@ -168,7 +168,7 @@ class LogsSection(Section):
 
     level: Literal["debug", "info", "notice", "warning", "error", "critical"] = Field(
         _LOGS.level,  # type: ignore[arg-type]  # the plan says str; the test of the example file holds them together
-        description="The least that is logged: debug, info, notice, warning, error or critical.",
+        description="The least that is logged.",
     )
     file_bytes_max: Size = Field(
         _LOGS.file_bytes_max, ge=64 << 10, description="A file of this size is renamed and a new one begun."

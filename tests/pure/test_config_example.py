@@ -39,7 +39,7 @@ def _keys(text: str) -> dict[str, set[str]]:
     table = ""
     for line in text.splitlines():
         if header := re.fullmatch(r"#?\[\[?([\w.-]+)\]?\]", line):
-            table = header[1]
+            table = header[1].removesuffix(".COLUMN")
             parent, _, name = table.rpartition(".")
             found[parent].add(name)
         elif key := re.match(r"#?(\w+) = ", line):

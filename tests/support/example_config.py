@@ -52,9 +52,19 @@ HERE: Mapping[str, tuple[Any, str]] = {
 SILENT: Mapping[str, str] = {
     "target": "The column that is to be predicted.",
     "prediction": "The column with the trainer's predictions.",
-    "default_policy": "What happens to a column without a policy of its own: scale, center, or pass it on as it is.",
+    "default_policy": "What happens to a column without a policy of its own.",
     "type": "Which kind this table is.",
+    "source": "Where records come from:",
+    "sink": "Where records are stored:",
     "delimiter": "Between two fields of a line.",
+    "column": "The column it is about.",
+    "function": "What is made of the window's values.",
+    "at": "Record number, from 0.",
+    "factor": "By which the values are multiplied.",
+    "min": "The least allowed value. Unset: no bound.",
+    "max": "The greatest allowed value. Unset: no bound.",
+    "burst_window": "See burst_errors.",
+    "database_max": "The database is kept below this.",
 }
 """What is said about options whose models say nothing."""
 
@@ -144,7 +154,8 @@ def _tables(key: str, model: type[BaseModel], mark: str) -> Iterator[str]:
             chosen = isinstance(default, inner) and not mark
             form = _header_form(key, field, info)
             yield ""
-            yield from _comment(words[field] or inspect.cleandoc(inner.__doc__ or ""))
+            kinds = len(models_in(info.annotation))
+            yield from _comment(f"{words[field]} {inspect.cleandoc(inner.__doc__ or '') if kinds > 1 else ''}".strip())
             inner_mark = "" if chosen else "#"
             yield f"{inner_mark}{form}"
             path = form.strip("[]")
@@ -175,8 +186,20 @@ def documentation(model: type[BaseModel]) -> dict[str, str]:
         if owner is not BaseModel and issubclass(owner, BaseModel) and owner.model_fields:
             below |= _texts_below(owner)
     return {
-        name: info.description or below.get(name) or SILENT.get(name, "") for name, info in model.model_fields.items()
+        name: f"{info.description or below.get(name) or SILENT.get(name, '')}{_choices(info)}"
+        for name, info in model.model_fields.items()
     }
+
+
+def _choices(info: FieldInfo) -> str:
+    """The values of an option that has a few, unless it is the one that only tells its kind."""
+    literals = (
+        part
+        for part in (info.annotation, *typing.get_args(info.annotation))
+        if typing.get_origin(part) is typing.Literal
+    )
+    choices = [str(choice) for part in literals for choice in typing.get_args(part)]
+    return f" One of: {', '.join(choices)}." if len(choices) > 1 else ""
 
 
 def _texts_below(owner: type[BaseModel]) -> dict[str, str]:
@@ -243,18 +266,8 @@ def _toml(value: Any) -> str:
 def _form(annotation: Any) -> Any:
     """A value that shows what an option without default looks like."""
     kinds = {typing.get_origin(part) or part for part in (annotation, *typing.get_args(annotation))}
-    for kind, form in (
-        (str, "..."),
-        (Path, "..."),
-        (tuple, ["..."]),
-        (list, ["..."]),
-        (int, 0),
-        (float, 0.0),
-        (dict, {}),
-    ):
-        if kind in kinds:
-            return form
-    return "..."
+    forms = {tuple: ["..."], list: ["..."], int: 1, float: 1.0, dict: {}}
+    return next((form for kind, form in forms.items() if kind in kinds), "...")
 
 
 if __name__ == "__main__":
