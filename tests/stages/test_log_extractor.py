@@ -438,3 +438,56 @@ def test_killed_at_any_instant(pipeline: Pipeline) -> None:
     found = summary(extractor)
     assert (found["events"], found["garbage"], found["gaps"]) == (written, 0, 0)
     assert found["templates"][0]["count"] == written
+
+
+CRASHES = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from support.services import settle
+from streampiped.runtime.event_file import EventFile
+from streampiped.stages.base import StageContext
+from streampiped.stages.log_extractor import LogExtractor, LogExtractorOptions
+
+logs, place, crashes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+file = EventFile(logs, file_bytes_max=1000, files_kept=1000)
+line = b'{"ts":%d,"level":"error","event":"stage_died","stage":"trainer","reason":"x"}\\n'
+connect = sqlite3.connect
+
+def run(kill_at):
+    seen = 0
+    def trace(statement):
+        nonlocal seen
+        seen += 1
+        if seen == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def traced(*args, **options):
+        db = connect(*args, **options)
+        db.set_trace_callback(trace)
+        return db
+    sqlite3.connect = traced
+    settle(LogExtractor(LogExtractorOptions(path=str(file.path)), StageContext("x", directory=place)))
+    os._exit(0)
+
+killed = 0
+for kill_at in range(1, crashes + 1):
+    for n in range(3):
+        file.append(line % (1_700_000_000 + 10 * kill_at + n))
+    child = os.fork() or run(kill_at)
+    killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+print(killed)
+"""
+
+
+@pytest.mark.system
+def test_killed_before_every_statement(pipeline: Pipeline) -> None:
+    """Killed before each single statement it gives to its database, in turn, the extractor counts each line once."""
+    crashes = 60  # of about 25 statements to open and 20 for a transaction, and there are several
+    command = [sys.executable, "-c", CRASHES, str(pipeline.logs), str(pipeline.place), str(crashes)]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+    assert int(done.stdout) > crashes // 2
+    extractor = pipeline.extractor()
+    settle(extractor)
+    found = summary(extractor)
+    assert (found["events"], found["garbage"], found["gaps"]) == (3 * crashes, 0, 0)
+    assert found["stages"]["trainer"]["deaths"]["count"] == 3 * crashes
