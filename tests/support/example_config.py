@@ -54,6 +54,10 @@ SILENT: Mapping[str, str] = {
     "prediction": "The column with the trainer's predictions.",
     "default_policy": "What happens to a column without a policy of its own.",
     "type": "Which kind this table is.",
+    "defects": "Faults put into the stream on purpose. Shares are of all feature cells, of all records with bad_labels.",
+    "unit_change": "From record `at` on every value of the column is multiplied by `factor`.",
+    "dead": "From record `at` on the column is stuck at zero.",
+    "path": "The file.",
     "source": "Where records come from:",
     "sink": "Where records are stored:",
     "delimiter": "Between two fields of a line.",
@@ -154,8 +158,8 @@ def _tables(key: str, model: type[BaseModel], mark: str) -> Iterator[str]:
             chosen = isinstance(default, inner) and not mark
             form = _header_form(key, field, info)
             yield ""
-            kinds = len(models_in(info.annotation))
-            yield from _comment(f"{words[field]} {inspect.cleandoc(inner.__doc__ or '') if kinds > 1 else ''}".strip())
+            alternative = len(models_in(info.annotation)) > 1 or not words[field]
+            yield from _comment(f"{words[field]} {inspect.cleandoc(inner.__doc__ or '') if alternative else ''}")
             inner_mark = "" if chosen else "#"
             yield f"{inner_mark}{form}"
             path = form.strip("[]")
@@ -217,7 +221,12 @@ def _texts_below(owner: type[BaseModel]) -> dict[str, str]:
 
 def _comment(text: str, indent: str = "") -> list[str]:
     """In TOML nothing is None; what a model calls so is a key that is not there."""
-    return [f"{indent}# {line}" for line in textwrap.wrap(re.sub(r"\bNone: ", "Unset: ", text), WIDTH - 2)]
+    return [
+        f"{indent}# {line}"
+        for line in textwrap.wrap(
+            re.sub(r"; None: ", "; unset: ", re.sub(r"^None: ", "Unset: ", text.strip())), WIDTH - 2
+        )
+    ]
 
 
 # --- values -------------------------------------------------------------------------------------------------------
