@@ -63,12 +63,11 @@ class StallClock:
 
     def look(self, sample: Sample, now: float) -> float:
         """Seconds without progress at `now`; 0 when there is progress or nothing to do."""
-        if sample.pulse != self._pulse or not has_work(sample):
+        working = has_work(sample)
+        if sample.pulse != self._pulse or self._since is None or not working:
             self._pulse = sample.pulse
-            self._since = None
+            self._since = now if working else None
             return 0.0
-        if self._since is None:
-            self._since = now
         return now - self._since
 
     def forget(self) -> None:

@@ -146,7 +146,7 @@ class Supervision:
         times = [self.epochs.deadline(), self._drain_until, self._launcher_at, self._operations.deadline()]
         for process in self.processes.values():
             times += [process.deadline, process.next_look, process.kill_at]
-            if process.successor is not None:
+            if process.successor is not None and not process.successor.loaded:
                 times.append(process.successor.deadline)
         return min((t for t in times if t is not None), default=None)
 
@@ -333,9 +333,7 @@ class Supervision:
             reason = self._operations.noted(event.name) or event.reason
             self._log("stage_died", event.name, reason=f"successor: {reason}")
             self._fail_wishes(event.name, f"{event.name}'s successor failed, the old one stays: {reason}", now)
-            if process.wanted and not is_alive(process.state):  # and the old one has died meanwhile
-                self._schedule(process, now)
-                self._reset(f"{process.name} died", now)
+            self._miss_successor(process, now)
             return
         if process.incarnation != event.incarnation or not is_alive(process.state):
             return
@@ -514,7 +512,7 @@ class Supervision:
         wish = Wish(event.ticket, event.verb, names, event.timeout, now + event.timeout)
         for beaten in self._operations.add(wish):
             for name in beaten.names:
-                self._drop_successor(self.processes[name])
+                self._drop_successor(self.processes[name], now)
             self._out.append(p.Answer(beaten.ticket, 7, f"overtaken by stop {', '.join(names)}"))
 
     def _begin_wishes(self, now: float) -> None:
@@ -537,16 +535,23 @@ class Supervision:
 
     def _stop(self, process: Process, now: float) -> None:
         process.wanted = False
-        self._drop_successor(process)
+        self._drop_successor(process, now)
         if process.state in (State.BACKOFF, State.FAILED):
             self._move(process, Input.STAY_DOWN, now)
         elif is_alive(process.state) and process.state not in (State.STOPPING, State.KILLING):
             self._ask(process, now)
 
-    def _drop_successor(self, process: Process) -> None:
+    def _drop_successor(self, process: Process, now: float) -> None:
         if process.successor is not None:
             self._out.append(p.Kill(process.name, process.successor.incarnation))
             process.successor = None
+            self._miss_successor(process, now)
+
+    def _miss_successor(self, process: Process, now: float) -> None:
+        """Nobody takes over: if the old one has gone meanwhile, its death is an ordinary one after all."""
+        if process.wanted and process.state is State.STOPPED and self.closing is None:
+            self._schedule(process, now)
+            self._reset(f"{process.name} died", now)
 
     def _is_done(self, wish: Wish) -> bool:
         return all(self._has_come(self.processes[name], wish) for name in wish.names)
@@ -568,7 +573,7 @@ class Supervision:
     def _fail_wishes(self, name: str, reason: str, now: float) -> None:
         for wish in self._operations.about(name):
             for other in wish.names:
-                self._drop_successor(self.processes[other])
+                self._drop_successor(self.processes[other], now)
             self._out.append(p.Answer(wish.ticket, 1, reason))
 
     # the end
@@ -581,7 +586,7 @@ class Supervision:
         for wish in self._operations.clear():
             self._out.append(p.Answer(wish.ticket, 7, f"refused: shutting down ({event.reason})"))
         for process in self.processes.values():
-            self._drop_successor(process)
+            self._drop_successor(process, now)
         if not first:
             self._leave(now)
             return

@@ -1,0 +1,526 @@
+"""Transcripts of the supervision: what happens, what is done about it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from streampiped.core import protocol as p
+from streampiped.core.epochs import AskBarrier, TellCommitted, WriteManifest
+from streampiped.core.health import Phase
+from streampiped.core.lifecycle import State, is_alive
+from support.transcript import CHAIN, Play
+
+
+def test_start_in_order_and_go_from_the_end() -> None:
+    """Processes are forked in the order of the plan, and go reaches the last stage first."""
+    play = Play()
+    assert play.kinds() == ["StartLauncher"]
+    play.say(p.LauncherReady())
+    assert [fork.name for fork in play.of(p.Fork)] == ["monitor", *CHAIN]
+    for name in ("monitor", *CHAIN):
+        play.born(name)
+    assert play.state("monitor") is State.RUNNING
+    play.ready("source")
+    play.ready("middle")
+    assert not play.of(p.SendGo)
+    play.ready("sink")
+    assert [go.name for go in play.of(p.SendGo)] == ["sink", "middle", "source"]
+    assert play.kinds()[0] == "CloseOldLinks"
+
+
+def test_no_go_before_every_stage_is_ready() -> None:
+    """A stage that has loaded and not restored holds everybody."""
+    play = Play()
+    play.say(p.LauncherReady())
+    for name in CHAIN:
+        play.born(name)
+    play.ready("source")
+    play.ready("sink")
+    assert not play.machine.running
+    assert "SendGo" not in [type(c).__name__ for c in play.history]
+
+
+def test_death_opens_a_generation_and_replaces_only_the_dead() -> None:
+    """After a death the living are reset at once, only the dead one is forked, go waits for all."""
+    play = Play().up()
+    play.died("middle")
+    assert [f.name for f in play.of(p.Fork)] == ["middle"]
+    assert [r.name for r in play.of(p.SendReset)] == ["source", "sink"]
+    assert play.of(p.MakeLinks) == [p.MakeLinks(2)]
+    assert not play.of(p.Kill)
+    play.born("middle")
+    assert [(r.name, r.generation) for r in play.of(p.SendReset)] == [("middle", 2)]
+    play.all_ready()
+    assert [go.generation for go in play.of(p.SendGo)] == [2, 2, 2]
+
+
+def test_old_links_close_only_when_all_are_ready() -> None:
+    """The pipes of the old generation stay open until the new one goes."""
+    play = Play().up()
+    play.died("sink")
+    play.born("sink")
+    play.ready("source")
+    play.ready("middle")
+    assert not play.of(p.CloseOldLinks)
+    play.ready("sink")
+    assert play.of(p.CloseOldLinks) == [p.CloseOldLinks(2)]
+
+
+def test_death_during_a_reset_begins_again() -> None:
+    """Who dies while a generation is being made starts the next one; a late 'ready' of the old counts for nothing."""
+    play = Play().up()
+    play.died("middle")
+    play.died("sink")
+    assert play.machine.generation == 3
+    play.say(p.Ready("source", play.incarnation("source"), 2))
+    assert play.state("source") is State.RESETTING
+
+
+def test_not_ready_in_time_is_killed() -> None:
+    """A stage that does not restore within `reset_timeout` is killed, and its death begins the next generation."""
+    play = Play().up()
+    play.died("middle")
+    play.born("middle")
+    play.ready("source")
+    play.ready("middle")
+    play.wait(10.0)
+    assert [k.name for k in play.of(p.Kill)] == ["sink"]
+    play.died("sink")
+    assert play.machine.generation == 3
+
+
+def test_message_of_a_former_process_is_dropped() -> None:
+    """'Ready' and 'loaded' of an incarnation that is gone change nothing."""
+    play = Play().up()
+    old = play.incarnation("middle")
+    play.died("middle")
+    before = play.state("middle")
+    play.say(p.Loaded("middle", old))
+    play.say(p.Ready("middle", old, 2))
+    assert play.state("middle") is before
+
+
+def test_restart_intensity_ends_in_failed() -> None:
+    """The first restart is immediate, later ones wait longer and longer, too many within the window give up."""
+    play = Play(max_restarts=3).up()
+    delays = []
+    for _ in range(3):
+        play.died("middle")
+        began = play.now
+        if play.state("middle") is State.BACKOFF:
+            play.wait((play.machine.processes["middle"].deadline or 0.0) - play.now)
+        delays.append(play.now - began)
+        play.born("middle")
+    assert delays == [0.0, 1.0, 2.0]
+    play.died("middle")
+    assert play.state("middle") is State.FAILED
+    assert "stage_given_up" in play.logged()
+    assert not play.of(p.Fork)
+
+
+def test_operator_starts_a_failed_stage() -> None:
+    """After 'failed' an operator's start forks again, is answered at go, and the count begins anew."""
+    play = Play(max_restarts=0).up()
+    play.died("middle")
+    assert play.state("middle") is State.FAILED
+    play.say(p.Operate(1, "start", ("middle",), 30.0))
+    assert [f.name for f in play.of(p.Fork)] == ["middle"]
+    play.born("middle")
+    play.all_ready()
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 0)]
+
+
+def test_planned_restart_imports_first() -> None:
+    """The old stage works on until its successor has loaded; then it leaves, and one reset brings all back."""
+    play = Play().up()
+    old = play.incarnation("middle")
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    fork = play.of(p.Fork)[0]
+    assert play.state("middle") is State.RUNNING
+    play.born("middle", fork.incarnation)
+    assert play.of(p.AskLeave) == [p.AskLeave("middle", old)]
+    play.died("middle", old)
+    assert play.incarnation("middle") == fork.incarnation
+    assert {r.name for r in play.of(p.SendReset)} == set(CHAIN)
+    play.all_ready()
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 0)]
+    assert play.machine.generation == 2
+
+
+def test_successor_that_cannot_load_leaves_the_old_one() -> None:
+    """When the successor dies while it imports, the restart is answered with its reason and the old stage stays."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    number = play.of(p.Fork)[0].incarnation
+    play.forked("middle", number)
+    play.say(p.Failed("middle", number, "construction", "ImportError: nope"))
+    play.died("middle", number)
+    answer = play.of(p.Answer)[0]
+    assert (answer.ticket, answer.code) == (1, 1)
+    assert "ImportError: nope" in answer.text
+    assert play.machine.running
+    assert play.machine.generation == 1
+
+
+def test_crash_while_the_successor_imports_hands_over() -> None:
+    """If the old stage dies meanwhile, its successor takes its place and nobody else is forked."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    number = play.of(p.Fork)[0].incarnation
+    play.died("middle")
+    assert not play.of(p.Fork)
+    play.born("middle", number)
+    play.all_ready()
+    assert play.incarnation("middle") == number
+    assert play.machine.running
+
+
+def test_stop_holds_the_pipeline_and_start_releases_it() -> None:
+    """A stopped stage is not restarted, the others wait ready, start brings everything back."""
+    play = Play().up()
+    play.say(p.Operate(1, "stop", ("middle",), 30.0))
+    assert play.of(p.AskLeave)[0].name == "middle"
+    play.died("middle")
+    assert play.of(p.Answer)[0].code == 0
+    assert not play.of(p.Fork)
+    play.ready("source")
+    play.ready("sink")
+    assert not play.machine.running
+    play.say(p.Operate(2, "start", ("middle",), 30.0))
+    play.born("middle")
+    play.all_ready()
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(2, 0)]
+    assert play.machine.running
+
+
+def test_stop_beats_restart() -> None:
+    """A stop that names a stage whose restart is under way ends that restart, answers it, and kills the successor."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    number = play.of(p.Fork)[0].incarnation
+    play.say(p.Operate(2, "stop", ("middle",), 30.0))
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 7)]
+    assert p.Kill("middle", number) in play.out
+    play.died("middle")
+    assert play.state("middle") is State.STOPPED
+
+
+def test_commands_are_worked_on_one_at_a_time() -> None:
+    """A second restart begins when the first is done."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    first = play.of(p.Fork)[0].incarnation
+    play.say(p.Operate(2, "restart", ("sink",), 30.0))
+    assert not play.of(p.Fork)
+    play.born("middle", first)
+    play.died("middle")
+    play.all_ready()
+    assert [f.name for f in play.of(p.Fork)] == ["sink"]
+
+
+def test_timed_out_command_goes_on() -> None:
+    """A restart that takes longer than its operator waits is answered with 8 once, and still comes about."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 2.0))
+    number = play.of(p.Fork)[0].incarnation
+    play.wait(3.0)
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 8)]
+    play.born("middle", number)
+    play.died("middle")
+    play.all_ready()
+    assert play.incarnation("middle") == number
+    assert not play.of(p.Answer)
+
+
+def test_deaf_process_is_killed_after_the_stop_timeout() -> None:
+    """Who does not leave when asked is killed."""
+    play = Play().up()
+    play.say(p.Operate(1, "stop", ("middle",), 30.0))
+    play.wait(5.0)
+    assert [k.name for k in play.of(p.Kill)] == ["middle"]
+    play.died("middle")
+    assert play.of(p.Answer)[0].code == 0
+
+
+def test_launcher_death_leaves_the_stages() -> None:
+    """Stages go on without a launcher; forks that were asked for are asked for again of the next one."""
+    play = Play().up()
+    play.say(p.LauncherDied("killed by SIGKILL"))
+    play.wait(0.0)
+    assert play.kinds() == ["StartLauncher"]
+    assert play.machine.running
+    play.died("middle")
+    assert not play.of(p.Fork)
+    play.say(p.LauncherReady())
+    assert [f.name for f in play.of(p.Fork)] == ["middle"]
+
+
+def test_service_death_does_not_touch_the_generation() -> None:
+    """A service that dies is forked again; the data path does not notice."""
+    play = Play().up()
+    play.died("monitor")
+    assert [f.name for f in play.of(p.Fork)] == ["monitor"]
+    assert play.machine.generation == 1
+    assert play.machine.running
+
+
+def test_hang_is_dumped_and_killed() -> None:
+    """A process with work and no pulse for `hang_timeout` has its stack dumped, then is killed."""
+    play = Play().up()
+    play.sample("middle", 5)
+    play.now += 7.9
+    play.sample("middle", 5)
+    assert not play.of(p.DumpStack)
+    play.now += 0.2
+    play.sample("middle", 5)
+    assert play.of(p.DumpStack)
+    play.wait(0.5)
+    assert [k.name for k in play.of(p.Kill)] == ["middle"]
+    play.died("middle")
+    assert "hung" in (play.machine.processes["middle"].last_reason or "")
+
+
+@pytest.mark.parametrize(
+    ("phase", "flags", "hung"),
+    [
+        (Phase.PROCESSING, {}, True),
+        (Phase.RESTORING, {}, True),
+        (Phase.PREPARING, {}, True),
+        (Phase.WAITING, {}, False),
+        (Phase.WAITING, {"waiting_input": True}, True),
+        (Phase.WAITING, {"waiting_control": True}, True),
+        (Phase.BLOCKED, {"blocked_output": True}, False),
+        (Phase.BLOCKED, {"blocked_output": False}, True),
+        (Phase.THROTTLED, {"waiting_input": True}, False),
+        (Phase.THROTTLED, {"waiting_control": True}, True),
+        (Phase.ENDED, {}, False),
+    ],
+)
+def test_slow_is_not_hung(phase: Phase, flags: dict[str, bool], hung: bool) -> None:
+    """Only a process that has something to do and is held up by nobody else counts as hung."""
+    play = Play().up()
+    play.sample("middle", 5, phase, **flags)
+    play.now += 9.0
+    play.sample("middle", 5, phase, **flags)
+    assert bool(play.of(p.DumpStack)) is hung
+
+
+def test_epoch_from_barrier_to_commit() -> None:
+    """Barriers to the sources, the manifest when all snapshots are durable, commit to the sinks, then the news."""
+    play = Play().up()
+    play.emitted = 10
+    assert [c for c in play.wait(1.0) if isinstance(c, AskBarrier)] == [AskBarrier("source", 1, 1, False)]
+    play.snapshots(1)
+    assert [(w.epoch, [part.stage for part in w.parts]) for w in play.of(WriteManifest)] == [(1, list(CHAIN))]
+    play.say(p.ManifestWritten(1, 1))
+    assert play.kinds() == ["AskCommit"]
+    play.say(p.CommitDone("sink", 1, 1))
+    assert [t.epoch for t in play.of(TellCommitted)] == [1]
+
+
+def test_no_epoch_without_new_records() -> None:
+    """A pipeline that nothing has come into makes no epochs."""
+    play = Play().up()
+    play.emitted = 10
+    play.wait(1.0)
+    play.commit(1)
+    assert not [c for c in play.wait(5.0) if isinstance(c, AskBarrier)]
+
+
+def test_reset_waits_for_a_manifest_under_way() -> None:
+    """While a manifest may still become the commit, nobody is told which epoch to restore."""
+    play = Play().up()
+    play.emitted = 10
+    play.wait(1.0)
+    play.snapshots(1)
+    play.died("middle")
+    assert not play.of(p.SendReset)
+    play.say(p.ManifestWritten(1, 1))
+    assert {r.epoch for r in play.of(p.SendReset)} == {1}
+
+
+def test_snapshot_of_an_old_generation_is_dropped() -> None:
+    """What a former generation says about its epoch does not count in the new one."""
+    play = Play().up()
+    play.emitted = 10
+    play.wait(1.0)
+    play.died("middle")
+    play.born("middle")
+    play.all_ready()
+    play.wait(1.0)
+    for name in CHAIN:
+        play.say(p.SnapshotDone(name, 1, 1, "old", 1, 1))
+    assert not play.of(WriteManifest)
+
+
+def test_aborted_epoch_burns_its_number() -> None:
+    """A failed write aborts the epoch; the next attempt comes later and has another number."""
+    play = Play().up()
+    play.emitted = 10
+    play.wait(1.0)
+    play.say(p.SnapshotFailed("middle", 1, 1, "no space"))
+    assert "epoch_aborted" in play.logged()
+    assert play.machine.epochs.failure == "no space"
+    barriers = [c for c in play.wait(0.5) if isinstance(c, AskBarrier)]
+    assert [b.epoch for b in barriers] == [2]
+
+
+def test_end_of_stream_is_committed() -> None:
+    """When every source has ended a final epoch is made, and 'finished' is said when the sinks have it."""
+    play = Play().up()
+    play.say(p.SourceEnded("source", 1))
+    assert play.kinds() == ["AskBarrier"]
+    play.snapshots(1)
+    assert play.of(WriteManifest)[0].finished
+    play.say(p.ManifestWritten(1, 1))
+    assert not play.of(p.Finished)
+    play.say(p.CommitDone("sink", 1, 1))
+    assert play.of(p.Finished) == [p.Finished(1)]
+
+
+def test_restored_end_of_stream_makes_no_epoch() -> None:
+    """A finished pipeline that is started again is finished at once."""
+    play = Play(finished=True, committed=7).up()
+    assert play.of(p.Finished) == [p.Finished(7)]
+    play.say(p.SourceEnded("source", 1))
+    assert not play.of(AskBarrier)
+
+
+def test_shutdown_drains_then_leaves_in_reverse() -> None:
+    """On shutdown one held epoch is committed, then stages leave from the end, then the services, then we quit."""
+    play = Play().up()
+    play.emitted = 5
+    play.say(p.Shutdown("SIGTERM"))
+    assert play.of(AskBarrier) == [AskBarrier("source", 1, 1, True)]
+    play.commit(1)
+    assert play.of(p.Farewell)
+    play.say(p.FarewellSaid())
+    assert [a.name for a in play.of(p.AskLeave)] == ["sink", "middle", "source"]
+    for name in CHAIN:
+        play.died(name)
+    assert [a.name for a in play.of(p.AskLeave)] == ["monitor"]
+    play.died("monitor")
+    assert play.of(p.Quit)
+
+
+def test_drain_has_a_deadline() -> None:
+    """A drain that cannot finish ends at `drain_timeout`; the next start repeats from the committed epoch."""
+    play = Play().up()
+    play.say(p.Shutdown("SIGTERM"))
+    play.wait(20.0)
+    assert "drain_timed_out" in play.logged()
+    assert play.of(p.Farewell)
+
+
+def test_second_shutdown_skips_the_drain() -> None:
+    """An impatient operator is obeyed."""
+    play = Play().up()
+    play.say(p.Shutdown("SIGINT"))
+    play.say(p.Shutdown("SIGINT"))
+    assert [a.name for a in play.of(p.AskLeave)] == ["sink", "middle", "source"]
+
+
+def test_death_during_the_drain_does_not_restart() -> None:
+    """A stage that dies while we drain is not forked again."""
+    play = Play().up()
+    play.say(p.Shutdown("SIGTERM"))
+    play.died("middle")
+    assert not play.of(p.Fork)
+    assert play.of(p.Farewell)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("seed", range(200))
+def test_random_schedules_come_back(seed: int) -> None:
+    """Whatever dies in whatever order, and whoever asks for what, a patient world has the pipeline running again,
+    with one living process per name; no event is impossible on the way."""
+    rng = random.Random(seed)
+    play = Play(max_restarts=10**6).up()
+    world = World(play, rng)
+    for _ in range(60):
+        world.step()
+    world.settle()
+    assert play.machine.running
+    assert all(is_alive(q.state) for q in play.machine.processes.values())
+    assert all(q.successor is None for q in play.machine.processes.values())
+
+
+class World:
+    """Answers commands in random order, late, and kills at random."""
+
+    def __init__(self, play: Play, rng: random.Random) -> None:
+        self.play = play
+        self.rng = rng
+        self.seen = len(play.history)
+        self.alive = {(n, q.incarnation) for n, q in play.machine.processes.items()}
+        self.launcher = True
+        self.todo: list[p.Event] = []
+        self.ticket = 0
+
+    def step(self) -> None:
+        self._absorb()
+        choice = self.rng.random()
+        if choice < 0.15 and self.alive:
+            self._end(self.rng.choice(sorted(self.alive)))
+        elif choice < 0.2 and self.launcher:
+            self.launcher = False
+            self.todo = [e for e in self.todo if not isinstance(e, p.Forked | p.LauncherReady)]
+            self.play.say(p.LauncherDied("killed"))
+        elif choice < 0.35:
+            self.ticket += 1
+            verb = self.rng.choice(["start", "stop", "restart"])
+            names = tuple(self.rng.sample(["monitor", *CHAIN], self.rng.randint(0, 2)))
+            self.play.say(p.Operate(self.ticket, verb, names, 30.0))  # type: ignore[arg-type]  # one of the three verbs
+        elif choice < 0.45:
+            self.play.emitted += 1
+            self.play.wait(self.rng.choice([0.0, 0.1, 2.0]))
+        elif self.todo:
+            self._deliver(self.todo.pop(self.rng.randrange(len(self.todo))))
+
+    def settle(self) -> None:
+        """Nobody dies any more; everything that is stopped is started."""
+        self.play.say(p.Operate(10**6, "start", (), 10**6))
+        for _ in range(400):
+            self._absorb()
+            if self.todo:
+                self._deliver(self.todo.pop(0))
+            else:
+                self.play.wait(1.0)
+
+    def _deliver(self, event: p.Event) -> None:
+        if isinstance(event, p.Forked):
+            self.alive.add((event.name, event.incarnation))
+        elif isinstance(event, p.Loaded | p.Ready) and (event.name, event.incarnation) not in self.alive:
+            return
+        self.play.say(event)
+
+    def _end(self, key: tuple[str, int]) -> None:
+        self.alive.discard(key)
+        self.play.say(p.Died(*key, "killed by SIGKILL"))
+
+    def _absorb(self) -> None:
+        while self.seen < len(self.play.history):
+            command = self.play.history[self.seen]
+            self.seen += 1
+            match command:
+                case p.StartLauncher():
+                    self.launcher = True
+                    self.todo.append(p.LauncherReady())
+                case p.Fork(name, incarnation):
+                    self.todo += [p.Forked(name, incarnation, 9), p.Loaded(name, incarnation)]
+                case p.SendReset(name, incarnation, generation, _):
+                    self.todo.append(p.Ready(name, incarnation, generation))
+                case p.AskLeave(name, incarnation) | p.Kill(name, incarnation):
+                    pending = [e for e in self.todo if isinstance(e, p.Forked) and e.incarnation == incarnation]
+                    if (name, incarnation) in self.alive:
+                        self._end((name, incarnation))
+                    elif not pending:
+                        self.play.say(p.Died(name, incarnation, "was never forked"))
+                case AskBarrier(_, generation, epoch, _):
+                    self.todo += [p.SnapshotDone(n, generation, epoch, "f", 1, 1) for n in CHAIN]
+                case WriteManifest(generation, epoch, _, _):
+                    self.todo.append(p.ManifestWritten(generation, epoch))
+                case p.AskCommit(stage, generation, epoch):
+                    self.todo.append(p.CommitDone(stage, generation, epoch))

@@ -1,0 +1,138 @@
+"""Small stages for system tests: a counting source, a transform, a last stage that adds up; each can misbehave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from streampiped.records import Batch, Span
+from streampiped.stages.base import Ended, SourceStage, Stage, StageOptions, State
+
+
+class CountOptions(StageOptions):
+    """`records` 0: unbounded."""
+
+    records: int = 0
+    batch_max: int = 256
+
+
+class Count(SourceStage):
+    """Gives x = 0, 1, 2, ... ."""
+
+    Options = CountOptions
+
+    def __init__(self, options: CountOptions, context: Any) -> None:
+        self._options = options
+        self._name = context.name
+        self._next = 0
+        self._sequence = 0
+
+    def read(self, now: float) -> Batch | Ended:
+        rows = self._options.batch_max
+        if self._options.records:
+            rows = min(rows, self._options.records - self._next)
+        if rows <= 0:
+            return Ended()
+        start, self._next = self._next, self._next + rows
+        self._sequence += 1
+        values = np.arange(start, start + rows, dtype=np.float64)
+        return Batch.build({"x": values}, sequence=self._sequence, spans=(Span(self._name, start, rows),))
+
+    def total(self) -> int | None:
+        return self._options.records or None
+
+    def snapshot(self) -> State:
+        return {"next": self._next, "sequence": self._sequence}
+
+    def restore(self, state: State | None) -> None:
+        self._next = state["next"] if state else 0
+        self._sequence = state["sequence"] if state else 0
+
+
+class MischiefOptions(StageOptions):
+    """`when`: what goes wrong; `at`: the value of x at which it does (for `process`); `flag`: a file that must
+    exist for it to go wrong, so that a test can end it."""
+
+    mischief: str = ""
+    at: int = 0
+    flag: str = ""
+    seconds_per_record: float = 0.0
+
+
+class Mischief(Stage):
+    """Passes batches on, and misbehaves as told."""
+
+    Options = MischiefOptions
+
+    def __init__(self, options: MischiefOptions, context: Any) -> None:
+        self._options = options
+        self._context = context
+        if self._is("raise_in_construction"):
+            raise RuntimeError("construction refused on purpose")
+        if self._is("ignore_sigterm"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._is("close_stdout"):
+            os.close(1)
+            os.close(2)
+        if self._is("grandchild"):
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        if self._is("escaped_grandchild"):
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+
+    def _is(self, mischief: str) -> bool:
+        return self._options.mischief == mischief and (not self._options.flag or os.path.exists(self._options.flag))
+
+    def process(self, batch: Batch) -> Batch:
+        if self._is("ignore_sigterm"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._options.at in batch.positions():
+            if self._is("raise"):
+                raise RuntimeError("process refused on purpose")
+            if self._is("segfault"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if self._is("exit"):
+                sys.exit(3)
+            while self._is("loop"):
+                pass
+        if self._is("spew"):
+            print("spew " * 20, flush=True)
+        if self._options.seconds_per_record:
+            time.sleep(self._options.seconds_per_record * batch.rows)
+        return batch
+
+
+class Total(Stage):
+    """Adds up x and counts rows."""
+
+    def __init__(self, options: Any, context: Any) -> None:
+        self.restore(None)
+
+    def process(self, batch: Batch) -> Batch:
+        self._rows += batch.rows
+        self._sum += int(batch["x"].sum())
+        return batch
+
+    def snapshot(self) -> State:
+        return {"rows": self._rows, "sum": self._sum}
+
+    def restore(self, state: State | None) -> None:
+        self._rows = state["rows"] if state else 0
+        self._sum = state["sum"] if state else 0
+
+    def query(self, method: str, params: Mapping[str, Any]) -> Any:
+        if method == "summary":
+            return {"rows": self._rows, "sum": self._sum, "mse": None, "r2": None}
+        if method == "report":
+            return {
+                "text": f"rows {self._rows} sum {self._sum}",
+                "results": self.query("summary", {}),
+                "operations": {},
+            }
+        raise KeyError(method)
