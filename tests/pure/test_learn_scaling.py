@@ -30,6 +30,15 @@ def test_a_constant_column_becomes_zero(value: float, sizes: list[int]) -> None:
         assert ((table - shift[:, None]) * factor[:, None] == 0).all()
 
 
+def test_rounding_errors_are_no_deviations() -> None:
+    """A column that differs only in its last bits is constant too, and not blown up to deviation 1."""
+    scaler = Standardiser(1)
+    table = np.array([[0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2]])
+    assert table.std() > 0
+    scaler.learn(table)
+    assert scaler.scale()[1].tolist() == [0.0]
+
+
 def test_small_deviations_at_a_large_mean_are_no_constants() -> None:
     """Values 1e9 apart from 0 and 1 apart from each other are scaled to deviation 1."""
     scaler = Standardiser(1)

@@ -182,7 +182,16 @@ def test_a_restored_model_is_served_once_its_epoch_is_told() -> None:
     assert fresh.info()["versions"] == []
     fresh.committed(12)
     rows = [[0.5, -0.5]]
+    assert fresh.info()["versions"] == [12]
     assert fresh.predict(rows, version=12)["predictions"] == stage.predict(rows)["predictions"]
+
+
+def test_a_restore_forgets_the_versions_served() -> None:
+    """What was committed after the restored state may have been rolled back, so nothing of it is served."""
+    stage = taught(3)
+    commit(stage, 8)
+    stage.restore(stage.snapshot())
+    assert stage.info()["versions"] == []
 
 
 def test_rows_come_as_lists_or_by_name() -> None:

@@ -65,7 +65,7 @@ class Standardiser:
 
     def scale(self) -> tuple[Array, Array]:
         """(shift, factor): `(x - shift) * factor` has mean 0 and deviation 1; the factor of a constant column is 0,
-        as its deviations are rounding errors and should not be blown up to size 1."""
+        as its deviations can only be rounding errors and should not be blown up to size 1."""
         deviation = self.deviation()
         factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
         return self.moments.mean, factor
