@@ -116,7 +116,7 @@ class Expression:
             case ast.Call(func=ast.Name(id=name), keywords=[]):
                 return self._compile_call(node, name)
         raise self._refusal(
-            node, "is not part of the language: numbers, columns, + - * / **, one comparison, and calls"
+            node, "is not one of: numbers, columns, + - * / **, a single comparison, calls"
         )
 
     def _compile_call(self, node: ast.Call, name: str) -> Compiled:
