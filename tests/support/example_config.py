@@ -54,7 +54,7 @@ SILENT: Mapping[str, str] = {
     "prediction": "The column with the trainer's predictions.",
     "default_policy": "What happens to a column without a policy of its own.",
     "type": "Which kind this table is.",
-    "defects": "Faults put into the stream on purpose. Shares are of all feature cells, of all records with bad_labels.",
+    "defects": "Faults on purpose. Shares are of all feature cells, with bad_labels of all records.",
     "unit_change": "From record `at` on every value of the column is multiplied by `factor`.",
     "dead": "From record `at` on the column is stuck at zero.",
     "path": "The file.",
@@ -68,7 +68,6 @@ SILENT: Mapping[str, str] = {
     "min": "The least allowed value. Unset: no bound.",
     "max": "The greatest allowed value. Unset: no bound.",
     "burst_window": "See burst_errors.",
-    "database_max": "The database is kept below this.",
 }
 """What is said about options whose models say nothing."""
 

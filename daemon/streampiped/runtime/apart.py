@@ -38,11 +38,13 @@ class ApartError(StreampipeError):
         """The traceback in the child, if it raised."""
 
 
-def run_apart(function: Callable[..., Any], /, *args: Any, timeout: float = TIMEOUT_S, **kwargs: Any) -> Any:
-    """`function(*args, **kwargs)` in a child; its result must be msgpack-able (tuples come back as lists).
+def run_apart(
+    function: Callable[..., Any], /, *args: Any, timeout: float = TIMEOUT_S, keep_stdout: bool = False
+) -> Any:
+    """`function(*args)` in a child; its result must be msgpack-able (tuples come back as lists).
 
-    What the function prints to stdout goes to stderr. The child and whatever it left in its process group are
-    gone when this returns or raises; the kernel kills the child when this process dies first.
+    What the function prints to stdout goes to stderr unless `keep_stdout`. The child and whatever it left in its
+    process group are gone when this returns or raises; the kernel kills the child when this process dies first.
     """
     reader, writer = os.pipe()
     parent = os.getpid()
@@ -51,7 +53,7 @@ def run_apart(function: Callable[..., Any], /, *args: Any, timeout: float = TIME
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _child(parent, writer, function, args, kwargs)
+        _child(parent, writer, function, args, keep_stdout)
     os.close(writer)
     try:
         payload = _receive(reader, pid, timeout)
@@ -67,17 +69,19 @@ def run_apart(function: Callable[..., Any], /, *args: Any, timeout: float = TIME
 
 
 def _child(
-    parent: int, writer: int, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    parent: int, writer: int, function: Callable[..., Any], args: tuple[Any, ...], keep_stdout: bool
 ) -> NoReturn:
     """The life of the child: never returns into the caller's frames, runs no exit handler of the parent."""
     try:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a background group may write to its terminal (stty tostop)
         if not die_with_parent(signal.SIGKILL, parent):
             os._exit(1)
-        os.dup2(2, 1)
+        if not keep_stdout:
+            os.dup2(2, 1)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a read from the terminal would stop a background group
-        answer = _call(function, args, kwargs)
+        answer = _call(function, args)
         sys.stdout.flush()
         sys.stderr.flush()
         _send(writer, answer)
@@ -85,9 +89,9 @@ def _child(
         os._exit(0)
 
 
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
     try:
-        return bytes(msgpack.packb((False, function(*args, **kwargs), "")))
+        return bytes(msgpack.packb((False, function(*args), "")))
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a user's module is an answer as well
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return bytes(msgpack.packb((True, text, traceback.format_exc())))
