@@ -6,7 +6,7 @@ no target is in them. (A target is scaled by the moments before the batch when i
 
 A value further than `limit` standard deviations from the mean of what came before counts as being that far away:
 one spike of 1e6 would otherwise flatten its column for the rest of the stream. Clipping alone is as bad when
-the spike turns out to be a lasting shift (R2 0.16 in place of 0.9 in field trials), so a shift that lasts is believed:
+the spike turns out to be a lasting shift (R2 0.16 in field trials), so a shift that lasts is believed:
 after `REBASE_ROWS` values outside, in batches most of which are outside, the history is discounted to that many rows.
 """
 
