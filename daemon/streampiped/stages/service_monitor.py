@@ -1,0 +1,155 @@
+"""The service monitor: what every process of the pipeline uses, now and over the last days.
+
+A service beside the data path. It samples with psutil whatever the roster names, keeps the samples of an hour and
+the means of minutes for `retain` in `monitor.sqlite` in its directory, and answers `status` with fresh figures.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Mapping
+from math import inf
+from typing import Any, ClassVar, Final
+
+import psutil
+from pydantic import Field
+
+from streampiped.errors import ExitCode, RpcError
+from streampiped.stages import monitor_store
+from streampiped.stages.base import Service, StageContext, StageOptions
+from streampiped.stages.history import History
+from streampiped.stages.process_probe import METRICS, SHARES_KEPT_S, Probe, cumulative
+from streampiped.units import Duration
+
+FILE_NAME: Final = "monitor.sqlite"
+FLUSH_S: Final = 10.0  # samples are written together: a fifth of the disk writes; a kill costs at most these seconds
+SHARES_EVERY_S: Final = 10.0  # USS and PSS in the history: reading them is ten times dearer than all the rest
+ANSWER_S: Final = 0.008  # spent on USS for one answer: `status` has 100 ms for everything
+PROCESSES_MAX: Final = 64  # watched at once, and the bound of the database; a pipeline has about ten
+UNWRITTEN_MAX: Final = 20_000  # samples kept while the database cannot be written; then the oldest go
+POINTS_MAX: Final = 10_000  # in one answer
+DATABASE_BYTES: Final = 16 << 20  # beside the rows
+
+
+class ServiceMonitorOptions(StageOptions):
+    """`[services.service_monitor]`"""
+
+    interval: Duration = Field(default=2.0, ge=0.1)
+    """Between two samples."""
+    retain: Duration = Field(default=7 * 86400.0, ge=3600, le=366 * 86400.0)
+    """How long means of minutes are kept."""
+
+
+class ServiceMonitor(Service):
+    """`query("sample")` gives {name: figures}, `query("history", {"process", "metric", "since"?, "limit"?})` the
+    points of one metric."""
+
+    Options: ClassVar[type[StageOptions]] = ServiceMonitorOptions
+
+    def __init__(self, options: ServiceMonitorOptions, context: StageContext) -> None:
+        self._options = options
+        raw = monitor_store.RAW_KEPT_S / options.interval
+        rows = PROCESSES_MAX * (raw + options.retain / monitor_store.MINUTE_S)
+        self._history = History(
+            context.directory / FILE_NAME,
+            monitor_store.SCHEMA,
+            monitor_store.VERSION,
+            context.emit,
+            bytes_max=DATABASE_BYTES + int(rows) * monitor_store.ROW_BYTES,
+        )
+        self._probes: dict[str, Probe] = {}
+        self._unwritten: deque[monitor_store.Row] = deque(maxlen=UNWRITTEN_MAX)
+        self._sample_at = float("-inf")
+        self._flush_at = float("-inf")
+        self._minute = float("-inf")  # of the last means
+
+    def wake(self, now: float) -> float | None:
+        """Take the sample that is due; samples missed meanwhile (a suspended machine) are not made up for."""
+        if now < self._sample_at:
+            return self._sample_at
+        interval = self._options.interval
+        on_time = now - self._sample_at < interval
+        self._sample_at = (self._sample_at if on_time else now) + interval
+        self._sample(now)
+        if now >= self._flush_at:
+            self._flush_at = now + FLUSH_S
+            self._flush(now)
+        return self._sample_at
+
+    def roster(self, processes: Mapping[str, int]) -> None:
+        """Watch these; who keeps its pid keeps its history of rates."""
+        now = time.monotonic()
+        probes: dict[str, Probe] = {}
+        for name, pid in list(processes.items())[:PROCESSES_MAX]:
+            known = self._probes.get(name)
+            if known is not None and known.pid == pid and known.alive:
+                probes[name] = known
+                continue
+            try:
+                probes[name] = Probe(pid, now)
+            except (psutil.Error, ValueError):  # it died before we were told; the next roster will say so
+                continue
+        self._probes = probes
+
+    def query(self, method: str, params: Mapping[str, Any]) -> Any:
+        match method:
+            case "sample":
+                return self._figures(time.monotonic())
+            case "history":
+                return self._points(params)
+            case _:
+                raise KeyError(method)
+
+    def close(self) -> None:
+        self._flush(time.monotonic())
+        self._history.close()
+
+    def _sample(self, now: float) -> None:
+        ts = time.time()
+        for name, probe in self._probes.items():
+            reading = probe.read(now, shares_kept=SHARES_EVERY_S)
+            if reading is not None:
+                metrics = probe.rates(reading)
+                self._unwritten.append((name, ts, probe.pid, tuple(metrics.values())))
+                probe.keep(reading)
+
+    def _flush(self, now: float) -> None:
+        """Write the samples, and once a minute make means of them."""
+        rows, ts = list(self._unwritten), time.time()
+        minute = ts // monitor_store.MINUTE_S
+
+        def act(db: sqlite3.Connection) -> None:
+            monitor_store.add(db, rows)
+            if minute != self._minute:
+                monitor_store.roll_up(db, ts, self._options.retain)
+
+        if rows and self._history.write(act, now):
+            self._unwritten.clear()
+            self._minute = minute
+
+    def _figures(self, now: float) -> dict[str, dict[str, Any]]:
+        """By process name; a process that is gone is left out. When USS of many large processes takes long, those
+        read last keep the value of the last sample, and are first the next time."""
+        found: dict[str, dict[str, Any]] = {}
+        enough = time.perf_counter() + ANSWER_S
+        for name, probe in sorted(self._probes.items(), key=lambda item: item[1].shares_at):
+            kept = SHARES_KEPT_S if time.perf_counter() < enough else inf
+            reading = probe.read(now, shares_kept=kept)
+            if reading is not None:
+                found[name] = {"pid": probe.pid, **probe.rates(reading), **cumulative(reading)}
+        return found
+
+    def _points(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        process, metric = str(params.get("process", "")), str(params.get("metric", "cpu_percent"))
+        if metric not in METRICS:
+            raise RpcError(f"no metric {metric!r}; there are {', '.join(METRICS)}", ExitCode.USAGE)
+        try:
+            since, limit = float(params.get("since") or 0), int(params.get("limit") or POINTS_MAX)
+        except (TypeError, ValueError, OverflowError):
+            raise RpcError("since: seconds since the epoch; limit: a number", ExitCode.USAGE) from None
+        self._flush(time.monotonic())
+        limit = max(1, min(limit, POINTS_MAX))
+        points = monitor_store.points(self._history, process, metric, since, limit)
+        return {"process": process, "metric": metric, "unit": METRICS[metric], "points": points}

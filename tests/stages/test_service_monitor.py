@@ -1,0 +1,282 @@
+"""The service monitor: right figures of the right process, cheap, for days, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from streampiped.errors import RpcError
+from streampiped.stages import monitor_store
+from streampiped.stages.base import StageContext
+from streampiped.stages.history import History
+from streampiped.stages.process_probe import METRICS, Probe
+from streampiped.stages.service_monitor import FILE_NAME, ServiceMonitor, ServiceMonitorOptions
+from support.services import Emitted, wait_until
+
+pytestmark = pytest.mark.system
+
+STATUS_S = 0.015  # what a `status` may wait for the figures of ten processes
+CPU_SHARE_MAX = 0.01  # of one core, with the default interval
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[ServiceMonitor]:
+    found = ServiceMonitor(ServiceMonitorOptions(), StageContext("service_monitor", directory=tmp_path))
+    yield found
+    found.close()
+
+
+@contextmanager
+def process(code: str = "pass") -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that has run `code` and waits for its end."""
+    program = f"import sys, os\n{code}\nprint(flush=True)\nsys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout
+    assert child.stdin
+    child.stdout.readline()
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+
+
+def sample(monitor: ServiceMonitor) -> Any:
+    return monitor.query("sample", {})
+
+
+def test_figures_agree_with_the_kernel(monitor: ServiceMonitor) -> None:
+    """Memory, descriptors and threads are what the kernel says about that process."""
+    code = "import threading\nblock = bytearray(os.urandom(20 << 20))\nfiles = [open('/dev/null') for _ in range(7)]\n"
+    code += "for _ in range(3): threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    with process(code) as big, process() as small:
+        monitor.roster({"big": big.pid, "small": small.pid})
+        found = sample(monitor)
+        fds = len(os.listdir(f"/proc/{big.pid}/fd"))
+    assert found["big"]["fds"] == fds
+    assert found["big"]["threads"] == 4
+    assert found["big"]["rss_bytes"] - found["small"]["rss_bytes"] > 19 << 20
+    assert 20 << 20 < found["big"]["uss_bytes"] <= found["big"]["pss_bytes"] <= found["big"]["rss_bytes"]
+    assert set(METRICS) < set(found["big"])
+
+
+def test_cpu_of_a_busy_and_an_idle_process(monitor: ServiceMonitor) -> None:
+    """One that works all the time has most of a core, one that waits has nothing of it."""
+    with process() as idle, process("os.fork() or exec('while True: pass')") as parent:
+        (busy,) = psutil.Process(parent.pid).children()
+        monitor.roster({"idle": idle.pid, "busy": busy.pid})
+        monitor.wake(time.monotonic())
+        before = busy.cpu_times().user
+        wait_until(lambda: busy.cpu_times().user > before + 0.6)
+        found = sample(monitor)
+        busy.kill()
+    assert found["busy"]["cpu_percent"] > 20  # the machine may be shared
+    assert found["idle"]["cpu_percent"] < 5
+
+
+def test_asking_does_not_disturb_the_history(monitor: ServiceMonitor) -> None:
+    """However often figures are asked for, the rates of the next sample are over the whole interval."""
+    with process() as child:
+        probe = Probe(child.pid, 0.0)
+        first = probe.read(100.0, shares_kept=1.0)
+        assert first
+        probe.keep(first)
+        second = probe.read(102.0, shares_kept=1.0)
+        assert second
+        assert probe.rates(second) == probe.rates(second)
+        expected = (second.ctx_switches - first.ctx_switches) / 2.0
+        assert probe.rates(second)["ctx_switches_per_s"] == expected
+
+
+def test_a_process_that_vanished(monitor: ServiceMonitor) -> None:
+    """A process that died, reaped or not, is left out; the others go on; a roster with dead pids is taken."""
+    with process() as child, process() as other:
+        monitor.roster({"child": child.pid, "other": other.pid})
+        assert set(sample(monitor)) == {"child", "other"}
+        child.send_signal(signal.SIGKILL)
+        wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        assert set(sample(monitor)) == {"other"}
+        child.wait()
+        assert set(sample(monitor)) == {"other"}
+        monitor.wake(time.monotonic())
+        monitor.roster({"child": child.pid, "other": other.pid, "negative": -1, "huge": 1 << 40})
+        assert set(sample(monitor)) == {"other"}
+
+
+def _reuse(pid: int) -> subprocess.Popen[bytes] | None:
+    """A new process with that pid, by telling the kernel where to count on."""
+    for _ in range(200):
+        try:
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+        except OSError:
+            return None
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        if child.pid == pid:
+            return child
+        child.kill()
+        child.wait()
+        assert child.stdin
+        child.stdin.close()
+    return None
+
+
+def test_a_reused_pid(monitor: ServiceMonitor) -> None:
+    """Another process that got the pid of a dead one is never taken for it, until the roster names it."""
+    with process() as child:
+        pid = child.pid
+        monitor.roster({"stage": pid})
+        assert "stage" in sample(monitor)
+    stranger = _reuse(pid)
+    if stranger is None:
+        pytest.skip("a pid cannot be chosen here")
+    try:
+        assert psutil.pid_exists(pid)
+        assert sample(monitor) == {}
+        monitor.roster({"stage": pid})
+        assert sample(monitor)["stage"]["pid"] == pid
+    finally:
+        stranger.communicate(b"\n")
+
+
+def test_history(monitor: ServiceMonitor) -> None:
+    """What was sampled can be asked for at once, oldest first, from a time on and at most so many."""
+    with process() as child:
+        monitor.roster({"stage": child.pid})
+        now = time.monotonic()
+        for n in range(5):
+            due = monitor.wake(now + 2 * n)
+            assert due == now + 2 * n + 2
+    found = monitor.query("history", {"process": "stage", "metric": "rss_bytes"})
+    assert (found["process"], found["unit"]) == ("stage", "bytes")
+    times = [ts for ts, _ in found["points"]]
+    assert len(times) == 5
+    assert times == sorted(times)
+    again = monitor.query("history", {"process": "stage", "metric": "rss_bytes", "since": times[2], "limit": 2})
+    assert [ts for ts, _ in again["points"]] == times[3:]
+    assert monitor.query("history", {"process": "nobody"})["points"] == []
+
+
+@pytest.mark.parametrize("params", [{"metric": "pid; DROP TABLE samples"}, {"since": "x"}, {"limit": [1]}])
+def test_history_refuses_nonsense(monitor: ServiceMonitor, params: dict[str, Any]) -> None:
+    """An impossible question is answered with what would be possible."""
+    with pytest.raises(RpcError):
+        monitor.query("history", {"process": "stage", **params})
+    with pytest.raises(KeyError):
+        monitor.query("nonsense", {})
+
+
+def test_wakes_keep_their_rhythm(monitor: ServiceMonitor) -> None:
+    """A late wake-up does not shift the rhythm, one that is too early does nothing, after a long sleep there is one
+    sample and not many."""
+    assert monitor.wake(100.0) == 102.0
+    assert monitor.wake(101.0) == 102.0
+    assert monitor.wake(102.3) == 104.0
+    assert monitor.wake(5000.0) == 5002.0
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    found = History(tmp_path / "h.sqlite", monitor_store.SCHEMA, monitor_store.VERSION, Emitted(), bytes_max=1 << 28)
+    yield found
+    found.close()
+
+
+def _rows(first: float, last: float, step: float) -> list[monitor_store.Row]:
+    """The metric's value is the second within the minute."""
+    times = [first + step * n for n in range(int((last - first) / step))]
+    return [("stage", ts, 1, tuple(ts % 60 for _ in METRICS)) for ts in times]
+
+
+def _add_and_roll_up(rows: list[monitor_store.Row], now: float, db: sqlite3.Connection) -> None:
+    monitor_store.add(db, rows)
+    monitor_store.roll_up(db, now, 7 * 86400)
+
+
+def test_minutes_are_means_of_samples(history: History) -> None:
+    """After hours there are samples of the last hour and exact means of every minute before, none twice."""
+    start = 1_700_000_040.0  # the beginning of a minute
+    end = start + 3 * 3600
+    rows = _rows(start, end, 2.0)
+    for n in range(0, len(rows), 300):
+        part = rows[n : n + 300]
+        assert history.write(partial(_add_and_roll_up, part, part[-1][1] + 1), 0.0)
+    assert history.write(lambda db: monitor_store.roll_up(db, end, 7 * 86400), 0.0)
+    found = monitor_store.points(history, "stage", "rss_bytes", 0.0, 100_000)
+    samples, means = [p for p in found if p[0] >= end - 3600], [p for p in found if p[0] < end - 3600]
+    assert samples == [[ts, ts % 60] for ts in (end - 3600 + 2 * n for n in range(1800))]
+    assert means == [[start + 60 * n, 29.0] for n in range(120)]
+    (count,) = history.rows("SELECT count(*) FROM samples")[0]
+    assert count == 1800
+
+
+def test_old_minutes_are_forgotten(history: History) -> None:
+    """No minute is kept longer than wanted, nor one of a future that the clock took back."""
+    start = 1_700_000_040.0
+    history.write(lambda db: monitor_store.add(db, _rows(start, start + 600, 10.0)), 0.0)
+    history.write(lambda db: monitor_store.roll_up(db, start + 600, 7200), 0.0)
+    assert history.rows("SELECT count(*) FROM minutes") == [(10,)]
+    history.write(lambda db: monitor_store.roll_up(db, start + 7200 + 300, 7200), 0.0)
+    assert history.rows("SELECT count(*) FROM minutes") == [(5,)]
+    history.write(lambda db: monitor_store.roll_up(db, start - 86400, 7200), 0.0)
+    assert history.rows("SELECT count(*) FROM minutes") == [(0,)]
+
+
+def test_history_survives_a_restart_and_a_locked_database(tmp_path: Path) -> None:
+    """Samples that cannot be written wait; a new monitor goes on with what was written."""
+    emitted = Emitted()
+    context = StageContext("service_monitor", directory=tmp_path, emit=emitted)
+    with process() as child:
+        monitor = ServiceMonitor(ServiceMonitorOptions(), context)
+        monitor.roster({"stage": child.pid})
+        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            monitor.wake(1000.0)
+        assert emitted.names == ["history_failed"]
+        monitor.wake(1011.0)
+        monitor.close()
+    assert emitted.names == ["history_failed", "history_recovered"]
+    monitor = ServiceMonitor(ServiceMonitorOptions(), context)
+    assert len(monitor.query("history", {"process": "stage", "metric": "fds"})["points"]) == 2
+    monitor.close()
+
+
+def test_cheap(tmp_path: Path, record_property: Any) -> None:
+    """Ten processes with numpy in them: figures for `status` in time, and less than 1 % of a core for the history."""
+    monitor = ServiceMonitor(ServiceMonitorOptions(), StageContext("service_monitor", directory=tmp_path))
+    with process("import numpy\nfor _ in range(9):\n  if os.fork() == 0: break") as parent:
+        wait_until(lambda: len(psutil.Process(parent.pid).children()) == 9)
+        children = [p.pid for p in psutil.Process(parent.pid).children()]
+        roster = {f"stage{n}": pid for n, pid in enumerate([parent.pid, *children])}
+        asked: list[float] = []
+        for _ in range(10):
+            monitor.roster({})
+            monitor.roster(roster)  # forgets the USS of before, so that all of it is read: the worst case
+            begin = time.perf_counter()
+            assert len(sample(monitor)) == 10
+            asked.append(time.perf_counter() - begin)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        for n in range(150):  # five minutes
+            monitor.wake(1000.0 + 2 * n)
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+    monitor.close()
+    share = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / 300
+    print(f"sample of 10 processes: median {sorted(asked)[5] * 1e3:.1f} ms; own CPU {share:.2%} of a core")
+    assert sorted(asked)[2] < STATUS_S  # not the median: other work on the machine is no fault of ours
+    assert share < CPU_SHARE_MAX
