@@ -16,6 +16,7 @@ from streampiped.wire.rpc import PROTOCOL
 
 CHANGE_SLACK_S: Final = 3.0  # the daemon says itself that time is up; only a dead one lets us wait longer
 WATCH_SILENCE_S: Final = 15.0  # a watched daemon speaks every second
+SCREEN: Final = (80, 24)  # columns and lines of a terminal that does not know its size
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 
@@ -69,9 +70,9 @@ def _draw(answer: Mapping[str, Any], as_json: bool, drawn: int) -> int:
     if not sys.stdout.isatty():
         say(render.status_text(answer) + "\n")
         return 0
-    size = os.get_terminal_size(sys.stdout.fileno())
+    columns, rows = _screen()
     # one line less than the screen: a table that scrolls can no longer be drawn over
-    lines = render.status_text(answer, size.columns, _colour()).split("\n")[: max(size.lines - 1, 1)]
+    lines = render.status_text(answer, columns, _colour()).split("\n")[: rows - 1]
     up = f"\x1b[{drawn}F" if drawn else ""
     say(up + "\n".join(f"{line}\x1b[K" for line in lines) + "\n\x1b[J", end="")
     return len(lines)
@@ -173,7 +174,13 @@ def _finite(value: Any) -> Any:
 
 
 def _width() -> int | None:
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+    return _screen()[0] if sys.stdout.isatty() else None
+
+
+def _screen() -> tuple[int, int]:
+    """Columns and lines of the terminal; a terminal without a size (serial line, some containers) says 0."""
+    size = os.get_terminal_size(sys.stdout.fileno())
+    return size.columns or SCREEN[0], max(size.lines or SCREEN[1], 2)
 
 
 def _colour() -> bool:

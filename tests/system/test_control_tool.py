@@ -1,0 +1,320 @@
+"""`streampipectl` as a process: exit codes, what it prints and where, signals, and how fast it is."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from support.control_backend import DEADLINE_S, STAGES, Daemon, process, running, until
+
+pytestmark = pytest.mark.system
+
+START_BUDGET_S = 0.1  # of the whole process; docs/components/streampipectl.md has what it takes
+HEAVY = ("numpy", "sklearn", "asyncio", "uvloop", "psutil", "pydantic", "rich", "typer", "dataclasses", "inspect")
+"""Each of them alone costs a tenth to the whole of the budget."""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with running(tmp_path) as started:
+        yield started
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "streampipectl.app", *words]
+
+
+def tool(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the tool to its end."""
+    return subprocess.run(
+        command("--socket", daemon.path, *words), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+def begun(daemon: Daemon, *words: str) -> subprocess.Popen[str]:
+    """Start the tool and let it run."""
+    return subprocess.Popen(
+        command("--socket", daemon.path, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_status(daemon: Daemon) -> None:
+    """A healthy pipeline is a table without colours into a pipe, and exit code 0."""
+    done = tool(daemon, "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("friedman: running, up 4m12s")
+    assert "\x1b" not in done.stdout
+    assert all(f"\n{name} " in done.stdout for name in STAGES)
+
+
+def test_status_of_an_unready_stage(daemon: Daemon) -> None:
+    """A wanted stage that is not ready makes 3, one that was stopped on purpose does not."""
+    daemon.backend.processes = [process("trainer", state="stopped", wanted=False)]
+    assert tool(daemon, "status").returncode == 0
+    daemon.backend.processes = [process("trainer", state="backoff", last_reason="killed by SIGKILL")]
+    done = tool(daemon, "status")
+    assert done.returncode == 3
+    assert "trainer: killed by SIGKILL" in done.stdout
+
+
+def test_status_as_json(daemon: Daemon) -> None:
+    """--json is the daemon's answer, whole."""
+    answer = json.loads(tool(daemon, "status", "--json").stdout)
+    assert answer["totals"]["records"] == 1_200_000
+    assert [row["name"] for row in answer["processes"]] == list(STAGES)
+
+
+def test_changes(daemon: Daemon) -> None:
+    """start, stop and restart say what they changed."""
+    assert tool(daemon, "restart", "normalizer").stdout.startswith("restart normalizer: normalizer, 0.")
+    assert tool(daemon, "stop").stdout.startswith("stop of the pipeline: monitor, generator, ")
+    assert [change[:2] for change in daemon.backend.changes] == [("restart", ("normalizer",)), ("stop", ())]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (
+            ("restart", "normaliser"),
+            4,
+            "no stage 'normaliser' (did you mean normalizer?); there are monitor, generator,",
+        ),
+        (("logs", "nobody"), 4, "no stage 'nobody'; there are monitor,"),
+        (("report",), 7, "nothing has been scored yet"),
+        (("frob",), 2, "No such command 'frob'"),
+        (("restart", "--timeout", "soon"), 2, "'soon' should be a time such as 500ms"),
+    ],
+)
+def test_failures(daemon: Daemon, words: tuple[str, ...], code: int, text: str) -> None:
+    """A failure is its exit code and a clear word on stderr, with nothing on stdout."""
+    done = tool(daemon, *words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert text in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(("status",), 3), (("restart",), 5), (("report",), 5), (("logs",), 5), (("version",), 0)]
+)
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_daemon_is_down(tmp_path: Path, words: tuple[str, ...], code: int, left_behind: bool) -> None:
+    """Without a daemon, its socket left behind or not, one line says so: 3 for status, 5 for the rest."""
+    path = tmp_path / "control.sock"
+    if left_behind:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+    done = subprocess.run(command(*words, "--socket", str(path)), capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "streampipe is not running" in (done.stdout if code == 0 else done.stderr)
+    assert len((done.stdout + done.stderr).splitlines()) == (2 if code == 0 else 1)
+
+
+def test_not_permitted(daemon: Daemon) -> None:
+    """Who may not open the socket is told which group may: 6."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to become somebody else")
+    os.chmod(daemon.path, 0o660)
+    for place in (Path(daemon.path).parent, *Path(daemon.path).parent.parents):
+        os.chmod(place, place.stat().st_mode | 0o055)
+    script = (
+        "import os, sys, grp\nfrom streampipectl.app import main\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\nsys.exit(main(sys.argv[1:]))"
+    )
+    for words in (("status",), ("restart",)):
+        done = subprocess.run(
+            [sys.executable, "-c", script, "--socket", daemon.path, *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 6
+        assert "it is for root and group root; usermod -aG root USER" in done.stderr
+
+
+def test_timed_out(daemon: Daemon) -> None:
+    """A change that takes longer than --timeout is 8, and goes on."""
+    daemon.backend.hold = daemon.do(asyncio.Event)
+    done = tool(daemon, "stop", "--timeout", "100ms")
+    assert done.returncode == 8
+    assert "still going on" in done.stderr
+    assert tool(daemon, "stop", "--no-wait").stdout == "stop of the pipeline: accepted, going on\n"
+
+
+def test_interrupted_change_goes_on(daemon: Daemon) -> None:
+    """Ctrl-C leaves with 130 and says that the change goes on, which it does."""
+    daemon.backend.hold = daemon.do(asyncio.Event)
+    with begun(daemon, "restart", "trainer") as running_tool:
+        until(lambda: daemon.backend.changes, "the change begins")
+        running_tool.send_signal(signal.SIGINT)
+        _, errors = running_tool.communicate(timeout=DEADLINE_S)
+    assert running_tool.returncode == 130
+    assert errors == "streampipectl: restart goes on; `streampipectl status` shows how far it is\n"
+    daemon.do(daemon.backend.hold.set)
+    until(lambda: daemon.backend.finished == ["restart"], "the change finishes")
+
+
+def test_logs(daemon: Daemon) -> None:
+    """Events are one line each, as text or as JSON, and escape sequences in them stay text."""
+    daemon.backend.log("stage_output", "trainer", line="hello \x1b[2J")
+    assert tool(daemon, "logs").stdout.endswith(" info     trainer: hello ?[2J\n")
+    assert json.loads(tool(daemon, "logs", "trainer", "--json").stdout)["event"] == "stage_output"
+    assert tool(daemon, "logs", "generator").stdout == ""
+
+
+def test_follow(daemon: Daemon) -> None:
+    """--follow prints each event when it happens, and Ctrl-C ends it quietly."""
+    with begun(daemon, "logs", "-f", "--lines", "0") as running_tool:
+        until(lambda: daemon.backend.subscribers["logs"], "the tool follows")
+        assert running_tool.stdout is not None
+        for line in ("one", "two"):
+            daemon.do(lambda line=line: daemon.backend.log("stage_output", "trainer", line=line))  # type: ignore[misc]
+            assert running_tool.stdout.readline().endswith(f"trainer: {line}\n")
+        running_tool.send_signal(signal.SIGINT)
+        _, errors = running_tool.communicate(timeout=DEADLINE_S)
+    assert (running_tool.returncode, errors) == (130, "")
+
+
+def test_daemon_that_goes_ends_the_follower(tmp_path: Path) -> None:
+    """A follower whose daemon leaves says so and exits with 5."""
+    with running(tmp_path) as daemon:
+        running_tool = begun(daemon, "logs", "-f")
+        until(lambda: daemon.backend.subscribers["logs"], "the tool follows")
+    _, errors = running_tool.communicate(timeout=DEADLINE_S)
+    assert running_tool.returncode == 5
+    assert "going down" in errors
+
+
+def test_reader_of_the_pipe_leaves(daemon: Daemon) -> None:
+    """A closed stdout (`| head -1`) ends the tool without a word."""
+    for number in range(2000):
+        daemon.backend.log("stage_output", "trainer", line="x" * 100 + str(number))
+    with begun(daemon, "logs", "--lines", "2000") as running_tool:
+        assert running_tool.stdout is not None
+        assert running_tool.stderr is not None
+        running_tool.stdout.readline()
+        running_tool.stdout.close()
+        assert running_tool.stderr.read() == ""
+    assert running_tool.returncode == 0
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (0, 0), (6, 40)])
+def test_watch_redraws_in_place(daemon: Daemon, rows: int, columns: int) -> None:
+    """--watch on a terminal draws the next status over the last one, in colour and inside its size."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    words = command("--socket", daemon.path, "status", "--watch")
+    running_tool = subprocess.Popen(words, stdout=theirs, stderr=subprocess.PIPE, env=environment)
+    os.close(theirs)
+    first = read_until(ours, b"\x1b[J")
+    assert b"\x1b[32mrunning\x1b[0m" in first
+    drawn = first.count(b"\n")
+    assert drawn == min(4 + 1 + len(STAGES), (rows or 24) - 1)
+    until(lambda: daemon.backend.subscribers["status"], "the server subscribes")
+    assert read_until(ours, b"\x1b[J").startswith(b"\x1b[%dF" % drawn)
+    running_tool.send_signal(signal.SIGINT)
+    _, errors = running_tool.communicate(timeout=DEADLINE_S)
+    os.close(ours)
+    assert (running_tool.returncode, errors) == (130, b"")
+
+
+def read_until(terminal: int, mark: bytes) -> bytes:
+    """What the terminal shows up to and with the mark."""
+    seen = b""
+    while not seen.endswith(mark):
+        ready, _, _ = select.select([terminal], [], [], DEADLINE_S)
+        assert ready, f"nothing after {seen!r}"
+        seen += os.read(terminal, 1)
+    return seen
+
+
+def test_watch_into_a_pipe(daemon: Daemon) -> None:
+    """--watch --json into a pipe is one status per line."""
+    with begun(daemon, "status", "--watch", "--json") as running_tool:
+        assert running_tool.stdout is not None
+        rows = [json.loads(running_tool.stdout.readline()) for _ in range(2)]
+        running_tool.send_signal(signal.SIGINT)
+    assert [row["pipeline"] for row in rows] == ["friedman"] * 2
+    assert running_tool.returncode == 130
+
+
+def test_version(daemon: Daemon) -> None:
+    """version names both sides."""
+    lines = tool(daemon, "version").stdout.splitlines()
+    assert lines[0].startswith("streampipectl 0.")
+    assert lines[1] == "streampiped 0.1.0, protocol 1, pipeline friedman"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (msgpack.packb([1, 1, {"code": 9, "message": "another release"}, None]), 9),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", 9),
+        (b"\x94\x01", 3),
+        (b"", 3),
+    ],
+)
+def test_something_else_answers(tmp_path: Path, answer: bytes, code: int) -> None:
+    """A daemon of another protocol, or something that is no daemon, is one line and its code."""
+    path = str(tmp_path / "x.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        running_tool = subprocess.Popen(command("--socket", path, "status"), stderr=subprocess.PIPE, text=True)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+        _, errors = running_tool.communicate(timeout=DEADLINE_S)
+    assert running_tool.returncode == code
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("restart", "trainer"), ("restart", "nobody")])
+def test_nothing_heavy_is_imported(daemon: Daemon, words: tuple[str, ...]) -> None:
+    """The ordinary commands import none of what is slow to import."""
+    script = (
+        "import sys\nfrom streampipectl.app import main\nmain(sys.argv[2:])\n"
+        "print(sorted(set(sys.argv[1].split()) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, " ".join(HEAVY), "--socket", daemon.path, *words],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [("status",), ("restart", "nobody")])
+def test_fast_enough(daemon: Daemon, words: tuple[str, ...]) -> None:
+    """The whole process, from its start to its exit code, stays inside its budget."""
+    assert cpu_seconds("--socket", daemon.path, *words) < START_BUDGET_S
+
+
+def test_fast_failure_when_down(tmp_path: Path) -> None:
+    """To say that there is no daemon takes no longer than to ask one."""
+    assert cpu_seconds("--socket", str(tmp_path / "none.sock"), "status") < START_BUDGET_S
+
+
+def cpu_seconds(*words: str) -> float:
+    """The least processor time of ten runs. Not wall time: on a machine with other work that measures the
+    work."""
+    return min(_cpu_seconds(words) for _ in range(10))
+
+
+def _cpu_seconds(words: tuple[str, ...]) -> float:
+    running_tool = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(running_tool.pid, 0)
+    running_tool.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime
