@@ -220,12 +220,8 @@ def _texts_below(owner: type[BaseModel]) -> dict[str, str]:
 
 def _comment(text: str, indent: str = "") -> list[str]:
     """In TOML nothing is None; what a model calls so is a key that is not there."""
-    return [
-        f"{indent}# {line}"
-        for line in textwrap.wrap(
-            re.sub(r"; None: ", "; unset: ", re.sub(r"^None: ", "Unset: ", text.strip())), WIDTH - 2
-        )
-    ]
+    text = re.sub(r"^None: ", "Unset: ", text.strip()).replace("; None: ", "; unset: ")
+    return [f"{indent}# {line}" for line in textwrap.wrap(text, WIDTH - 2)]
 
 
 # --- values -------------------------------------------------------------------------------------------------------
