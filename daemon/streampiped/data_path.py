@@ -69,6 +69,7 @@ class DataPath:
         self._clients: dict[str, RpcClient] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._generation = 0
+        self._restored: int | None = None
         self._inputs: list[InputLink] = []
         self._outputs: list[PipeWriter] = []
         self._frames = FrameWriter(0)
@@ -135,6 +136,7 @@ class DataPath:
         for fd in descriptors[len(reset.inputs) :]:
             self._outputs.append(PipeWriter(fd, self._loop, self._output_idle))
         total = self._stage.total() if isinstance(self._stage, SourceStage) else None
+        self._restored = reset.epoch
         self._process.blackbox.begin(reset.generation, total or 0)
         self._process.blackbox.enter(Phase.WAITING)
         self._serve_api()
@@ -167,6 +169,8 @@ class DataPath:
     def _go(self) -> None:
         self._flowing = True
         self._process.blackbox.enter(Phase.WAITING)
+        if self._restored is not None:
+            self._committed(self._restored)  # what was restored is durable: a model of that epoch can be served again
         self._next_turn()
 
     # the flow

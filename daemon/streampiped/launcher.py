@@ -7,8 +7,9 @@ would cost a second each.
 It forks twice, so that a stage is a child of the supervisor (which is a subreaper). The order matters: the
 intermediate is reaped *before* the pid is answered, because only then is the supervisor the stage's parent.
 
-When the supervisor is gone the launcher ends whatever carries the run's mark in its environment: the stages die by
-PDEATHSIG, but their own children would live on.
+When the supervisor is gone, launcher and stages die by PDEATHSIG; their own children would live on. So the launcher
+forks a *warden* first of all, before any heavy import: it waits for the supervisor's end and then ends whatever carries
+the run's mark in its environment.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import contextlib
 import errno
 import gc
 import importlib
+import select
 import signal
 import socket
 import struct
 import sys
-from types import FrameType
 from typing import Final
 
 from streampiped.runtime.channel import receive, send
@@ -47,18 +48,10 @@ SWEEPS_MAX: Final = 50  # a fork bomb could outrun any number; each sweep takes 
 
 def main() -> None:
     """Preload, say ready, fork on request until the supervisor is gone."""
-    launcher, supervisor = os.getpid(), int(sys.argv[1])
-
-    def asked_to_leave(_signum: int, _frame: FrameType | None) -> None:
-        """By the kernel when the supervisor died; anybody else's SIGTERM ends nobody but us."""
-        if os.getpid() == launcher and os.getppid() != supervisor:
-            sweep()
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, asked_to_leave)
+    supervisor = int(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not die_with_parent(signal.SIGTERM, supervisor):
-        sweep()
+    fork_warden(supervisor)
+    if not die_with_parent(signal.SIGKILL, supervisor):
         os._exit(0)
     set_comm("launcher")
     preload()
@@ -68,6 +61,21 @@ def main() -> None:
     os.close(null)
     send(control, encode(LauncherReady(threads())), [])
     serve(control)
+    os._exit(0)
+
+
+def fork_warden(supervisor: int) -> None:
+    """A process that does nothing until the supervisor is gone. It holds no descriptor but the supervisor's pidfd, and
+    ends with the launcher as well: an orphan of ours becomes the supervisor's child, which knows it not."""
+    if os.fork():
+        return
+    os.setsid()
+    set_comm("warden")
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(supervisor)
+        os.closerange(0, pidfd)
+        os.closerange(pidfd + 1, 256)
+        select.select([pidfd], [], [])
     sweep()
     os._exit(0)
 
@@ -112,7 +120,6 @@ def fork_twice(title: str, control: socket.socket, descriptors: list[int]) -> in
     reader, writer = os.pipe()
     intermediate = os.fork()
     if intermediate == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _intermediate(title, control, descriptors, writer)
     os.close(writer)
     os.waitpid(intermediate, 0)

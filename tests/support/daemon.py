@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streampipectl.client import Client
+from streampiped.errors import RpcError
 
 T = TypeVar("T")
 
@@ -62,10 +64,11 @@ class Daemon:
 
     def __init__(self, config: str, directory: Path | None = None, *arguments: str) -> None:
         """`config` is TOML without [paths]; `python_path` is set to tests/."""
+        self._own_directory = directory is None
         self.root = directory or Path(tempfile.mkdtemp(prefix="streampipe-"))
         self.config = self.root / "streampipe.toml"
         if "[pipeline]" not in config:
-            config = "[pipeline]\n" + config if not config.startswith("\n[") else "[pipeline]\n" + config
+            config = "[pipeline]\n" + config
         config = config.replace("[pipeline]\n", f'[pipeline]\npython_path = ["{TESTS}"]\n', 1)
         self.config.write_text(config)
         self.state, self.run, self.logs = (self.root / name for name in ("state", "run", "log"))
@@ -129,9 +132,12 @@ class Daemon:
 
         def ready() -> dict[str, Any] | None:
             assert self.process.poll() is None, f"the daemon ended: {self.stderr()}"
-            if not (self.run / "control.sock").exists():
-                return None
-            status = self.status()
+            try:
+                status = self.status()
+            except RpcError:
+                if self._client is not None:
+                    raise
+                return None  # the socket is not there, or not listening yet
             good = status["state"] in ("running", "finished", "degraded") and status["generation"] >= generation
             return status if good else None
 
@@ -188,6 +194,8 @@ class Daemon:
         for pid in self.family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if self._own_directory:
+            shutil.rmtree(self.root, ignore_errors=True)
 
 
 @contextlib.contextmanager

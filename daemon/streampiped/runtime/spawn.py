@@ -105,7 +105,9 @@ class Spawner:
         files = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         files += [(os.POSIX_SPAWN_DUP2, writer, fd) for fd in (1, 2)]
         argv = [sys.executable, "-m", "streampiped.launcher", str(os.getpid())]
-        pid = os.posix_spawn(sys.executable, argv, {**os.environ, MARK: self._mark}, file_actions=files, setsid=True)
+        # SPT_NOENV: a process title must not be written over the environment, which carries the mark
+        environment = {**os.environ, MARK: self._mark, "SPT_NOENV": "1"}
+        pid = os.posix_spawn(sys.executable, argv, environment, file_actions=files, setsid=True)
         theirs.close()
         os.close(writer)
         self._launcher = self._watch("launcher", 0, pid, ours, BlackBox(BlackBox.make("launcher")), reader)
