@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Kind: TypeAlias = Literal["float", "int", "text"]
 
+WRONG_SHARE: Final = 0.1  # of the first values; text that looks like a number is rarer in a text column
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
 
@@ -28,10 +29,12 @@ class Table:
 
 
 def infer(values: Sequence[Any], missing: Collection[str]) -> Kind:
-    """float when every value that is there is a number (also when none is there), else text. Never int: a later
-    line may lack the value, and integers have no missing."""
-    bad = to_floats(values, missing)[1]
-    return "text" if bad else "float"
+    """text when more than a tenth of the values that are there are no numbers, else float: one bad value among the
+    first lines must not turn a column into text. Never int: a later line may lack the value, and integers have no
+    missing."""
+    column, bad = to_floats(values, missing)
+    there = len(bad) + int(np.count_nonzero(~np.isnan(column)))
+    return "text" if len(bad) > WRONG_SHARE * there else "float"
 
 
 def convert(kind: Kind, values: Sequence[Any], missing: Collection[str]) -> tuple[Any, list[int]]:

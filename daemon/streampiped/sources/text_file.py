@@ -118,7 +118,6 @@ class TextFile(Connector):
 
     def seek(self, position: State | None) -> None:
         self._forget()
-        self._lines.seek(position["file"] if position else None)
         if position:
             self._names = tuple(position["names"])
             self._kinds = dict(position["kinds"])
@@ -126,6 +125,7 @@ class TextFile(Connector):
             if not set(self._options.columns or ()) <= set(self._names):  # asked for since the position was saved
                 self._kinds = {}
                 self._names = self._names if self._format.header else ()
+        self._lines.seek(position["file"] if position else None)
 
     def wake_fd(self) -> int | None:
         return self._lines.wake_fd()
@@ -168,8 +168,9 @@ class TextFile(Connector):
                 continue
             if not self._kinds:
                 self._infer(self._lines.peek(SAMPLE_LINES))
-            # No line of the sample is a record: they are to be rejected, and those behind them looked at anew.
-            return min(count, limit if self._kinds else SAMPLE_LINES)
+            if not self._kinds:  # none of them is a record; what is given out must not have one then
+                self._infer(self._lines.peek(limit))
+            return min(count, limit)
 
     def _look_at_header(self, line: bytes) -> None:
         """Skip it, or find that this later file begins with data."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 from pydantic import Field
 
+from streampiped.errors import SourceError
 from streampiped.records import ROWS_MAX, Batch
 from streampiped.sources.base import Connector
 from streampiped.sources.csv_file import CsvOptions, CsvSource
@@ -79,6 +80,7 @@ class Generator(SourceStage):
         self._source = _connect(options.source, context)
         self._sequence = 0
         self._ended = False
+        self._final: State | None = None  # of an ended source whose file is gone
         self._bucket: TokenBucket | None = None
         self._waiting_since: float | None = None
         self._forget_time()
@@ -98,12 +100,19 @@ class Generator(SourceStage):
         return self._emit(count, now)
 
     def snapshot(self) -> State:
-        return {"position": self._source.position(), "sequence": self._sequence, "ended": self._ended}
+        position = self._source.position() if self._final is None else self._final
+        return {"position": position, "sequence": self._sequence, "ended": self._ended}
 
     def restore(self, state: State | None) -> None:
-        self._source.seek(state["position"] if state else None)
         self._sequence = int(state["sequence"]) if state else 0
         self._ended = bool(state["ended"]) if state else False
+        self._final = None
+        try:
+            self._source.seek(state["position"] if state else None)
+        except SourceError:
+            if state is None or not self._ended:
+                raise
+            self._final = state["position"]  # nothing will be read any more, the file may be gone
         self._forget_time()
 
     def wake_fd(self) -> int | None:

@@ -1,0 +1,335 @@
+"""CSV and JSON Lines files that are read to their end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streampiped.errors import OptionError, SourceError
+from streampiped.records import Batch, Span
+from streampiped.sources import lines as lines_module
+from streampiped.sources.lines import LINE_BYTES_MAX, LineFile
+from streampiped.stages.base import Ended
+from streampiped.stages.generator import Generator
+from support.streams import Events, column, drain, generator, idle, positions, same, travelled
+
+KINDS = ("csv", "jsonl")
+
+
+def put(path: Path, kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the rows as a file of the kind; the source option that reads it."""
+    if kind == "csv":
+        names = list(rows[0])
+        text = [",".join(names), *(",".join("" if row[n] is None else str(row[n]) for n in names) for row in rows)]
+    else:
+        text = [json.dumps({n: v for n, v in row.items() if v is not None}) for row in rows]
+    path.write_text("".join(line + "\n" for line in text))
+    return {"type": kind, "path": str(path)}
+
+
+def plain(path: Path, text: str | bytes) -> dict[str, Any]:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return {"type": path.suffix[1:], "path": str(path)}
+
+
+def rows_of(count: int) -> list[dict[str, Any]]:
+    return [{"a": i, "b": None if i % 7 == 3 else i / 3, "who": None if i % 5 == 2 else f"n{i}"} for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_have_values_types_and_missing(tmp_path: Path, kind: str) -> None:
+    """Numbers become float64 with NaN for missing, words text with None, in the file's order."""
+    rows = rows_of(600)
+    batches = drain(generator(put(tmp_path / "in", kind, rows), batch_max=256))
+    assert batches[0].schema.floats == ("a", "b")
+    assert batches[0].schema.texts == ("who",)
+    assert column(batches, "a") == [row["a"] for row in rows]
+    assert column(batches, "who") == [row["who"] for row in rows]
+    expected = np.array([np.nan if row["b"] is None else row["b"] for row in rows])
+    assert np.array(column(batches, "b")).tobytes() == expected.tobytes()
+    assert [b.spans for b in batches] == [
+        (Span("generator", 0, 256),),
+        (Span("generator", 256, 256),),
+        (Span("generator", 512, 88),),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("boundary", range(5))
+def test_restore_continues_bit_identically(tmp_path: Path, kind: str, boundary: int) -> None:
+    """A file source restored at any batch boundary gives what an undisturbed one gives, rejected lines included."""
+    source = put(tmp_path / "in", kind, rows_of(300))
+    lines = (tmp_path / "in").read_text().splitlines()
+    lines[50:50] = ['"torn', "", "[1]"]
+    (tmp_path / "in").write_text("\n".join(lines))  # the last line without its newline
+    whole = drain(generator(source, batch_max=70))
+    stage = generator(source, batch_max=70)
+    drain(stage, count=boundary)
+    state = travelled(stage.snapshot())
+    for successor in (generator(source, batch_max=70), stage):
+        successor.restore(state)
+        assert travelled(successor.snapshot()) == state
+        assert all(map(same, drain(successor), whole[boundary:]))
+        assert successor.query("summary", {})["rejected"] == 2
+    assert sum(b.rows for b in whole) == 300
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"1,2,3", "3 fields, not 2"),
+        (b"1", "1 fields, not 2"),
+        (b'"1,2', "unexpected end of data"),
+        (b"1,\xff\xfe", "no UTF-8"),
+        (b"1,much", "'much' in column b is no float"),
+        (b"1,2\r3,4", "new-line character"),
+    ],
+)
+def test_bad_csv_lines_are_counted_and_skipped(tmp_path: Path, bad: bytes, reason: str) -> None:
+    """A line that is no record costs itself alone, keeps its position, and is told once with its reason."""
+    good = b"".join(b"%d,%d\n" % (i, i) for i in range(10))
+    source = plain(tmp_path / "in.csv", b"a,b\n" + good + bad + b"\n" + good)
+    events = Events()
+    stage = generator(source, emit=events)
+    batches = drain(stage)
+    assert column(batches, "a") == [*range(10), *range(10)]
+    assert positions(batches) == [*range(10), *range(11, 21)]
+    assert [name for name, _ in events.seen] == ["records_rejected"]
+    assert events.seen[0][1]["count"] == 1
+    assert reason in events.seen[0][1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"{", "no JSON"),
+        (b"[1, 2]", "should be an object, is list"),
+        (b"null", "should be an object, is NoneType"),
+        (b"{}", "empty object"),
+        (b'{"a": "x"}', "'x' in column a is no float"),
+        (b'{"a": [1]}', "'[1]' in column a is no float"),
+        (b'{"a": 1, "t": "\\ud800"}', "no UTF-8"),
+        (b'{"a": ' + b"[" * 100_000 + b"1" + b"]" * 100_000 + b"}", "no JSON"),
+        (b'{"a": 1' + b"0" * 400 + b"}", "in column a is no float"),
+    ],
+)
+def test_bad_json_lines_are_counted_and_skipped(tmp_path: Path, bad: bytes, reason: str) -> None:
+    """A line that is no record costs itself alone, keeps its position, and is told once with its reason."""
+    good = b"".join(b'{"a": %d, "t": "w"}\n' % i for i in range(10))
+    events = Events()
+    batches = drain(generator(plain(tmp_path / "in.jsonl", good + bad + b"\n" + good), emit=events))
+    assert column(batches, "a") == [*range(10), *range(10)]
+    assert positions(batches) == [*range(10), *range(11, 21)]
+    assert events.names() == ["records_rejected"]
+    assert reason in events.seen[0][1]["reason"]
+
+
+def test_a_file_of_garbage_ends(tmp_path: Path) -> None:
+    """A file without a single record ends; what was rejected is counted, with one event per batch at most."""
+    events = Events()
+    stage = generator(plain(tmp_path / "in.jsonl", "what\n" * 1000), emit=events, batch_max=100)
+    assert drain(stage) == []
+    assert stage.query("summary", {})["rejected"] == 1000
+    assert len(events.seen) == 10
+
+
+def test_header_may_have_a_mark_and_windows_line_ends(tmp_path: Path) -> None:
+    """A byte order mark, CR LF, spaces around names and quoted delimiters are read as they are meant."""
+    batches = drain(generator(plain(tmp_path / "in.csv", b'\xef\xbb\xbfa, b\r\n1,"x, ""y"""\r\n')))
+    assert column(batches, "a") == [1.0]
+    assert column(batches, "b") == ['x, "y"']
+
+
+def test_columns_types_missing_and_delimiter_are_options(tmp_path: Path) -> None:
+    """The operator chooses columns and their order, types, what means missing, and the delimiter."""
+    source = plain(tmp_path / "in.csv", "7;2;-\n8;3;5\n9;x;5\n")
+    source |= {"names": ["i", "t", "f"], "delimiter": ";", "columns": ["f", "i", "t"], "missing": ["-"]}
+    batch = drain(generator({**source, "types": {"i": "int", "t": "text"}}))[0]
+    assert (batch.schema.floats, batch.schema.ints, batch.schema.texts) == (("f",), ("i",), ("t",))
+    assert batch["i"].tolist() == [7, 8, 9]
+    assert batch["t"] == ["2", "3", "x"]
+    assert np.isnan(batch["f"][0])
+
+
+def test_types_stay_those_of_the_first_lines(tmp_path: Path) -> None:
+    """Types are told by the first lines and go with the position: a resumed run does not guess anew."""
+    text = "".join(f'{{"a": {i}}}\n' for i in range(300)) + '{"a": "word"}\n{"a": 301}\n'
+    source = plain(tmp_path / "in.jsonl", text)
+    stage = generator(source, batch_max=300)
+    drain(stage, count=1)
+    other = generator(source, batch_max=300)
+    other.restore(travelled(stage.snapshot()))
+    rest = drain(other)
+    assert rest[0].schema.floats == ("a",)
+    assert positions(rest) == [301]
+
+
+def test_columns_asked_for_later_are_found(tmp_path: Path) -> None:
+    """After the operator has changed `columns`, the source goes on from its position with the new ones."""
+    source = put(tmp_path / "in", "csv", rows_of(30))
+    stage = generator({**source, "columns": ["a"]}, batch_max=10)
+    drain(stage, count=1)
+    other = generator({**source, "columns": ["who", "a"]}, batch_max=10)
+    other.restore(travelled(stage.snapshot()))
+    rest = drain(other)
+    assert column(rest, "a") == list(range(10, 30))
+    assert column(rest, "who") == [row["who"] for row in rows_of(30)[10:]]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (None, {}, "does not exist"),
+        ("a,b\n1,2\n", {"columns": ["c"]}, "has no column c; there are a, b"),
+        ("a,a\n1,2\n", {}, "names that differ"),
+        ('"a\n1,2\n', {}, "header cannot be read"),
+    ],
+)
+def test_impossible_files_are_told_at_construction(
+    tmp_path: Path, text: str | None, options: dict[str, Any], message: str
+) -> None:
+    """What is wrong with a file is an OptionError of the constructor, before the pipeline starts."""
+    path = tmp_path / "in.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(OptionError, match=message):
+        generator({"type": "csv", "path": str(path), **options})
+
+
+def test_construction_leaves_nothing_open(tmp_path: Path) -> None:
+    """A stage that was only constructed holds no descriptor."""
+    source = put(tmp_path / "in", "csv", rows_of(3))
+    before = os.listdir("/proc/self/fd")
+    generator(source)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_replay_at_a_speed(tmp_path: Path) -> None:
+    """With `speed`, a record comes when its time has come, and the wait until then is exact."""
+    source = plain(tmp_path / "in.csv", "t,v\n" + "".join(f"{100 + 10 * i},{i}\n" for i in range(5)))
+    stage = generator({**source, "speed": 10.0, "time_column": "t"}, linger=0)
+    assert column(drain(stage, 7.0), "v") == [0]
+    assert idle(stage, 7.0).wake_at == pytest.approx(8.0)
+    assert column(drain(stage, 9.5), "v") == [1, 2]
+    state = travelled(stage.snapshot())
+    assert column(drain(stage, 11.0), "v") == [3, 4]
+    assert stage.read(11.0) == Ended()
+    stage.restore(state)
+    assert column(drain(stage, 500.0), "v") == [3]  # the clock starts anew with the next record
+    assert idle(stage, 500.0).wake_at == pytest.approx(501.0)
+
+
+def test_replay_takes_what_has_no_time(tmp_path: Path) -> None:
+    """A record without a time, with an earlier one, or no record at all, comes with the one before it."""
+    source = plain(tmp_path / "in.csv", "t,v\n10,0\n,1\nbad line\n5,2\n20,3\n")
+    stage = generator({**source, "speed": 1.0, "time_column": "t"}, linger=0)
+    assert column(drain(stage, 0.0), "v") == [0, 1, 2]
+    assert idle(stage, 0.0).wake_at == pytest.approx(10.0)
+
+
+def feed_sizes(path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[bytes], list[int]]:
+    """All lines and the offset behind each, read in chunks of `chunk` bytes."""
+    monkeypatch.setattr(lines_module, "CHUNK_BYTES", chunk)
+    file = LineFile(path, follow=False, emit=Events())
+    file.seek(None)
+    lines, offsets = [], []
+    while file.fill(1):
+        lines += file.take(1)
+        offsets.append(file.offset)
+    file.close()
+    return lines, offsets
+
+
+@pytest.mark.parametrize("ending", [b"\n", b""])
+def test_lines_do_not_depend_on_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: bytes) -> None:
+    """Read whole, byte by byte, or anything between: the same lines at the same offsets."""
+    content = b"one\n\ntwo three\n" + b"x" * 50 + b"\nlast" + ending
+    (tmp_path / "in").write_bytes(content)
+    expected = content.removesuffix(b"\n").split(b"\n")
+    for chunk in (1, 2, 3, 7, 64, 1000):
+        lines, offsets = feed_sizes(tmp_path / "in", chunk, monkeypatch)
+        assert lines == expected
+        assert offsets[-1] == len(content)
+        assert offsets[0] == 4
+
+
+@pytest.mark.parametrize("excess", [-1, 0, 1, 300_000, 3 << 20])
+def test_long_lines_are_skipped_in_bounded_memory(tmp_path: Path, excess: int) -> None:
+    """A line of up to LINE_BYTES_MAX bytes is read, a longer one rejected, and the offsets stay right."""
+    long = b"x" * (LINE_BYTES_MAX + excess)
+    path = tmp_path / "in"
+    path.write_bytes(b"first\n" + long + b"\nlast\n")
+    file = LineFile(path, follow=False, emit=Events())
+    file.seek(None)
+    assert file.fill(10) == 3
+    assert file.take(1) == [b"first"]
+    state = travelled(file.position())
+    again = LineFile(path, follow=False, emit=Events())
+    again.seek(state)
+    for reader in (file, again):
+        reader.fill(10)
+        assert reader.take(2) == [long if excess <= 0 else lines_module.TOO_LONG, b"last"]
+        assert reader.offset == path.stat().st_size
+        reader.close()
+
+
+def test_a_replaced_file_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    """A position finds its file under a rotated name; a file of other content is refused, with what was looked for."""
+    source = put(tmp_path / "in.csv", "csv", rows_of(30))
+    stage = generator(source, batch_max=10)
+    drain(stage, count=1)
+    state = travelled(stage.snapshot())
+    (tmp_path / "in.csv").rename(tmp_path / "in.csv.1")
+    put(tmp_path / "in.csv", "csv", [{"a": 1, "b": 2, "who": "other"}])
+    other = generator(source, batch_max=10)
+    other.restore(state)
+    assert column(drain(other), "a") == list(range(10, 30))
+    (tmp_path / "in.csv.1").rename(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match=r"in\.csv is not the file that was being read"):
+        other.restore(state)
+
+
+def test_a_copied_file_is_the_same_file(tmp_path: Path) -> None:
+    """A file moved to another disk has another inode and the same content: the position holds."""
+    source = put(tmp_path / "in.csv", "csv", rows_of(30))
+    stage = generator(source, batch_max=10)
+    drain(stage, count=2)
+    state = travelled(stage.snapshot())
+    content = (tmp_path / "in.csv").read_bytes()
+    (tmp_path / "in.csv").rename(tmp_path / "away")
+    (tmp_path / "in.csv").write_bytes(content)
+    other = generator(source, batch_max=10)
+    other.restore(state)
+    assert column(drain(other), "a") == list(range(20, 30))
+
+
+def test_a_shrinking_file_fails_loudly(tmp_path: Path) -> None:
+    """A bounded file that is truncated under the reader is an error, not an early end."""
+    path = tmp_path / "in.csv"
+    path.write_text("a\n" + "1\n" * 400_000)  # more than one read takes
+    stage = generator({"type": "csv", "path": str(path)})
+    drain(stage, count=1)
+    os.truncate(path, 10)
+    with pytest.raises(SourceError, match="truncated"):
+        drain(stage)
+
+
+def test_an_ended_source_needs_its_file_no_more(tmp_path: Path) -> None:
+    """Once it has ended, a source can be restored although its file is gone."""
+    path = tmp_path / "in.csv"
+    source = put(path, "csv", rows_of(5))
+    stage: Generator = generator(source)
+    drain(stage)
+    assert stage.read(0.0) == Ended()
+    state = travelled(stage.snapshot())
+    other = generator(source)
+    path.unlink()
+    other.restore(state)
+    assert other.read(0.0) == Ended()
+    assert travelled(other.snapshot()) == state
+    assert not isinstance(other.read(0.0), Batch)
