@@ -18,7 +18,7 @@ from typing import Any, Final
 from streampiped.runtime.event_format import printable
 from streampiped.runtime.line_writer import LineWriter
 
-TERMINAL_INTERVAL_S: Final = 0.25  # fast enough to look alive; a redraw costs 60 us
+TERMINAL_INTERVAL_S: Final = 0.25  # fast enough to look alive; a redraw costs 50 us
 PLAIN_INTERVAL_S: Final = 5.0  # a minute's run leaves a dozen lines in a CI log
 PLAIN_WIDTH: Final = 160  # columns of a plain line: nothing is cut in practice
 BAR_COLUMNS: Final = 24

@@ -22,7 +22,7 @@ from streampiped.runtime.line_writer import LineWriter
 
 TAIL_LINES_MAX: Final = 10_000  # answered at once to `streampipectl logs`
 TAIL_RESULT_BYTES_MAX: Final = 512 << 10  # of JSON in one answer; a control frame has 1 MiB
-TAIL_SCAN_BYTES_MAX: Final = 4 << 20  # read backwards for one answer: measured 22 ms, which the supervisor can spare
+TAIL_SCAN_BYTES_MAX: Final = 4 << 20  # read backwards for one answer: at worst 29 ms, the newest 100 lines 0.6 ms
 SUPERVISOR: Final = "supervisor"
 
 Style: TypeAlias = Literal["terminal", "journal", "json"]

@@ -11,7 +11,7 @@ from streampiped.stages.process_probe import METRICS
 VERSION: Final = 1
 RAW_KEPT_S: Final = 3600.0  # what an operator looks at closely is what happened just now
 MINUTE_S: Final = 60
-ROW_BYTES: Final = 160  # of one row with its page's share, measured 104
+ROW_BYTES: Final = 256  # of one row with its page's share, measured 176
 
 COLUMNS: Final = ", ".join(METRICS)
 SCHEMA: Final = f"""
@@ -47,7 +47,7 @@ def add(db: sqlite3.Connection, rows: list[Row]) -> None:
 
 def roll_up(db: sqlite3.Connection, now: float, retain: float) -> None:
     """Make the minutes that are complete at `now` (seconds since the epoch) and forget what is older than it is
-    kept, or lies in the future after a clock was set back. Reads whole tables (12 ms): once a minute is enough."""
+    kept, or lies in the future after a clock was set back. Reads whole tables (33 ms when they are full): once a minute is enough."""
     for table, kept in (("samples", RAW_KEPT_S), ("minutes", retain)):
         db.execute(f"DELETE FROM {table} WHERE ts < ? OR ts > ?", (now - kept, now + MINUTE_S))
     (last,) = db.execute("SELECT max(ts) FROM minutes").fetchone()

@@ -1,6 +1,6 @@
 """What one process uses, read by psutil, never another's numbers.
 
-Measured for a stage with scikit-learn loaded: 75 us for everything but USS and PSS, which cost 735 us more, because the
+Measured for a stage with scikit-learn loaded: 60 us for everything but USS and PSS, which cost 735 us more, because the
 kernel walks the process's page tables with its memory map locked. So they are read rarely and kept for a moment.
 """
 

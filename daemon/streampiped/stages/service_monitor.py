@@ -26,7 +26,7 @@ from streampiped.units import Duration
 FILE_NAME: Final = "monitor.sqlite"
 FLUSH_S: Final = 10.0  # samples are written together: a fifth of the disk writes; a kill costs at most these seconds
 SHARES_EVERY_S: Final = 10.0  # USS and PSS in the history: reading them is ten times dearer than all the rest
-ANSWER_S: Final = 0.008  # spent on USS for one answer: `status` has 100 ms for everything
+ANSWER_S: Final = 0.006  # spent on USS for one answer: `status` has 100 ms for everything
 PROCESSES_MAX: Final = 64  # watched at once, and the bound of the database; a pipeline has about ten
 UNWRITTEN_MAX: Final = 20_000  # samples kept while the database cannot be written; then the oldest go
 POINTS_MAX: Final = 10_000  # in one answer
