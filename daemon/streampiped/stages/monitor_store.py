@@ -47,7 +47,8 @@ def add(db: sqlite3.Connection, rows: list[Row]) -> None:
 
 def roll_up(db: sqlite3.Connection, now: float, retain: float) -> None:
     """Make the minutes that are complete at `now` (seconds since the epoch) and forget what is older than it is
-    kept, or lies in the future after a clock was set back. Reads whole tables (33 ms when they are full): once a minute is enough."""
+    kept, or lies in the future after a clock was set back. Reads whole tables (33 ms when they are
+    full): once a minute is enough."""
     for table, kept in (("samples", RAW_KEPT_S), ("minutes", retain)):
         db.execute(f"DELETE FROM {table} WHERE ts < ? OR ts > ?", (now - kept, now + MINUTE_S))
     (last,) = db.execute("SELECT max(ts) FROM minutes").fetchone()
