@@ -349,6 +349,20 @@ def test_pipelined_requests_in_order(daemon: Daemon) -> None:
     assert all(answer[2] is None for answer in answers)
 
 
+def test_one_request_at_a_time(daemon: Daemon) -> None:
+    """A request behind one that takes long is answered after it, and other clients are answered meanwhile."""
+    hold(daemon)
+    connection = raw(daemon)
+    connection.sendall(encode(Request(1, "restart", {})) + encode(Request(2, "hello", {})))
+    until(lambda: daemon.backend.changes, "the change begins")
+    assert works(daemon)
+    release(daemon)
+    connection.shutdown(socket.SHUT_WR)
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(rest_of(connection))
+    assert [answer[1] for answer in unpacker] == [1, 2]
+
+
 def test_half_closed_client_is_answered(daemon: Daemon) -> None:
     """A client that sends its request and closes its sending side still gets the answer."""
     connection = raw(daemon)
