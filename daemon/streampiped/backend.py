@@ -7,18 +7,18 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from streampiped import __version__
 from streampiped.control_server import Identity, Subscription, Verb
 from streampiped.core.lifecycle import State
-from streampiped.core.supervision import Process
+from streampiped.core.supervision import Process, Supervision
 from streampiped.errors import ExitCode, RpcError
 from streampiped.runtime.blackbox import Reading
+from streampiped.runtime.event_log import EventLog
+from streampiped.runtime.spawn import Spawner
+from streampiped.topology import Plan
 from streampiped.wire.rpc import PROTOCOL
-
-if TYPE_CHECKING:
-    from streampiped.supervisor import Supervisor
 
 USAGE_TIMEOUT_S: Final = 0.08  # `status` must not wait for a monitor that is busy or gone
 SUMMARY_TIMEOUT_S: Final = 0.08  # nor for an evaluator in the middle of a slow batch
@@ -45,10 +45,25 @@ class Rates:
         return rate
 
 
+class Host(Protocol):
+    """What of the supervisor is looked at."""
+
+    plan: Plan
+    log: EventLog
+    supervision: Supervision
+    spawner: Spawner
+
+    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float) -> None: ...
+    async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
+    def epoch_age(self, now: float) -> float | None: ...
+    def records(self) -> int: ...
+    def total(self) -> int | None: ...
+
+
 class SupervisorBackend:
     """The `control_server.Backend` of the real supervisor."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Host) -> None:
         self._supervisor = supervisor
         self._plan = supervisor.plan
         self._started = time.time()

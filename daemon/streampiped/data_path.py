@@ -17,28 +17,23 @@ import concurrent.futures
 import os
 import time
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from streampiped.core.health import Phase
-from streampiped.errors import FrameError, RpcError, StateError, StreampipeError
+from streampiped.errors import FrameError, StateError, StreampipeError
+from streampiped.host import Host
+from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime import blackbox as bb
 from streampiped.runtime.pipes import PipeWriter
-from streampiped.runtime.rpc_client import RpcClient
-from streampiped.runtime.rpc_server import Peer, RpcServer
 from streampiped.runtime.snapshots import snapshot_name, write_durably
-from streampiped.stages.base import ApiCall, Ended, Idle, SinkStage, SourceStage, Stage
+from streampiped.stage_api import StageApi
+from streampiped.stages.base import Ended, Idle, SinkStage, SourceStage, Stage
 from streampiped.wire import messages as m
 from streampiped.wire import state as wire_state
 from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
 
-if TYPE_CHECKING:
-    from streampiped.stage_process import StageProcess
-
 TURN_S: Final = 0.01  # work between two looks at the control socket: `status` must not wait for a busy stage
-API_TIMEOUT_S: Final = 5.0  # for another stage's answer; nobody waits for it on the data path
 
 
 class InputLink:
@@ -57,7 +52,7 @@ class InputLink:
 class DataPath:
     """Drives one stage. All calls come on the process's loop."""
 
-    def __init__(self, process: StageProcess, stage: Stage) -> None:
+    def __init__(self, process: Host, stage: Stage) -> None:
         self._process = process
         self._stage = stage
         self._spec = process.spec
@@ -65,8 +60,7 @@ class DataPath:
         self._words = process.blackbox.words
         self._epochs = Path(process.plan.paths.state, "epochs")
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "durable")
-        self._api: RpcServer | None = None
-        self._clients: dict[str, RpcClient] = {}
+        self._api = StageApi(process, stage)
         self._tasks: set[asyncio.Task[None]] = set()
         self._generation = 0
         self._restored: int | None = None
@@ -108,8 +102,7 @@ class DataPath:
         """Stop everything; unfinished epochs are somebody else's to repeat."""
         self._close_links()
         self._thread.shutdown(wait=True)
-        if self._api is not None:
-            self._api.close()
+        self._api.close()
 
     # generations
 
@@ -139,7 +132,7 @@ class DataPath:
         self._restored = reset.epoch
         self._process.blackbox.begin(reset.generation, total or 0)
         self._process.blackbox.enter(Phase.WAITING)
-        self._serve_api()
+        self._api.serve()
         self._process.channel.send(m.Ready(reset.generation))
 
     def _restore(self, reset: m.Reset) -> None:
@@ -420,43 +413,7 @@ class DataPath:
         except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("committed", error)
         if call is not None:
-            self._task(self._ask(call))
-
-    # the stage's API and its questions to others
-
-    def _socket(self, name: str) -> str:
-        return str(Path(self._process.plan.paths.runtime, f"{name}.sock"))
-
-    def _serve_api(self) -> None:
-        if not self._spec.api or self._api is not None:
-            return
-        methods = self._stage.api()
-
-        async def handler(_peer: Peer, method: str, params: Mapping[str, Any]) -> Any:
-            if method not in methods:
-                raise RpcError(f"no method {method!r}; there are {', '.join(sorted(methods))}")
-            self._words[bb.PULSE] += 1
-            try:
-                return methods[method](**params)
-            except (TypeError, ValueError, KeyError) as error:
-                raise RpcError(str(error)) from error
-
-        server = RpcServer(self._socket(self._spec.name), handler, group=self._process.plan.control.group)
-        try:
-            server.start()
-        except (OSError, StreampipeError) as error:
-            self._process.fail("api socket", error)
-        self._api = server
-
-    async def _ask(self, call: ApiCall) -> None:
-        client = self._clients.get(call.stage)
-        if client is None:
-            client = self._clients[call.stage] = RpcClient(self._socket(call.stage))
-        try:
-            result = await client.call(call.method, call.params, timeout=API_TIMEOUT_S)
-            self._stage.api_answer(result, None)
-        except RpcError as error:
-            self._stage.api_answer(None, str(error))
+            self._task(self._api.ask(call))
 
     def _task(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(work)

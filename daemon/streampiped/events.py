@@ -76,7 +76,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     # sources and sinks
     "records_rejected": EventSpec("warning", "{count} lines of {path} rejected, at row {row} and after: {reason}"),
     "source_rotated": EventSpec("info", "{path} was rotated; the next file begins with row {row}"),
-    "source_truncated": EventSpec("warning", "{path} was truncated after {offset} bytes were read; reading from its top"),
+    "source_truncated": EventSpec(
+        "warning", "{path} was truncated after {offset} bytes were read; reading from its top"
+    ),
     "sink_incomplete": EventSpec("warning", "{path} has nothing of epoch {epoch}, which is committed: {reason}"),
 }
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
-from streampiped.core.health import Phase
+from streampiped.host import Host
+from streampiped.phases import Phase
 from streampiped.stages.base import Service
-
-if TYPE_CHECKING:
-    from streampiped.stage_process import StageProcess
 
 
 class ServicePath:
     """Calls the service when it wants to be called."""
 
-    def __init__(self, process: StageProcess, service: Service) -> None:
+    def __init__(self, process: Host, service: Service) -> None:
         self._process = process
         self._service = service
         self._timer: asyncio.TimerHandle | None = None

@@ -25,8 +25,8 @@ import msgpack
 import setproctitle
 import uvloop
 
-from streampiped.core.health import Phase
 from streampiped.data_path import DataPath
+from streampiped.phases import Phase
 from streampiped.runtime.blackbox import PULSE, BlackBox
 from streampiped.runtime.channel import Channel, receive
 from streampiped.runtime.linux import die_with_parent, set_comm

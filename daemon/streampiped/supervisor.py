@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgpack
 import uvloop
 
 from streampiped import __version__
@@ -38,7 +37,8 @@ from streampiped.runtime.console import Console
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.linux import become_subreaper, set_comm
 from streampiped.runtime.notify import Notifier
-from streampiped.runtime.pipes import Link, unsent_bytes
+from streampiped.runtime.pipes import LinkTable, unsent_bytes
+from streampiped.runtime.queries import Queries
 from streampiped.runtime.snapshots import Manifest, StateDirectory
 from streampiped.runtime.spawn import Child, Spawner
 from streampiped.topology import Plan, StageSpec
@@ -105,13 +105,12 @@ class Supervisor:
         self._notifier = Notifier(os.environ)
         self._console = Console() if until_finished else None
         self._console_timer: asyncio.TimerHandle | None = None
-        self._links: dict[int, dict[tuple[str, str], Link]] = {}
+        self._links = LinkTable(plan.edges(), plan.links.pipe_bytes)
         self._events: deque[p.Event] = deque()
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "disk")
-        self._queries: dict[int, tuple[str, asyncio.Future[Any], list[bytes]]] = {}
-        self._requests = 0
+        self._queries = Queries()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._report: dict[str, Any] | None = None
         self._committed_at: float | None = None
@@ -121,8 +120,8 @@ class Supervisor:
         self._performers: dict[type, Callable[..., None]] = {
             p.StartLauncher: lambda _: self.spawner.start_launcher(),
             p.Fork: lambda c: self.spawner.fork(c.name, c.incarnation),
-            p.MakeLinks: self._make_links,
-            p.CloseOldLinks: self._close_old_links,
+            p.MakeLinks: lambda c: self._links.make(c.generation),
+            p.CloseOldLinks: lambda c: self._links.close_before(c.generation),
             p.SendReset: self._send_reset,
             p.SendGo: lambda c: self._tell(c.name, m.Go(c.generation)),
             p.AskLeave: lambda c: self._signal(c, signal.SIGTERM, signal.SIGCONT),
@@ -257,10 +256,7 @@ class Supervisor:
         self.dispatch(p.ForkFailed(name, incarnation, reason))
 
     def on_died(self, child: Child, reason: str) -> None:
-        for request, (name, future, _) in tuple(self._queries.items()):
-            if name == child.name and not future.done():
-                future.set_exception(RpcError(f"{name} died"))
-                self._queries.pop(request)
+        self._queries.died(child.name)
         self._died_at = time.monotonic()
         self.dispatch(p.Died(child.name, child.incarnation, reason))
 
@@ -295,7 +291,7 @@ class Supervisor:
             case m.FirstBatch(generation, at_ns):
                 self._first_batch(name, generation, at_ns)
             case m.Reply():
-                self._on_reply(message)
+                self._queries.answered(message)
             case m.Event(event, values):
                 self.log.relay(event, values, stage=name, pid=child.pid)
             case _:
@@ -343,21 +339,9 @@ class Supervisor:
         elif not self.spawner.is_ordered(command.name, command.incarnation):
             self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
 
-    def _make_links(self, command: p.MakeLinks) -> None:
-        pipe_bytes = self.plan.links.pipe_bytes
-        self._links[command.generation] = {edge: Link(pipe_bytes) for edge in self.plan.edges()}
-
-    def _close_old_links(self, command: p.CloseOldLinks) -> None:
-        for generation in [g for g in self._links if g < command.generation]:
-            for link in self._links.pop(generation).values():
-                link.close()
-
     def _send_reset(self, command: p.SendReset) -> None:
-        links = self._links[command.generation]
         spec = self.plan.spec(command.name)
         outputs = self.plan.outputs(command.name)
-        ends = [links[source, spec.name].reader for source in spec.inputs]
-        ends += [links[spec.name, reader].writer for reader in outputs]
         snapshot = None
         if command.epoch is not None:
             assert self._manifest is not None
@@ -366,20 +350,20 @@ class Supervisor:
         message = m.Reset(command.generation, command.epoch, snapshot, list(spec.inputs), list(outputs))
         child = self.spawner.child(command.name, command.incarnation)
         if child is not None:
-            child.channel.send(message, ends)
+            child.channel.send(message, self._links.ends(command.generation, spec.inputs, spec.name, outputs))
 
     def _look(self, command: p.Look) -> None:
         child = self.spawner.child(command.name, command.incarnation)
         if child is None:
             return
         reading = child.blackbox.read()
-        links = self._links.get(self.supervision.generation, {})
+        generation = self.supervision.generation
         sample = Sample(
             pulse=reading.pulse,
             phase=reading.phase,
-            waiting_input=any(link.waiting() for (_, reader), link in links.items() if reader == command.name),
+            waiting_input=self._links.waiting(generation, command.name),
             waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
-            blocked_output=any(link.full() for (writer, _), link in links.items() if writer == command.name),
+            blocked_output=self._links.blocked(generation, command.name),
         )
         self._events.append(p.Sampled(command.name, command.incarnation, sample))
 
@@ -437,29 +421,7 @@ class Supervisor:
         child = self._child(name)
         if child is None:
             raise RpcError(f"{name} is not running", ExitCode.REFUSED)
-        self._requests += 1
-        request = self._requests
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queries[request] = (name, future, [])
-        try:
-            if not child.channel.send(m.Query(request, method, params), droppable=True):
-                raise RpcError(f"{name} does not read its control socket")
-            return await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            raise RpcError(f"{name} does not answer within {timeout:g} s", ExitCode.TIMED_OUT) from None
-        finally:
-            self._queries.pop(request, None)
-
-    def _on_reply(self, reply: m.Reply) -> None:
-        _, future, parts = self._queries.get(reply.request, ("", None, []))
-        if future is None or future.done():
-            return
-        if reply.error:
-            future.set_exception(RpcError(reply.error))
-            return
-        parts.append(reply.data)
-        if not reply.more:
-            future.set_result(msgpack.unpackb(b"".join(parts), strict_map_key=False))
+        return await self._queries.ask(name, child.channel, method, params, timeout)
 
     # operators and the end
 

@@ -87,12 +87,15 @@ def is_alive(state: State) -> bool:
 
 
 def mermaid() -> str:
-    """The table as a Mermaid state diagram; inputs that are the same from every living state are drawn once."""
-    common = {Input.ASK: "STOPPING", Input.KILL: "KILLING", Input.DIED: "STOPPED"}
+    """The table as a Mermaid state diagram. Inputs that lead to the same state from every living one are drawn once
+    each; without colons or semicolons in the note, at which Mermaid's lexer would end it."""
+    drawn_from = {Input.ASK: State.RUNNING, Input.KILL: State.STOPPING, Input.DIED: State.KILLING}
     lines = ["stateDiagram-v2", "    [*] --> stopped"]
     for (state, event), target in TABLE.items():
-        if event not in common:
+        if drawn_from.get(event, state) is state:
             lines.append(f"    {state.value} --> {target.value}: {event.value}")
-    lines.append('    note right of running: every living state: "ask to leave" -> stopping,')
-    lines.append('    note right of killing: "kill" -> killing, "died" -> stopped')
+    lines.append("    note right of running")
+    lines.append("        From every living state, ask to leave leads to stopping,")
+    lines.append("        kill to killing and died to stopped")
+    lines.append("    end note")
     return "\n".join(lines)

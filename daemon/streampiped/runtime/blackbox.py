@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from streampiped.core.health import Phase
+from streampiped.phases import Phase
 
 PAGE_BYTES: Final = 4096
 WORDS: Final = 12

@@ -10,7 +10,7 @@ import select
 import struct
 import termios
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 IOV_MAX: Final = 64  # buffers of one writev; a frame has four
@@ -39,6 +39,41 @@ class Link:
     def close(self) -> None:
         os.close(self.reader)
         os.close(self.writer)
+
+
+class LinkTable:
+    """The pipes of all generations that are still open."""
+
+    def __init__(self, edges: Sequence[tuple[str, str]], pipe_bytes: int) -> None:
+        """`edges` are (writer, reader)."""
+        self._edges = tuple(edges)
+        self._pipe_bytes = pipe_bytes
+        self._open: dict[int, dict[tuple[str, str], Link]] = {}
+
+    def make(self, generation: int) -> None:
+        """Fresh pipes for every edge. OSError when there are no descriptors left."""
+        self._open[generation] = {edge: Link(self._pipe_bytes) for edge in self._edges}
+
+    def close_before(self, generation: int) -> None:
+        """Close the pipes of older generations."""
+        for old in [g for g in self._open if g < generation]:
+            for link in self._open.pop(old).values():
+                link.close()
+
+    def ends(self, generation: int, inputs: Sequence[str], name: str, outputs: Sequence[str]) -> list[int]:
+        """The descriptors for one stage: its inputs' reading ends, then its outputs' writing ends."""
+        links = self._open[generation]
+        return [links[source, name].reader for source in inputs] + [links[name, to].writer for to in outputs]
+
+    def waiting(self, generation: int, name: str) -> bool:
+        """Whether unread bytes lie on an input of this stage."""
+        links = self._open.get(generation, {})
+        return any(link.waiting() for (_, reader), link in links.items() if reader == name)
+
+    def blocked(self, generation: int, name: str) -> bool:
+        """Whether an output of this stage is full."""
+        links = self._open.get(generation, {})
+        return any(link.full() for (writer, _), link in links.items() if writer == name)
 
 
 def unread_bytes(fd: int) -> int:

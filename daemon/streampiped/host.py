@@ -1,0 +1,24 @@
+"""What the two kinds of path (data, service) may use of the process that they run in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn, Protocol
+
+from streampiped.runtime.blackbox import BlackBox
+from streampiped.runtime.channel import Channel
+from streampiped.topology import Plan, StageSpec
+
+
+class Host(Protocol):
+    """A stage's process."""
+
+    plan: Plan
+    spec: StageSpec
+    loop: asyncio.AbstractEventLoop
+    blackbox: BlackBox
+    channel: Channel
+
+    def fail(self, phase: str, error: BaseException) -> NoReturn:
+        """Say why, and die."""
+        ...

@@ -1,0 +1,19 @@
+"""What a process says it does: the vocabulary between its black box and the judgement of its health."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Phase(IntEnum):
+    """What a process says it does; written into its black box before it does it."""
+
+    LOADING = 0
+    WAITING = 1  # for input, for a deadline or for a message
+    PROCESSING = 2  # inside the stage's `process`, `read` or `wake`
+    BLOCKED = 3  # an output is full
+    RESTORING = 4
+    PREPARING = 5  # a sink makes an epoch durable in a thread, the data path waits
+    THROTTLED = 6  # `max_rate`
+    ENDED = 7
+    LEAVING = 8
