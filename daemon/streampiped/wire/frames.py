@@ -171,6 +171,8 @@ class FrameReader:
                 raise FrameError(f"frame of generation {generation}, expected {self._generation}")
             if kind == BATCH:
                 return self._batch(data, *fields)
+            if data.size:
+                raise FrameError(f"frame of kind {kind} has {data.size} bytes of data, only batches have any")
             frame = _DECODERS[kind](*fields)
         except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
             raise FrameError(f"frame of kind {kind} cannot be read: {error}") from error
@@ -186,7 +188,8 @@ class FrameReader:
             raise FrameError("the first frame of a generation must be hello")
         stride = stride_of(rows)
         split, whole = (len(schema.floats) * stride, (len(schema.floats) + len(schema.ints)) * stride)
-        if not 0 <= rows <= ROWS_MAX or data.size != whole * ITEM_BYTES or len(texts) != len(schema.texts):
+        fits = 0 <= rows <= ROWS_MAX and data.size == whole * ITEM_BYTES and len(texts) == len(schema.texts)
+        if not fits or any(len(text) != rows for text in texts):
             raise FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {schema.names}")
         return Batch(
             schema,
