@@ -121,7 +121,7 @@ def install_library(places: Places, interpreter: Path) -> None:
     (fresh / "bin").mkdir()
     (fresh / "bin" / "python").symlink_to(interpreter)
     write(fresh / "pyvenv.cfg", f"home = {interpreter.parent}\ninclude-system-site-packages = false\n")
-    for name in sorted(closure(NAME) - {NAME}):
+    for name in sorted(closure()):
         copy_distribution(metadata.distribution(name), site)
     copy_project(site)
     for command, target in PROJECT["project"]["scripts"].items():
@@ -132,16 +132,21 @@ def install_library(places: Places, interpreter: Path) -> None:
     swap(fresh, places.library)
 
 
-def closure(name: str) -> set[str]:
-    """The distributions that `name` needs, as installed here. Extras are left out; what a marker excluded
-    from this platform is not installed and is left out too."""
-    wanted, found = [name], set[str]()
+def closure() -> set[str]:
+    """The distributions that the project needs, as installed here: the dependencies of pyproject.toml (the metadata of
+    an editable installation may be older) and theirs. Extras are left out. What is not installed must have a
+    marker, which excluded it from this platform; anything else is an environment that is out of date."""
+    wanted: list[str] = list(PROJECT["project"]["dependencies"])
+    found: set[str] = set()
     while wanted:
-        each = canonical(wanted.pop())
+        requirement = wanted.pop()
+        each = canonical(requirement)
         try:
             requirements = metadata.requires(each) or []
         except metadata.PackageNotFoundError:
-            continue
+            if ";" in requirement:
+                continue
+            sys.exit(f"install: {each} is not in {sys.prefix}; run make venv first")
         if each not in found:
             found.add(each)
             wanted += [r for r in requirements if "extra ==" not in r]

@@ -14,6 +14,8 @@ from support.tree import REPOSITORY
 STAGES: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 SERVICES: Final = ("log_extractor", "service_monitor")
 CONFIGURATION: Final = "/etc/streampipe/streampipe.toml"
+CHANGE_S: Final = 40.0
+"""For systemctl start and stop: a start takes 2 s, a drain at most `drain_timeout`, 20 s, and `stop_timeout`."""
 HIDDEN: Final = ("/home/", "/root/")
 """What the unit's ProtectHome=yes hides, and where an interpreter may nevertheless be on a developer's
 machine."""
@@ -73,7 +75,7 @@ class Service:
 
     def systemctl(self, verb: str, check: bool = True) -> int:
         """`systemctl VERB streampipe`, its exit code."""
-        return self.box.run("systemctl", verb, self.name, check=check).returncode
+        return self.box.run("systemctl", verb, self.name, check=check, timeout=CHANGE_S).returncode
 
     def show(self, *properties: str) -> dict[str, str]:
         return self.box.show(self.name, *properties)

@@ -19,7 +19,7 @@ BLOCK: Final = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTAL
 NAMED_FILE: Final = re.compile(r"`([\w./-]+\.(?:py|toml|md|service|conf|sh))`")
 ROOTS: Final = ("", "daemon/streampiped", "ctl/streampipectl", "docs", "tests", "etc", "systemd")
 """Where a file that a page names in backticks is looked for."""
-MACHINE_PATH: Final = re.compile(r"(?<![\w}])/(?:work|root)/\w")
+MACHINE_PATH: Final = re.compile(r"(?<![\w}])/(?:work|root)/[\w.]")
 """A path of the machine that something was written on. Somebody else's has another."""
 
 pages = pytest.mark.parametrize("page", PAGES, ids=shown)
