@@ -65,6 +65,10 @@ def snapshot_name(stage: str, generation: int, epoch: int) -> str:
     return f"e{epoch:08d}.g{generation}.{stage}.snap"
 
 
+def manifest_name(epoch: int) -> str:
+    return f"e{epoch:08d}.manifest"
+
+
 def read_snapshot(path: Path, length: int, checksum: int) -> bytes:
     """The bytes that the manifest promised; StateError when they are others."""
     try:
@@ -87,9 +91,14 @@ class StateDirectory:
         belongs to another pipeline or a later format; then nothing was touched."""
         self.root = root
         self.epochs = root / "epochs"
-        self.epochs.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
-        self._check_format(pipeline)
+        try:
+            self._check_format(pipeline)
+            self.epochs.mkdir(exist_ok=True)
+        except BaseException:
+            os.close(self._lock)
+            raise
 
     def _take_lock(self) -> int:
         fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -117,7 +126,7 @@ class StateDirectory:
     def discard(root: Path) -> None:
         """Remove everything of a former run; the directory itself stays. StateError when a daemon holds it, or when
         it does not look like a state directory."""
-        if not root.exists() or not any(root.iterdir()):
+        if not root.exists() or not set(os.listdir(root)) - {"lock"}:  # a lock alone: discarded and not used since
             return
         if not (root / "format").exists():
             raise StateError(f"{root}: not empty and not a state directory of streampipe; nothing was removed")
@@ -136,17 +145,22 @@ class StateDirectory:
 
     def newest(self) -> Manifest | None:
         """The newest committed epoch. StateError when its manifest or one of its snapshots is damaged."""
-        manifests = sorted(name for name in os.listdir(self.epochs) if name.endswith(".manifest"))
-        if not manifests:
+        committed = self._committed()
+        if not committed:
             return None
-        path = self.epochs / manifests[-1]
+        path = self.epochs / manifest_name(committed[-1])
         try:
             manifest = _manifest(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{path}: not a manifest of format {FORMAT}: {error}") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StateError(f"{path}: not a manifest of format {FORMAT}: {error!r}") from error
         for file, length, checksum in manifest.parts.values():
             read_snapshot(self.epochs / file, length, checksum)
         return manifest
+
+    def _committed(self) -> list[int]:
+        """The epochs that have a manifest, ascending; by number, for beyond 99 999 999 names sort otherwise."""
+        matches = (_EPOCH_FILE.fullmatch(name) for name in os.listdir(self.epochs) if name.endswith(".manifest"))
+        return sorted(int(match[1]) for match in matches if match)
 
     def commit(self, manifest: Manifest) -> None:
         """Write the manifest: the commit point of its epoch. Blocks for the disk; OSError when it fails."""
@@ -158,14 +172,12 @@ class StateDirectory:
             "parts": {name: list(part) for name, part in manifest.parts.items()},
             "shape": manifest.shape,
         }
-        write_durably(self.epochs / f"e{manifest.epoch:08d}.manifest", json.dumps(body, indent=1).encode())
+        write_durably(self.epochs / manifest_name(manifest.epoch), json.dumps(body, indent=1).encode())
 
     def retain(self, count: int, committed: int) -> None:
         """Remove all but the newest `count` committed epochs, and what aborted epochs before `committed` left."""
-        names = os.listdir(self.epochs)
-        manifests = sorted(int(m[1]) for n in names if n.endswith(".manifest") and (m := _EPOCH_FILE.fullmatch(n)))
-        kept = set(manifests[-count:])
-        for name in names:
+        kept = set(self._committed()[-max(1, count) :])
+        for name in os.listdir(self.epochs):
             match = _EPOCH_FILE.fullmatch(name)
             if match and int(match[1]) < committed and int(match[1]) not in kept:
                 (self.epochs / name).unlink(missing_ok=True)

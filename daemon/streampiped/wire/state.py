@@ -38,7 +38,10 @@ def unpack(data: bytes, kind: str) -> dict[str, Any]:
         raise StateError(f"snapshot starts with {magic!r} version {version}, expected {MAGIC!r} version {VERSION}")
     if len(body) != length or zlib.crc32(body) != checksum:
         raise StateError(f"snapshot is damaged: {len(body)} of {length} bytes, checksum {zlib.crc32(body):08x}")
-    found, state = msgpack.unpackb(body, ext_hook=_ext_hook, strict_map_key=False)
+    try:
+        found, state = msgpack.unpackb(body, ext_hook=_ext_hook, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise StateError(f"snapshot cannot be read: {error}") from error
     if found != kind:
         raise StateError(f"snapshot was written by {found}, expected {kind}")
     result: dict[str, Any] = state
