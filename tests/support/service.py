@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +94,16 @@ class Service:
         return {process["name"]: process["pid"] for process in self.status()["processes"]}
 
     def process_names(self) -> list[str]:
-        """The command line of every process in the unit's control group, as the kernel says, sorted."""
+        """The title of every process in the unit's control group, as the kernel says, sorted. Numbers are taken out:
+        some titles have a pid."""
         group = self.show("ControlGroup")["ControlGroup"]
-        if not group:
-            return []
-        members = self.box.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs").stdout.split()
-        lines = (self.box.run("cat", f"/proc/{pid}/cmdline").stdout for pid in members)
-        return sorted(line.replace("\0", " ").strip() for line in lines)
+        members = self.box.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs").stdout.split() if group else []
+        titles = (self.box.run("cat", f"/proc/{pid}/cmdline").stdout for pid in members)
+        return sorted(re.sub(r"\d+", "N", title.replace("\0", " ").strip()) for title in titles)
+
+    def last_words(self) -> str:
+        """What the journal has since the last time that systemd was told to stop the service."""
+        return self.box.journal(self.name).rpartition("Stopping streampipe.service")[2]
 
     def reset(self) -> None:
         """Stopped, not failed, with the unbounded configuration."""

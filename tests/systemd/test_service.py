@@ -105,8 +105,11 @@ def _is_back(service: Service, killed: str) -> bool:
 def test_stop_drains_and_leaves_nothing(running: Service) -> None:
     """`systemctl stop` ends with exit 0 and leaves no process and no socket; the state stays."""
     running.systemctl("stop")
-    shown = running.show("ActiveState", "Result", "ExecMainCode", "ExecMainStatus")
-    assert shown == {"ActiveState": "inactive", "Result": "success", "ExecMainCode": "1", "ExecMainStatus": "0"}
+    assert running.show("ActiveState")["ActiveState"] == "inactive"
+    # systemd forgets the exit code of a unit that nothing refers to; its journal has a line for any but 0
+    told = running.last_words()
+    assert "Deactivated successfully" in told
+    assert "Main process exited" not in told
     assert running.box.run("pgrep", "-u", "streampipe", check=False).stdout == ""
     assert not (running.box.root / "run/streampipe").exists()
     assert list((running.box.root / "var/lib/private/streampipe").iterdir())
