@@ -84,10 +84,10 @@ def travelled(state: Any) -> dict[str, Any]:
     return unpack(pack("test", state), "test")
 
 
-def numbered(start: int, rows: int, source: str = "s", **columns: Any) -> Batch:
-    """A batch whose column `x` is its position."""
+def numbered(start: int, rows: int, **columns: Any) -> Batch:
+    """A batch of source `s` whose column `x` is its position."""
     x = np.arange(start, start + rows, dtype=np.float64)
-    return Batch.build({"x": x, **columns}, spans=(Span(source, start, rows),))
+    return Batch.build({"x": x, **columns}, spans=(Span("s", start, rows),))
 
 
 def write_lines(path: Path, *lines: str) -> None:

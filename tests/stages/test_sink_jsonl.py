@@ -1,0 +1,69 @@
+"""The JSON Lines sink: what stands in the file, and that the source reads it back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streampiped.errors import StateError
+from streampiped.records import Batch, Span
+from streampiped.sinks.jsonl import BUFFER_BYTES, JsonlSink, JsonlSinkOptions
+from support.streams import Events, column, drain, generator, numbered
+
+
+def sink_in(directory: Path) -> JsonlSink:
+    made = JsonlSink(JsonlSinkOptions(), directory, Events())
+    made.rollback(None)
+    return made
+
+
+def test_lines_are_strict_json_and_come_back(tmp_path: Path) -> None:
+    """Every line is JSON without extensions, and read by the source gives the same bits."""
+    x = np.array([0.1, np.nan, np.inf, -np.inf, -0.0, 5e-324])
+    texts = ["a", None, 'quo"te', "new\nline", "100%", "ü"]
+    columns = {"x": x, "per%cent": x[::-1].copy(), "n": np.arange(6), "t": texts}
+    sink = sink_in(tmp_path)
+    sink.write(Batch.build(columns, spans=(Span("s", 0, 6),)))
+    sink.prepare(1)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=refuse)["t"] for line in lines] == texts
+    batches = drain(generator({"type": "jsonl", "path": str(tmp_path / "records.jsonl"), "types": {"n": "int"}}))
+    assert np.array(column(batches, "x")).tobytes() == x.tobytes()
+    assert np.array(column(batches, "per%cent")).tobytes() == x[::-1].tobytes()
+    assert column(batches, "n") == list(range(6))
+    assert column(batches, "t") == texts
+    sink.close()
+
+
+def test_rows_go_out_before_the_barrier(tmp_path: Path) -> None:
+    """What is not prepared yet is written in large pieces, so that memory stays bounded."""
+    sink = sink_in(tmp_path)
+    for start in range(0, 100_000, 1000):
+        sink.write(numbered(start, 1000))
+    assert (tmp_path / "records.jsonl").stat().st_size > BUFFER_BYTES
+    sink.close()
+
+
+def test_a_shortened_file_is_refused(tmp_path: Path) -> None:
+    """A file that lost committed rows is not continued."""
+    sink = sink_in(tmp_path)
+    sink.write(numbered(0, 100))
+    sink.prepare(1)
+    sink.commit(1)
+    sink.close()
+    (tmp_path / "records.jsonl").write_text("")
+    with pytest.raises(StateError, match="shorter"):
+        JsonlSink(JsonlSinkOptions(), tmp_path, Events()).rollback(1)
+
+
+def test_checking_a_configuration_creates_nothing(tmp_path: Path) -> None:
+    """A sink that was only constructed and closed has no file."""
+    JsonlSink(JsonlSinkOptions(), tmp_path, Events()).close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,224 @@
+"""The law of every sink that can take back: it shows exactly the rows of committed epochs, whatever happened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from streampiped.errors import StateError
+from streampiped.records import Batch
+from streampiped.sinks.base import Sink
+from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
+from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
+from support.streams import Events, numbered
+
+Row = tuple[str, int, float]
+
+
+def sqlite(directory: Path, emit: Any = None) -> Sink:
+    return SqliteSink(SqliteOptions(retain=0), directory, emit or Events())
+
+
+def jsonl(directory: Path, emit: Any = None) -> Sink:
+    return JsonlSink(JsonlSinkOptions(), directory, emit or Events())
+
+
+def seen_in_sqlite(directory: Path) -> list[Row]:
+    with closing(sqlite3.connect(directory / "records.sqlite")) as db:
+        db.row_factory = sqlite3.Row
+        rows = db.execute("SELECT * FROM committed_records ORDER BY id").fetchall()
+    return [(row["source"], row["position"], row["x"]) for row in rows]
+
+
+def seen_in_jsonl(directory: Path) -> list[Row]:
+    visible = json.loads((directory / "records.jsonl.epochs").read_text())["visible_bytes"]
+    lines = (directory / "records.jsonl").read_bytes()[:visible].splitlines()
+    return [(row["source"], row["position"], row["x"]) for row in map(json.loads, lines)]
+
+
+def killed(directory: Path) -> Path:
+    """A copy of a sink's files at this instant. SQLite's shared memory (-shm) is not in it: it is made anew from the
+    WAL by the first process that opens the database."""
+    copy = Path(tempfile.mkdtemp(prefix="streampipe-sink-"))
+    shutil.copytree(directory, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*-shm"))
+    return copy
+
+
+KINDS: dict[str, tuple[Any, Any]] = {"sqlite": (sqlite, seen_in_sqlite), "jsonl": (jsonl, seen_in_jsonl)}
+
+
+class SinkMachine(RuleBasedStateMachine):
+    """Batches, barriers, commits, crashes and rollbacks in any order; a list says what must be visible."""
+
+    kind = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="streampipe-sink-"))
+        self.make, self.seen = KINDS[self.kind]
+        self.sink: Sink = self.make(self.directory)
+        self.sink.rollback(None)
+        self.written: list[Row] = []  # since the beginning, as far as not taken back
+        self.epochs: dict[int, int] = {}  # prepared: epoch -> rows
+        self.committed: int | None = None  # the manifest's word
+        self.visible: int = 0
+        self.epoch = 0
+
+    @initialize()
+    def begin(self) -> None:
+        self.sink.rollback(None)
+
+    @rule(rows=st.integers(0, 5), wide=st.booleans())
+    def batch(self, rows: int, wide: bool) -> None:
+        start = len(self.written)
+        made: Batch = numbered(start, rows, **({"X": [float(rows)] * rows} if wide else {}))
+        self.sink.write(made)
+        self.written += [("s", start + i, float(start + i)) for i in range(rows)]
+
+    @rule(burned=st.integers(1, 3))
+    def prepare(self, burned: int) -> None:
+        self.epoch += burned
+        self.sink.prepare(self.epoch)
+        self.epochs[self.epoch] = len(self.written)
+
+    @precondition(lambda self: self.epochs)
+    @rule(again=st.booleans())
+    def commit(self, again: bool) -> None:
+        self.committed = max(self.epochs)
+        for _ in range(1 + again):
+            self.sink.commit(self.committed)
+        self.visible = self.epochs[self.committed]
+
+    @precondition(lambda self: self.epochs)
+    @rule()
+    def manifest_without_commit(self) -> None:
+        """The manifest is written, and the crash comes before any sink is told."""
+        self.committed = max(self.epochs)
+        self.crash()
+
+    @rule()
+    def crash(self) -> None:
+        """A new process on the files as a SIGKILL leaves them: nothing was closed, locks are gone."""
+        old, self.directory = self.directory, killed(self.directory)
+        self.sink.close()
+        shutil.rmtree(old)
+        self.sink = self.make(self.directory)
+        self.restore(self.committed)
+
+    @rule()
+    def reset(self) -> None:
+        """The same process goes back."""
+        self.restore(self.committed)
+
+    @rule(data=st.data())
+    def fall_back(self, data: Any) -> None:
+        """The newest snapshot is damaged: an older retained epoch, or the beginning."""
+        known = [epoch for epoch in self.epochs if self.committed is not None and epoch <= self.committed]
+        self.committed = data.draw(st.sampled_from([None, *known]))
+        self.restore(self.committed)
+
+    def restore(self, epoch: int | None) -> None:
+        for _ in range(2):
+            self.sink.rollback(epoch)
+        self.epochs = {e: rows for e, rows in self.epochs.items() if epoch is not None and e <= epoch}
+        self.visible = self.epochs[epoch] if epoch is not None else 0
+        del self.written[self.visible :]
+
+    @invariant()
+    def shows_exactly_the_committed_rows(self) -> None:
+        assert self.seen(self.directory) == self.written[: self.visible]
+
+    def teardown(self) -> None:
+        self.sink.close()
+        shutil.rmtree(self.directory)
+
+
+class SqliteMachine(SinkMachine):
+    kind = "sqlite"
+
+
+class JsonlMachine(SinkMachine):
+    kind = "jsonl"
+
+
+QUICK = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestSqliteMachine = pytest.mark.system(SqliteMachine.TestCase)
+TestSqliteMachine.settings = QUICK
+TestJsonlMachine = pytest.mark.system(JsonlMachine.TestCase)
+TestJsonlMachine.settings = QUICK
+
+
+@pytest.fixture(params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Sink, Any, Events]]:
+    make, seen = KINDS[request.param]
+    events = Events()
+    sink: Sink = make(tmp_path, events)
+    sink.rollback(None)
+    yield sink, lambda: seen(tmp_path), events
+    sink.close()
+
+
+def test_prepared_rows_survive_a_kill_but_stay_invisible(made: tuple[Sink, Any, Events], tmp_path: Path) -> None:
+    """What was prepared is in the files, what was only written may not be, and neither is shown before `commit`."""
+    sink, seen, _ = made
+    sink.write(numbered(0, 3))
+    sink.prepare(1)
+    sink.write(numbered(3, 3))
+    assert seen() == []
+    found = killed(tmp_path)
+    make, seen_in = KINDS["sqlite" if isinstance(sink, SqliteSink) else "jsonl"]
+    successor: Sink = make(found)
+    successor.rollback(1)
+    assert [position for _, position, _ in seen_in(found)] == [0, 1, 2]
+    successor.close()
+    shutil.rmtree(found)
+
+
+def test_a_lost_file_is_told(made: tuple[Sink, Any, Events]) -> None:
+    """A sink that is asked for an epoch it never saw goes on from what it has, and says so loudly."""
+    sink, seen, events = made
+    sink.write(numbered(0, 3))
+    sink.prepare(4)
+    sink.rollback(4)
+    assert events.names() == []
+    sink.rollback(9)
+    assert events.names() == ["sink_incomplete"]
+    assert len(seen()) == 3
+
+
+def test_summary_says_where_it_stands(made: tuple[Sink, Any, Events]) -> None:
+    """The summary tells the committed epoch, before and after the first one."""
+    sink, _, _ = made
+    assert sink.summary()["epoch"] is None
+    sink.write(numbered(0, 3))
+    sink.prepare(2)
+    sink.commit(2)
+    assert sink.summary()["epoch"] == 2
+
+
+def test_a_sink_that_failed_refuses_until_rolled_back(tmp_path: Path) -> None:
+    """After a write that failed nothing can be prepared: a hole in the rows must not become part of an epoch."""
+    directory = tmp_path / "not-yet"
+    for make in (sqlite, jsonl):
+        sink = make(directory)
+        with pytest.raises(StateError, match="not-yet"):
+            sink.write(numbered(0, 3))
+        directory.mkdir()
+        with pytest.raises(StateError, match="must be written again"):
+            sink.prepare(1)
+        sink.rollback(None)
+        sink.write(numbered(0, 3))
+        sink.prepare(1)
+        sink.close()
+        shutil.rmtree(directory)
