@@ -90,7 +90,8 @@ class Expression:
         try:
             tree = ast.parse(self.text.strip(), mode="eval").body
         except SyntaxError as error:
-            raise OptionError(f"{self._at(error.offset or 1)}: {error.msg}") from error
+            place = error.offset or len(self.text) + 1  # 0 when the text ends too early
+            raise OptionError(f"{self._at(place)}: {error.msg}") from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise OptionError(f"{self.name}: cannot be read: {error or 'nested too deeply'}") from error
         if sum(1 for _ in ast.walk(tree)) > NODES_MAX:
