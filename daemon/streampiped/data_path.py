@@ -195,7 +195,7 @@ class DataPath:
                     return
         except FrameError as error:
             self._process.fail("input", error)
-        except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("process", error)
 
     def _may_flow(self) -> bool:

@@ -32,10 +32,9 @@ from typing import Final
 
 from streampiped.runtime.channel import receive, send
 from streampiped.runtime.linux import die_with_parent, environment_has, set_comm, threads
+from streampiped.runtime.spawn_marks import MARK, WARDEN
 from streampiped.wire.messages import Fork, Forked, LauncherReady, decode, encode
 
-MARK: Final = "STREAMPIPE_RUN"
-"""In the environment of the launcher and so of every descendant: which run it belongs to."""
 PRELOAD: Final = (
     "numpy", "sklearn.linear_model", "uvloop", "psutil", "sqlite3",
     "streampiped.stage_process",
@@ -70,7 +69,7 @@ def fork_warden(supervisor: int) -> None:
     if os.fork():
         return
     os.setsid()
-    set_comm("warden")
+    set_comm(WARDEN)
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(supervisor)
         os.closerange(0, pidfd)

@@ -47,6 +47,7 @@ from streampiped.wire import messages as m
 QUERY_TIMEOUT_S: Final = 5.0
 FAREWELL_TIMEOUT_S: Final = 3.0  # for the last report before the stages leave
 STACK_DUMP_SIGNAL: Final = signal.SIGUSR2  # as in stage_process
+LAST_WAIT_S: Final = 2.0  # for the launcher, which has been sent SIGKILL
 STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
 
 
@@ -108,6 +109,7 @@ class Supervisor:
         self._links = LinkTable(plan.edges(), plan.links.pipe_bytes)
         self._events: deque[p.Event] = deque()
         self._handling = False
+        self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._disk = concurrent.futures.ThreadPoolExecutor(1, "disk")
         self._queries = Queries()
@@ -171,7 +173,7 @@ class Supervisor:
 
     async def _leave(self, server: ControlServer) -> None:
         self._emit("pipeline_stopped")
-        self.spawner.stop_launcher()
+        await self.spawner.shutdown(LAST_WAIT_S)
         server.close()
         self._disk.shutdown(wait=True)
         if self._console is not None:
@@ -199,12 +201,25 @@ class Supervisor:
         finally:
             self._handling = False
         self._set_timer()
+        self._flush_log()
 
     def _perform(self, commands: list[p.Command]) -> None:
         for command in commands:
             self._performers[type(command)](command)
         if not self._handling:
             self._set_timer()
+
+    def _flush_log(self) -> None:
+        """Lines that standard error had no room for go out as soon as it has."""
+        if self.log.pending and not self._flushing:
+            self._flushing = True
+            self._loop.add_writer(self.log.fileno(), self._flush_more)
+
+    def _flush_more(self) -> None:
+        self.log.flush()
+        if not self.log.pending:
+            self._flushing = False
+            self._loop.remove_writer(self.log.fileno())
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -262,6 +277,7 @@ class Supervisor:
 
     def on_output(self, name: str, line: str) -> None:
         self.log.write("stage_output", stage=name, line=line)
+        self._flush_log()
 
     def on_output_dropped(self, name: str, count: int) -> None:
         self.log.write("output_dropped", stage=name, count=count)

@@ -64,6 +64,7 @@ class MischiefOptions(StageOptions):
     at: int = 0
     flag: str = ""
     seconds_per_record: float = 0.0
+    ticks: bool = False
 
 
 class Mischief(Stage):
@@ -104,7 +105,10 @@ class Mischief(Stage):
         if self._is("spew"):
             print("spew " * 20, flush=True)
         if self._options.seconds_per_record:
-            time.sleep(self._options.seconds_per_record * batch.rows)
+            for _ in range(batch.rows):
+                time.sleep(self._options.seconds_per_record)
+                if self._options.ticks:
+                    self._context.tick()
         return batch
 
 

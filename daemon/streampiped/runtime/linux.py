@@ -39,6 +39,15 @@ def set_comm(name: str) -> None:
     _prctl(PR_SET_NAME, name.encode()[:COMM_BYTES_MAX])
 
 
+def comm_of(pid: int) -> str:
+    """The short name of a process, empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def children() -> set[int]:
     """The pids of all children of this process, zombies included."""
     found: set[int] = set()

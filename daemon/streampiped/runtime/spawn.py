@@ -16,16 +16,14 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from streampiped.runtime.blackbox import BlackBox
 from streampiped.runtime.channel import Channel, make_pair
-from streampiped.runtime.linux import children
+from streampiped.runtime.linux import children, comm_of
 from streampiped.runtime.output import OutputReader
+from streampiped.runtime.spawn_marks import MARK, WARDEN
 from streampiped.wire import messages as m
-
-MARK: Final = "STREAMPIPE_RUN"
-"""In the environment of the launcher and so of every descendant; see launcher.sweep."""
 
 
 class Listener(Protocol):
@@ -94,6 +92,8 @@ class Spawner:
         self._requests = 0
         self._launcher: Child | None = None
         self._orphans: set[int] = set()
+        self._alone = asyncio.Event()
+        """Set whenever somebody was reaped; see `shutdown`."""
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
 
     # the launcher
@@ -112,10 +112,18 @@ class Spawner:
         os.close(writer)
         self._launcher = self._watch("launcher", 0, pid, ours, BlackBox(BlackBox.make("launcher")), reader)
 
-    def stop_launcher(self) -> None:
-        """It leaves when its socket is closed; whatever still carries the mark goes with it."""
+    async def shutdown(self, seconds: float) -> None:
+        """End the launcher, its warden and whatever else is still ours, and wait for it, `seconds` at most."""
         if self._launcher is not None:
-            self._launcher.channel.close()
+            self._launcher.kill()
+        self._sweep()
+        until = self._loop.time() + seconds
+        while self._launcher is not None or self._orphans:
+            self._alone = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._alone.wait(), until - self._loop.time())
+            except TimeoutError:
+                return
 
     def fork(self, name: str, incarnation: int) -> None:
         """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`."""
@@ -220,6 +228,7 @@ class Spawner:
             for order in orders.values():
                 order.drop()
             self._sweep()
+            self._alone.set()
             self._listener.on_launcher_died(reason)
             return
         self._children.pop((child.name, child.incarnation), None)
@@ -243,7 +252,8 @@ class Spawner:
                 self._orphans.add(pid)
                 self._loop.add_reader(pidfd, self._reap_orphan, pid, pidfd)
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                self._listener.on_orphan(pid)
+                if comm_of(pid) != WARDEN:  # a launcher's own, which ends with it
+                    self._listener.on_orphan(pid)
 
     def _reap_orphan(self, pid: int, pidfd: int) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -253,6 +263,7 @@ class Spawner:
         os.close(pidfd)
         self._orphans.discard(pid)
         self._sweep()  # its own children are ours now
+        self._alone.set()
 
 
 def describe(status: Any) -> str:

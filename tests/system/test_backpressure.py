@@ -1,0 +1,56 @@
+"""A slow stage: memory stays flat, everything answers, nobody is taken for hung."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from support.daemon import Daemon, rss_mib, running, simple, wait_for
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+SECONDS = float(os.environ.get("STREAMPIPE_BACKPRESSURE_SECONDS", "12"))
+"""How long the memory is watched; 60 is the figure in docs/operations."""
+GROWTH_MIB = 2.0  # of any process once its pipes are full; allocators and log buffers breathe a little
+
+SLOW = 'max_rate = "10/s"'
+
+
+def sizes(daemon: Daemon) -> dict[str, float]:
+    return {name: rss_mib(pid) for name, pid in {**daemon.pids(), "supervisor": daemon.process.pid}.items()}
+
+
+def test_slow_reader_bounds_memory_and_time() -> None:
+    """A stage limited to 10 records/s before a source of millions: memory of every process stays flat, `status`,
+    `restart` and `stop` answer, and nothing is taken for hung although the source waits far beyond the hang timeout."""
+    head = '\n[supervision]\ndrain_timeout = "1s"\n'
+    hang = '\nhang_timeout = "2s"'
+    with running(simple(head=head, count="batch_max = 1024" + hang, middle=SLOW + hang, total=hang)) as daemon:
+        wait_for(lambda: daemon.process_status("count")["phase"] == "blocked", "the source is held back")
+        before = sizes(daemon)
+        until = time.monotonic() + SECONDS
+        wait_for(lambda: daemon.status() and time.monotonic() >= until, "the time is over", SECONDS + 10.0, step=0.5)
+        after = sizes(daemon)
+        assert {n: after[n] - before[n] for n in before if after[n] - before[n] > GROWTH_MIB} == {}
+        assert not daemon.events("stage_hung")
+        assert not daemon.events("stage_died")
+        assert daemon.status()["generation"] == 1
+        began = time.monotonic()
+        assert daemon.ctl("status").returncode == 0
+        assert daemon.ctl("restart", "count").returncode == 0
+        assert daemon.ctl("restart", "middle").returncode == 0
+        assert time.monotonic() - began < 5.0
+        assert daemon.stop(15.0) == 0
+
+
+def test_stage_that_works_long_and_says_so_is_not_hung() -> None:
+    """A stage of the user's that takes longer for a batch than the hang timeout and calls `tick` is left alone; the
+    same without `tick` is killed."""
+    slow = 'seconds_per_record = 0.5\nhang_timeout = "1s"\n'
+    with running(simple(count="batch_max = 8", middle=slow + "ticks = true")) as daemon:
+        daemon.wait_progress(8)
+        assert not daemon.events("stage_hung")
+    with running(simple(count="batch_max = 8", middle=slow)) as daemon:
+        daemon.wait_event("stage_hung")
