@@ -203,11 +203,13 @@ def test_option_that_no_message_can_carry(tmp_path: Path) -> None:
 
 
 def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    """A state directory below a file is refused whoever asks, root included."""
+    """A state directory below a file, or on a file system that takes no files, is refused, whoever asks."""
     (tmp_path / "file").write_text("")
     (found,) = problems(tmp_path, CHAIN, state_dir=str(tmp_path / "file" / "state"))
     assert found.key == "paths.state"
     assert "Not a directory" in found.right
+    (found,) = problems(tmp_path, CHAIN, state_dir="/proc")  # there, and not even root can make a file in it
+    assert found.key == "paths.state"
 
 
 def test_runtime_directory_too_long_for_a_socket(tmp_path: Path) -> None:

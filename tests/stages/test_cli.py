@@ -101,6 +101,19 @@ def test_class_that_kills_its_process(tmp_path: Path) -> None:
     assert "the configuration could not be checked: the process was killed by SIGSEGV" in done.stderr
 
 
+def test_class_that_prints(tmp_path: Path) -> None:
+    """What a user's module prints while it is imported is not taken for the answer of the command."""
+    (tmp_path / "user_prints.py").write_text(
+        "from streampiped.stages.base import Stage\nclass X(Stage): pass\nprint('noise', flush=True)\n"
+    )
+    text = CHAIN.replace(TRANSFORM, 'class = "user_prints:X"')
+    done = _streampiped(
+        "check", "--config", written(tmp_path, f'[pipeline]\npython_path = ["."]\n{text}'), cwd=tmp_path
+    )
+    assert done.stdout.startswith("OK ")
+    assert (done.stderr, done.stdout.count("\n")) == ("noise\n", 1)
+
+
 SUPERVISED = """
 import sys, types
 config, heavy = sys.argv[1:]

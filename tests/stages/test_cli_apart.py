@@ -71,22 +71,29 @@ def test_time_is_bounded() -> None:
     assert time.monotonic() - started < 5
 
 
+def _next(reader: int) -> bytes | None:
+    """What can be read within the deadline; None: nothing."""
+    return os.read(reader, 1) if select.select([reader], [], [], 5)[0] else None
+
+
 def _leave_grandchild(writer: int) -> int:
     if (pid := os.fork()) == 0:
-        os.write(writer, b".")  # so that the test sees it alive, then EOF when it is gone
-        signal.pause()
+        signal.pause()  # it holds `writer`; the end of the file says that it is gone
     return pid
 
 
 def test_grandchild_is_ended() -> None:
     """A process that the function left behind, which holds the answer's pipe open, is killed with its group."""
     reader, writer = os.pipe()
-    assert run_apart(_leave_grandchild, writer) > 0
+    pid = run_apart(_leave_grandchild, writer)
     os.close(writer)
-    assert select.select([reader], [], [], 5)[0]
-    while os.read(reader, 10):  # returns only when the last holder of the other end has ended
-        pass
-    os.close(reader)
+    try:
+        assert _next(reader) == b"", "the last holder of the other end should have ended"
+    except AssertionError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.close(reader)
 
 
 def test_no_zombie_and_no_descriptor_is_left() -> None:
@@ -129,6 +136,9 @@ def test_child_dies_with_its_parent() -> None:
     pidfd = os.pidfd_open(pid)
     parent.kill()
     parent.wait()
-    assert select.select([pidfd], [], [], 5)[0]
+    died = bool(select.select([pidfd], [], [], 5)[0])
+    if not died:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     os.close(pidfd)
     os.close(reader)
+    assert died
