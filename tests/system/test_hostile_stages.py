@@ -41,8 +41,8 @@ def ends_well(daemon: Daemon, flag: Path, others: dict[str, int]) -> None:
     ("kind", "said"), [("raise", "process refused on purpose"), ("segfault", "SIGSEGV"), ("exit", "SystemExit: 3")]
 )
 def test_stage_that_fails_in_process(kind: str, said: str, flag: Path) -> None:
-    """A stage that raises, segfaults or exits in a batch is restarted; its reason stands in status and log, the traceback
-    or fault in the log."""
+    """A stage that raises, segfaults or exits in a batch is restarted; its reason stands in status and log, the
+    traceback or fault in the log."""
     with running(simple(head=PATIENT, middle=mischief(kind, flag, at=100_000))) as daemon:
         others = {name: pid for name, pid in daemon.pids().items() if name != "middle"}
         wait_for(lambda: said in (daemon.process_status("middle")["last_reason"] or ""), "the reason is in status")

@@ -60,7 +60,8 @@ def test_restart_under_load(daemon: Daemon, capsys: pytest.CaptureFixture[str]) 
         }
     with capsys.disabled():
         print(
-            f"\nrestart normalizer under load: median {statistics.median(times) * 1e3:.0f} ms, worst {max(times) * 1e3:.0f} ms",
+            f"\nrestart normalizer under load: median {statistics.median(times) * 1e3:.0f} ms, "
+            f"worst {max(times) * 1e3:.0f} ms",
             end="",
         )
     assert statistics.median(times) < 0.15
@@ -189,6 +190,7 @@ def test_many_restarts_leak_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         assert size <= 40.0
         with capsys.disabled():
             print(
-                f"\n{RESTARTS} restarts: {took / RESTARTS * 1e3:.0f} ms each, descriptors and threads {after}, {size:.1f} MiB",
+                f"\n{RESTARTS} restarts: {took / RESTARTS * 1e3:.0f} ms each, "
+                f"descriptors and threads {after}, {size:.1f} MiB",
                 end="",
             )
