@@ -133,8 +133,8 @@ def require_systemd() -> None:
 def booted(directory: Path, shared: Sequence[Path] = ()) -> Iterator[Container]:
     """Boot a systemd; on leaving, whatever happened, end it and everything in it.
 
-    `directory` (a test's tmp_path) gets the console's log and the readiness socket. `shared` paths on a file
-    system other than the root's, which an overlay does not show, are bound read-only at the same place.
+    `directory` (a test's tmp_path) gets the console's log and the readiness socket. `shared` paths that the overlay
+    does not show, because they are on another file system or in /tmp, are bound read-only at the same place.
     """
     require_systemd()
     groups = _make_groups(f"streampipe-box-{os.getpid()}-{directory.name}")
@@ -159,8 +159,7 @@ def booted(directory: Path, shared: Sequence[Path] = ()) -> Iterator[Container]:
 
 
 def _start(groups: Sequence[Path], shared: Sequence[Path], ready: Path, log: int) -> subprocess.Popen[bytes]:
-    root_device = os.stat("/").st_dev
-    binds = " ".join(f"--bind-ro={path}" for path in shared if path.stat().st_dev != root_device)
+    binds = " ".join(f"--bind-ro={path}" for path in shared if _is_hidden(path))
     script = SETUP.replace("{target}", TARGET).replace("{binds}", binds)
     return subprocess.Popen(
         ["unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", *map(str, groups)],
@@ -172,6 +171,11 @@ def _start(groups: Sequence[Path], shared: Sequence[Path], ready: Path, log: int
         stderr=log,
         start_new_session=True,
     )
+
+
+def _is_hidden(path: Path) -> bool:
+    """The overlay does not show it: it is on another file system, or below a directory that the container has new."""
+    return path.stat().st_dev != os.stat("/").st_dev or path.resolve().is_relative_to("/tmp")
 
 
 def _wait_ready(ready: socket.socket, process: subprocess.Popen[bytes], console: Path) -> int:
