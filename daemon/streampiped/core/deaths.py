@@ -1,0 +1,186 @@
+"""How processes leave the world, by themselves or asked, and who comes after them.
+
+An unexpected death is followed by a fork, now or later, or by giving up. An expected one, which a restart or a stop has
+asked for, counts for nothing. Where a successor waits, it takes over. The death of a data stage opens a generation.
+"""
+
+from __future__ import annotations
+
+from streampiped.core import protocol as p
+from streampiped.core.births import Births
+from streampiped.core.ending import Ending
+from streampiped.core.generations import Generations
+from streampiped.core.intensity import GiveUp
+from streampiped.core.lifecycle import Input, State
+from streampiped.core.operations import Operations
+from streampiped.core.processes import Desk, Limits, Process, Roster
+from streampiped.errors import ExitCode
+
+
+class Deaths:
+    """Ends processes, buries them, and sees to what follows."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        roster: Roster,
+        limits: Limits,
+        births: Births,
+        generations: Generations,
+        operations: Operations,
+        ending: Ending,
+    ) -> None:
+        self._desk = desk
+        self._roster = roster
+        self._stop_timeout = limits.stop_timeout
+        self._births = births
+        self._generations = generations
+        self._operations = operations
+        self._ending = ending
+
+    # to end a process
+
+    def stop(self, process: Process, now: float) -> None:
+        """It shall not run, and stay away."""
+        process.wanted = False
+        self.drop_successor(process, now)
+        if process.state in (State.BACKOFF, State.FAILED):
+            process.move(Input.STAY_DOWN, now)
+        elif process.stays:
+            self.ask(process, now)
+
+    def ask(self, process: Process, now: float) -> None:
+        """Ask it to leave; whoever is deaf is killed at the deadline."""
+        process.expected = True
+        process.unwatch()
+        process.move(Input.ASK, now, now + self._stop_timeout)
+        if process.pid or self._births.launcher_ready:
+            self._desk.put(p.AskLeave(process.name, process.incarnation))
+        else:
+            self._bury(process, "was never forked", now)
+
+    def kill(self, process: Process, reason: str, now: float) -> None:
+        process.said = process.said or reason
+        process.unwatch()
+        process.move(Input.KILL, now)
+        self._desk.put(p.Kill(process.name, process.incarnation))
+
+    # what is reported
+
+    def on_launcher_died(self, event: p.LauncherDied, now: float) -> None:
+        """Stages live on."""
+        if self._ending.leaving:
+            return
+        self._desk.emit("launcher_died", "launcher", reason=event.reason)
+        for process in self._births.lose_launcher(now):
+            self._bury(process, "was never forked", now)
+
+    def on_failed(self, event: p.Failed, now: float) -> None:
+        """A process says why it is about to die."""
+        process = self._roster[event.name]
+        self._desk.emit("stage_failed", event.name, phase=event.phase, reason=event.reason)
+        if process.incarnation == event.incarnation:
+            process.said = event.reason
+        elif process.heir(event.incarnation) is not None:
+            self._operations.note(event.name, event.reason)
+
+    def on_fork_failed(self, event: p.ForkFailed, now: float) -> None:
+        self.on_died(p.Died(event.name, event.incarnation, f"cannot be forked: {event.reason}"), now)
+
+    def on_died(self, event: p.Died, now: float) -> None:
+        process = self._roster[event.name]
+        if process.heir(event.incarnation) is not None:
+            self._bury_successor(process, event.reason, now)
+        elif process.incarnation == event.incarnation and process.alive:
+            self._bury(process, event.reason, now)
+
+    # what follows
+
+    def _bury(self, process: Process, reason: str, now: float) -> None:
+        expected = process.expected
+        process.move(Input.DIED, now)
+        process.pid = 0
+        process.unwatch()
+        if not expected:
+            process.last_reason = process.said or reason
+            self._desk.emit("stage_died", process.name, reason=process.last_reason)
+        if self._ending.leaving:
+            return
+        if self._ending.closing is not None:
+            self._ending.bid_farewell()
+            return
+        self._replace(process, expected, now)
+        if not process.service and process.successor is None:
+            self._generations.reset(f"{process.name} {'left' if expected else 'died'}")
+
+    def _replace(self, process: Process, expected: bool, now: float) -> None:
+        if not process.wanted or process.successor is not None:
+            return  # a successor takes over in `promote`
+        if not expected:
+            self._schedule(process, now)
+            return
+        process.restarts += 1
+        self._births.fork(process, now)
+
+    def _schedule(self, process: Process, now: float) -> None:
+        """After an unexpected death: again at once, later, or not at all."""
+        decision = process.intensity.died(now)
+        if isinstance(decision, GiveUp):
+            self._give_up(process, decision.count, now)
+            return
+        process.restarts += 1
+        if decision.at <= now:
+            self._births.fork(process, now)
+            return
+        process.move(Input.RETRY, now, decision.at)
+        delay, window = decision.at - now, process.intensity.window
+        self._desk.emit("stage_restart_scheduled", process.name, delay=delay, count=decision.count, window=window)
+
+    def _give_up(self, process: Process, count: int, now: float) -> None:
+        process.last_reason = f"died {count} times in a row, last: {process.last_reason}"
+        process.move(Input.GIVE_UP, now)
+        self._desk.emit("stage_given_up", process.name, reason=process.last_reason)
+        self._fail_wishes(process.name, f"{process.name} failed: {process.last_reason}", now)
+
+    # successors
+
+    def promote(self, now: float) -> None:
+        """Let loaded successors take over: all that one wish has named together, so that there is one reset."""
+        waiting = [stage for stage in self._roster.stages if stage.successor is not None]
+        if not waiting or not all(stage.successor is not None and stage.successor.loaded for stage in waiting):
+            return
+        for stage in waiting:
+            if stage.stays:
+                self.ask(stage, now)
+        if any(stage.alive for stage in waiting):
+            return
+        for stage in waiting:
+            stage.take_over(now)
+        self._generations.reset(f"restart of {', '.join(stage.name for stage in waiting)}")
+
+    def drop_successor(self, process: Process, now: float) -> None:
+        """Nobody wants it any more, loaded or not."""
+        if process.successor is not None:
+            self._desk.put(p.Kill(process.name, process.successor.incarnation))
+            process.successor = None
+            self._miss_successor(process, now)
+
+    def _bury_successor(self, process: Process, reason: str, now: float) -> None:
+        process.successor = None
+        reason = self._operations.noted(process.name) or reason
+        self._desk.emit("stage_died", process.name, reason=f"successor: {reason}")
+        self._fail_wishes(process.name, f"{process.name}'s successor failed, the old one stays: {reason}", now)
+        self._miss_successor(process, now)
+
+    def _miss_successor(self, process: Process, now: float) -> None:
+        """Nobody takes over: if the old one has gone meanwhile, its death is an ordinary one after all."""
+        if process.wanted and process.state is State.STOPPED and self._ending.closing is None:
+            self._schedule(process, now)
+            self._generations.reset(f"{process.name} died")
+
+    def _fail_wishes(self, name: str, reason: str, now: float) -> None:
+        """What an operator wanted of this process and of those named with it cannot come about."""
+        for wish in self._operations.about(name):
+            for other in wish.names:
+                self.drop_successor(self._roster[other], now)
+            self._desk.put(p.Answer(wish.ticket, ExitCode.FAILED, reason))

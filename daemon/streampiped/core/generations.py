@@ -1,0 +1,153 @@
+"""Generations: one life of the links each, and the epochs that are made in it.
+
+Whenever a data stage dies, is stopped or replaced, the present generation is over and the next one is opened: fresh
+pipes, every living stage restores the committed epoch and answers ready, one that was forked joins when it has loaded;
+go comes when all are ready. Services (log extractor, service monitor) have no links and no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from streampiped.core import protocol as p
+from streampiped.core.epochs import Aborted, Coordinator, EpochCommand, Part, TellCommitted
+from streampiped.core.lifecycle import Input, State
+from streampiped.core.processes import Desk, Limits, Process, Roster
+
+
+class Generations:
+    """Opens generations, lets them go, and takes to the coordinator what happens to their epochs."""
+
+    def __init__(self, desk: Desk, roster: Roster, limits: Limits, epochs: Coordinator) -> None:
+        self.current = 0
+        self.running = False
+        """The current one has gone and no stage has died since."""
+        self.ever_ran = False
+        self.epochs = epochs
+        self._desk = desk
+        self._roster = roster
+        self._reset_timeout = limits.reset_timeout
+        self._reset_wanted: str | None = None
+
+    # from reset to go
+
+    def end(self) -> None:
+        """The current generation is over; what is in flight is forgotten."""
+        self.running = False
+        self.epochs.down()
+
+    def reset(self, reason: str) -> None:
+        """Another generation is needed. `settle` opens it, as soon as no manifest under way can still become the
+        commit; several reasons within one call make one generation."""
+        self.end()
+        self._reset_wanted = reason
+        for stage in self._roster.stages:
+            stage.next_look = None
+
+    def settle(self, now: float) -> None:
+        """Open the generation that is wanted, let the current one go, whichever the state of the stages asks for."""
+        if self._reset_wanted is not None and not self.epochs.writing:
+            self._open(self._reset_wanted, now)
+        if not self.running and self._reset_wanted is None and self._all_ready():
+            self._go(now)
+
+    def _open(self, reason: str, now: float) -> None:
+        self._reset_wanted = None
+        self.current += 1
+        if self.current > 1:
+            epoch = self.epochs.committed
+            self._desk.emit("generation_reset", generation=self.current, reason=reason, epoch=epoch)
+        self._desk.put(p.MakeLinks(self.current))
+        for stage in self._roster.stages:
+            if stage.state in (State.LOADED, State.RESETTING, State.READY, State.RUNNING):
+                self._send_reset(stage, now)
+
+    def _send_reset(self, stage: Process, now: float) -> None:
+        stage.move(Input.RESET, now, now + self._reset_timeout)
+        self._desk.put(p.SendReset(stage.name, stage.incarnation, self.current, self.epochs.committed))
+
+    def _all_ready(self) -> bool:
+        stages = self._roster.stages
+        return bool(stages) and all(s.state is State.READY and s.ready_for == self.current for s in stages)
+
+    def _go(self, now: float) -> None:
+        self.running = self.ever_ran = True
+        self._desk.put(p.CloseOldLinks(self.current))
+        for stage in reversed(self._roster.stages):  # a reader is there before anything is written to it
+            stage.move(Input.GO, now)
+            stage.watch(now)
+            self._desk.put(p.SendGo(stage.name, self.current))
+        self._desk.emit("generation_started", generation=self.current, epoch=self.epochs.committed)
+        self._perform(self.epochs.go(self.current, now))
+        if self.epochs.finished:
+            self._desk.put(p.Finished(self.epochs.committed or 0))
+
+    # what processes say
+
+    def on_loaded(self, event: p.Loaded, now: float) -> None:
+        """A data stage joins the current generation, a service runs at once, a successor waits to take over."""
+        process = self._roster[event.name]
+        if (heir := process.heir(event.incarnation)) is not None:
+            heir.loaded = True
+            return
+        if process.incarnation != event.incarnation or process.state is not State.LOADING:
+            return
+        self._desk.emit("stage_loaded", process.name, child=process.pid)
+        process.move(Input.LOADED, now)
+        if process.service:
+            process.move(Input.GO, now)
+            process.watch(now)
+        elif self._reset_wanted is None:
+            self._send_reset(process, now)
+
+    def on_ready(self, event: p.Ready, now: float) -> None:
+        stage = self._roster[event.name]
+        lives = stage.incarnation == event.incarnation and stage.state is State.RESETTING
+        if not lives or event.generation != self.current:
+            return
+        stage.ready_for = event.generation
+        self._desk.emit("stage_ready", stage.name, generation=event.generation)
+        stage.move(Input.READY, now)
+
+    # epochs
+
+    def tick(self, emitted: int, now: float) -> None:
+        """`emitted`: records given by all sources in this generation."""
+        self._perform(self.epochs.tick(now, emitted))
+
+    def hold(self, now: float) -> None:
+        """One more epoch, behind which the sources emit nothing."""
+        self._perform(self.epochs.hold(now))
+
+    def on_snapshot_done(self, event: p.SnapshotDone, now: float) -> None:
+        part = Part(event.name, event.file, event.length, event.checksum)
+        self._perform(self.epochs.snapshot_done(part, event.generation, event.epoch))
+
+    def on_epoch_failed(self, event: p.SnapshotFailed | p.ManifestFailed, now: float) -> None:
+        self._perform(self.epochs.failed(event.generation, event.epoch, event.reason, now))
+
+    def on_manifest_written(self, event: p.ManifestWritten, now: float) -> None:
+        self._perform(self.epochs.manifest_written(event.generation, event.epoch, now))
+
+    def on_commit_done(self, event: p.CommitDone, now: float) -> None:
+        self._perform(self.epochs.commit_done(event.name, event.generation, event.epoch, now))
+
+    def on_source_ended(self, event: p.SourceEnded, now: float) -> None:
+        self._perform(self.epochs.source_ended(event.name, event.generation, now))
+
+    def _perform(self, commands: Iterable[EpochCommand]) -> None:
+        for command in commands:
+            match command:
+                case Aborted(epoch, reason):
+                    self._desk.emit("epoch_aborted", epoch=epoch, reason=reason)
+                case TellCommitted():
+                    self._tell(command)
+                case _:
+                    self._desk.put(command)
+
+    def _tell(self, news: TellCommitted) -> None:
+        self._desk.emit("epoch_committed", epoch=news.epoch, seconds=news.seconds)
+        self._desk.put(news)
+        if news.final and self.epochs.finished:
+            self._desk.emit("pipeline_finished", epoch=news.epoch)
+            self._desk.put(p.Finished(news.epoch))

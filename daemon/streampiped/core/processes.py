@@ -1,0 +1,162 @@
+"""What the supervision knows of every process, and the desk where its parts lay down what is to be done.
+
+Data and the steps of one process alone; who decides about several is named in supervision.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from streampiped.core import protocol as p
+from streampiped.core.health import StallClock
+from streampiped.core.intensity import Intensity
+from streampiped.core.lifecycle import Input, State, advance, is_alive
+
+LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
+LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds; see topology.Supervision."""
+
+    start_timeout: float
+    reset_timeout: float
+    stop_timeout: float
+    drain_timeout: float
+
+
+@dataclass(slots=True)
+class Successor:
+    """A process that imports while its predecessor still works."""
+
+    incarnation: int
+    pid: int = 0
+    loaded: bool = False
+    deadline: float = 0.0
+    """When it must have loaded."""
+
+
+@dataclass(slots=True)
+class Process:
+    """What is known of one name of the plan."""
+
+    name: str
+    service: bool
+    hang_timeout: float
+    intensity: Intensity
+    state: State = State.STOPPED
+    since: float = 0.0
+    incarnation: int = 0
+    pid: int = 0
+    wanted: bool = True
+    expected: bool = False
+    """Its next death is of our own making and counts for nothing."""
+    restarts: int = 0
+    last_reason: str | None = None
+    said: str | None = None
+    """The reason that it gave itself before it died."""
+    deadline: float | None = None
+    """When the present state has lasted too long (BACKOFF: when to fork)."""
+    ready_for: int = 0
+    next_look: float | None = None
+    kill_at: float | None = None
+    stall: StallClock = field(default_factory=StallClock)
+    successor: Successor | None = None
+
+    @property
+    def alive(self) -> bool:
+        return is_alive(self.state)
+
+    @property
+    def stays(self) -> bool:
+        """It lives and is not on its way out."""
+        return self.alive and self.state not in (State.STOPPING, State.KILLING)
+
+    def move(self, event: Input, now: float, deadline: float | None = None) -> None:
+        """Into the next state, which has lasted too long at `deadline`."""
+        self.state = advance(self.state, event)
+        self.since = now
+        self.deadline = deadline
+
+    def bear(self, incarnation: int, now: float, deadline: float | None) -> None:
+        """A new life begins: nothing of the last one counts."""
+        self.incarnation, self.pid = incarnation, 0
+        self.said, self.expected = None, False
+        self.stall.forget()
+        self.move(Input.FORK, now, deadline)
+
+    def take_over(self, now: float) -> None:
+        """The successor, which has loaded, is the process from now on; the predecessor must be dead."""
+        successor, self.successor = self.successor, None
+        assert successor is not None
+        self.incarnation, self.pid = successor.incarnation, successor.pid
+        self.said, self.expected = None, False
+        self.restarts += 1
+        for event in (Input.FORK, Input.FORKED, Input.LOADED):
+            self.move(event, now)
+
+    def heir(self, incarnation: int) -> Successor | None:
+        """The successor, if this is the one that is meant."""
+        known = self.successor is not None and self.successor.incarnation == incarnation
+        return self.successor if known else None
+
+    def watch(self, now: float) -> None:
+        """From now on it must make progress."""
+        self.stall.forget()
+        self.look_later(now)
+
+    def look_later(self, now: float) -> None:
+        self.next_look = now + max(LOOK_PERIOD_MIN_S, self.hang_timeout / LOOKS_PER_TIMEOUT)
+
+    def unwatch(self) -> None:
+        """It is on its way out: no look, and no death sentence, is due any more."""
+        self.next_look = self.kill_at = None
+
+    def due(self) -> Iterator[float | None]:
+        """Every time at which something about it must be done."""
+        yield from (self.deadline, self.next_look, self.kill_at)
+        if self.successor is not None and not self.successor.loaded:
+            yield self.successor.deadline
+
+
+class Roster:
+    """All processes by name, in the order of the plan."""
+
+    def __init__(self, processes: Iterable[Process]) -> None:
+        self.by_name = {process.name: process for process in processes}
+        self.stages = [process for process in self.by_name.values() if not process.service]
+        """The data stages, sources first."""
+        self.services = [process for process in self.by_name.values() if process.service]
+
+    def __getitem__(self, name: str) -> Process:
+        return self.by_name[name]
+
+    def __iter__(self) -> Iterator[Process]:
+        return iter(self.by_name.values())
+
+    @property
+    def holding(self) -> Process | None:
+        """The first data stage that keeps the pipeline from running and will not come back by itself."""
+        return next((s for s in self.stages if s.state in (State.STOPPED, State.FAILED)), None)
+
+
+class Desk:
+    """The commands of one call, in the order in which they are to be performed."""
+
+    def __init__(self) -> None:
+        self._commands: list[p.Command] = []
+
+    def put(self, command: p.Command) -> None:
+        self._commands.append(command)
+
+    def emit(self, event: str, stage: str = "supervisor", **values: object) -> None:
+        """A line for the log; `event` is a name of the catalogue."""
+        self._commands.append(p.Log(event, stage, values))
+
+    def clear(self) -> list[p.Command]:
+        """Everything that lies here, once."""
+        commands, self._commands = self._commands, []
+        return commands

@@ -1,0 +1,72 @@
+"""The watch over time: who makes no progress, who is in one state for too long, who waits for the next attempt."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from streampiped.core import protocol as p
+from streampiped.core.births import Births
+from streampiped.core.deaths import Deaths
+from streampiped.core.lifecycle import State
+from streampiped.core.operations import Operations
+from streampiped.core.processes import Desk, Limits, Process, Roster
+
+STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
+
+
+class Watch:
+    """Looks at processes when their times have come."""
+
+    def __init__(
+        self, desk: Desk, roster: Roster, limits: Limits, births: Births, deaths: Deaths, operations: Operations
+    ) -> None:
+        self._desk = desk
+        self._roster = roster
+        self._start_timeout = limits.start_timeout
+        self._births = births
+        self._deaths = deaths
+        self._operations = operations
+
+    def on_sampled(self, event: p.Sampled, now: float) -> None:
+        """A process that hangs has its stack dumped now and is killed a moment later."""
+        process = self._roster[event.name]
+        if process.incarnation != event.incarnation or process.state is not State.RUNNING or process.kill_at:
+            return
+        stalled = process.stall.look(event.sample, now)
+        if stalled < process.hang_timeout:
+            return
+        phase = event.sample.phase.name.lower()
+        process.said = f"hung: no progress for {stalled:.1f} s in {phase}"
+        process.next_look = None
+        process.kill_at = now + STACK_DUMP_GRACE_S
+        self._desk.emit("stage_hung", process.name, seconds=stalled, phase=phase)
+        self._desk.put(p.DumpStack(process.name, process.incarnation))
+
+    def tick(self, now: float) -> None:
+        for process in self._roster:
+            self._tick_successor(process, now)
+            self._tick_hang(process, now)
+            self._tick_state(process, now)
+
+    def _tick_successor(self, process: Process, now: float) -> None:
+        successor = process.successor
+        if successor is None or successor.loaded or now < successor.deadline:
+            return
+        self._operations.note(process.name, f"not loaded after {self._start_timeout:g} s")
+        self._desk.put(p.Kill(process.name, successor.incarnation))
+        successor.deadline = now + self._start_timeout  # its death is on the way
+
+    def _tick_hang(self, process: Process, now: float) -> None:
+        if process.kill_at is not None and now >= process.kill_at:
+            self._deaths.kill(process, process.said or "hung", now)
+        if process.next_look is not None and now >= process.next_look:
+            process.look_later(now)
+            self._desk.put(p.Look(process.name, process.incarnation))
+
+    def _tick_state(self, process: Process, now: float) -> None:
+        if process.deadline is None or now < process.deadline:
+            return
+        if process.state is State.BACKOFF:
+            self._births.fork(process, now)
+            return
+        self._deaths.kill(process, f"still {process.state.value} after {now - process.since:.1f} s", now)
