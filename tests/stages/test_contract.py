@@ -43,6 +43,7 @@ SOURCES = {
     ),
 }
 PLAIN = {
+    "example": Subject("clip_stage:Clip", {"low": -1.0, "high": 1.0}),
     "normalizer": Subject(BUILTIN["normalizer"]),
     "normalizer_drop_row": Subject(BUILTIN["normalizer"], {"missing": "drop_row", "policy": {"x4": "drop"}}),
     "trainer": Subject(BUILTIN["trainer"]),
@@ -62,8 +63,15 @@ SINKS = {
     "consumer_jsonl": Subject(BUILTIN["consumer"], {"sink": {"type": "jsonl"}}),
     "consumer_none": Subject(BUILTIN["consumer"], {"sink": {"type": "none"}}),
 }
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TRANSFORMS = PLAIN | SINKS
 SUBJECTS = SOURCES | TRANSFORMS
+
+
+@pytest.fixture(autouse=True)
+def _examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example is found as it is with `python_path`."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 @pytest.fixture(params=SUBJECTS)
