@@ -16,29 +16,37 @@ pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.ma
 BACK_S = 20.0
 """From the death of the supervisor until everything is ready again: half a second of RestartSec=, then a cold
 start, 1.3 s when nothing else runs."""
+JOURNAL_CHARACTERS = 6000
 
 
 @pytest.fixture
 def service(installed: Container) -> Iterator[Service]:
-    """The service with a stream that never ends, stopped. Its journal is shown when the test fails."""
+    """The service, in whatever state the test before left it. Its journal is shown when the test fails."""
     each = Service(installed)
-    each.reset()
     yield each
-    print(installed.journal(each.name)[-6000:])
-    each.systemctl("stop", check=False)
+    print(installed.journal(each.name)[-JOURNAL_CHARACTERS:])
+
+
+@pytest.fixture
+def stopped(service: Service) -> Service:
+    """Stopped and not failed, with a stream that never ends."""
+    service.reset()
+    return service
 
 
 @pytest.fixture
 def running(service: Service) -> Service:
-    """The same, started."""
-    service.systemctl("start")
+    """Ready, with a stream that never ends: still, after a test that left it so, which saves a cold start of 2.4 s."""
+    if not service.is_ready():
+        service.reset()
+        service.systemctl("start")
     return service
 
 
-def test_start_returns_when_every_stage_is_ready(service: Service) -> None:
+def test_start_returns_when_every_stage_is_ready(stopped: Service) -> None:
     """When `systemctl start` returns, `streampipectl status` says that every wanted process is there."""
-    service.systemctl("start")
-    status = service.status()
+    stopped.systemctl("start")
+    status = stopped.status()
     assert {process["name"] for process in status["processes"]} == {*STAGES, *SERVICES}
     assert all(process["pid"] for process in status["processes"])
 
@@ -89,12 +97,13 @@ def test_group_looks_and_strangers_do_not(running: Service) -> None:
 def test_kill_of_the_supervisor_is_survived(running: Service) -> None:
     """After `kill -9` of the main process systemd starts it again, and there is one of everything."""
     names = running.process_names()
-    killed = running.show("MainPID")["MainPID"]
+    before = running.show("MainPID", "NRestarts")
+    killed = before["MainPID"]
     running.box.run("kill", "-KILL", killed)
     seconds = eventually(lambda: _is_back(running, killed), "the service is ready again", BACK_S)
     print(f"supervisor killed to every stage ready: {seconds:.2f} s")
     assert running.process_names() == names
-    assert running.show("NRestarts")["NRestarts"] == "1"
+    assert int(running.show("NRestarts")["NRestarts"]) == int(before["NRestarts"]) + 1
 
 
 def _is_back(service: Service, killed: str) -> bool:
@@ -121,14 +130,14 @@ def test_stop_drains_and_leaves_nothing(running: Service) -> None:
     [("[pipeline]\nnome = 1\n", "nome"), ("[pipeline\n", CONFIGURATION), (None, CONFIGURATION)],
     ids=["unknown key", "not TOML", "no file"],
 )
-def test_broken_configuration_stays_down(service: Service, wrong: str | None, said: str) -> None:
+def test_broken_configuration_stays_down(stopped: Service, wrong: str | None, said: str) -> None:
     """With a configuration that cannot work the start fails with 78, says what is wrong, and is not
     repeated."""
     if wrong is None:
-        service.box.run("rm", CONFIGURATION)
+        stopped.box.run("rm", CONFIGURATION)
     else:
-        service.box.write(CONFIGURATION, wrong)
-    assert service.systemctl("start", check=False) != 0
-    shown = service.show("ActiveState", "ExecMainStatus", "NRestarts")
+        stopped.box.write(CONFIGURATION, wrong)
+    assert stopped.systemctl("start", check=False) != 0
+    shown = stopped.show("ActiveState", "ExecMainStatus", "NRestarts")
     assert shown == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
-    assert said in service.box.journal(service.name)
+    assert said in stopped.box.journal(stopped.name)
