@@ -266,6 +266,19 @@ def test_service_death_does_not_touch_the_generation() -> None:
     assert play.machine.running
 
 
+def test_restart_of_a_service_that_is_being_killed() -> None:
+    """Who wants a service restarted while it is killed gets the next one; nobody is asked to leave who cannot."""
+    play = Play().up()
+    play.hang("monitor")
+    assert play.state("monitor") is State.KILLING
+    play.say(p.Operate(1, "restart", ("monitor",), 30.0))
+    assert not play.of(p.AskLeave)
+    play.died("monitor")
+    assert [f.name for f in play.of(p.Fork)] == ["monitor"]
+    play.born("monitor")
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 0)]
+
+
 def test_hang_is_dumped_and_killed() -> None:
     """A process with work and no pulse for `hang_timeout` has its stack dumped, then is killed."""
     play = Play().up()

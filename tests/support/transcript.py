@@ -9,7 +9,9 @@ from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, TellComm
 from streampiped.core.health import Phase, Sample
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import State
-from streampiped.core.supervision import Limits, Process, Supervision
+from streampiped.core.processes import Limits, Process
+from streampiped.core.supervision import Supervision
+from streampiped.core.watch import STACK_DUMP_GRACE_S
 
 LIMITS = Limits(start_timeout=60.0, reset_timeout=10.0, stop_timeout=5.0, drain_timeout=20.0)
 CHAIN = ("source", "middle", "sink")
@@ -115,6 +117,13 @@ class Play:
     def sample(self, name: str, pulse: int, phase: Phase = Phase.PROCESSING, **flags: bool) -> list[p.Command]:
         found = {"waiting_input": False, "waiting_control": False, "blocked_output": False, **flags}
         return self.say(p.Sampled(name, self.incarnation(name), Sample(pulse, phase, **found)))
+
+    def hang(self, name: str) -> list[p.Command]:
+        """It has work and makes no progress until it is killed."""
+        self.sample(name, 5)
+        self.now += self.machine.processes[name].hang_timeout
+        self.sample(name, 5)
+        return self.wait(STACK_DUMP_GRACE_S)
 
 
 __all__ = ["CHAIN", "AskBarrier", "AskCommit", "Play", "TellCommitted", "WriteManifest"]

@@ -72,7 +72,8 @@ class Operators:
             process.intensity.forget()
             self._births.fork(process, now)
         elif wish.verb == "restart" and process.service:
-            self._deaths.ask(process, now)
+            if process.stays:  # else its death is on the way, and a fork follows that as well
+                self._deaths.ask(process, now)
         elif wish.verb == "restart" and process.successor is None:
             self._births.fork_successor(process, now)
 
