@@ -8,8 +8,8 @@ import pytest
 
 from streampiped.core import protocol as p
 from streampiped.core.epochs import AskBarrier, TellCommitted, WriteManifest
-from streampiped.core.health import Phase
 from streampiped.core.lifecycle import State, is_alive
+from streampiped.phases import Phase
 from support.transcript import CHAIN, Play
 
 
@@ -162,6 +162,23 @@ def test_successor_that_cannot_load_leaves_the_old_one() -> None:
     assert "ImportError: nope" in answer.text
     assert play.machine.running
     assert play.machine.generation == 1
+
+
+def test_reasons_of_a_dropped_successor_are_forgotten() -> None:
+    """What a successor said that a stop has ended does not explain the end of a later one."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    number = play.of(p.Fork)[0].incarnation
+    play.say(p.Failed("middle", number, "construction", "ImportError: nope"))
+    play.say(p.Operate(2, "stop", ("middle",), 30.0))
+    play.died("middle")
+    play.say(p.Operate(3, "start", ("middle",), 30.0))
+    play.born("middle")
+    play.all_ready()
+    play.say(p.Operate(4, "restart", ("middle",), 30.0))
+    play.died("middle", play.of(p.Fork)[0].incarnation)
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(4, 1)]
+    assert "killed by SIGKILL" in play.of(p.Answer)[0].text
 
 
 def test_crash_while_the_successor_imports_hands_over() -> None:

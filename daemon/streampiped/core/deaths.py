@@ -81,16 +81,16 @@ class Deaths:
         self._desk.emit("stage_failed", event.name, phase=event.phase, reason=event.reason)
         if process.incarnation == event.incarnation:
             process.said = event.reason
-        elif process.heir(event.incarnation) is not None:
-            self._operations.note(event.name, event.reason)
+        elif (heir := process.heir(event.incarnation)) is not None:
+            heir.said = event.reason
 
     def on_fork_failed(self, event: p.ForkFailed, now: float) -> None:
         self.on_died(p.Died(event.name, event.incarnation, f"cannot be forked: {event.reason}"), now)
 
     def on_died(self, event: p.Died, now: float) -> None:
         process = self._roster[event.name]
-        if process.heir(event.incarnation) is not None:
-            self._bury_successor(process, event.reason, now)
+        if (heir := process.heir(event.incarnation)) is not None:
+            self._bury_successor(process, heir.said or event.reason, now)
         elif process.incarnation == event.incarnation and process.alive:
             self._bury(process, event.reason, now)
 
@@ -167,7 +167,6 @@ class Deaths:
 
     def _bury_successor(self, process: Process, reason: str, now: float) -> None:
         process.successor = None
-        reason = self._operations.noted(process.name) or reason
         self._desk.emit("stage_died", process.name, reason=f"successor: {reason}")
         self._fail_wishes(process.name, f"{process.name}'s successor failed, the old one stays: {reason}", now)
         self._miss_successor(process, now)

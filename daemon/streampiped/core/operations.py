@@ -29,7 +29,6 @@ class Operations:
     def __init__(self) -> None:
         self._queue: deque[Wish] = deque()
         self._current: Wish | None = None
-        self._notes: dict[str, str] = {}
 
     def add(self, wish: Wish) -> list[Wish]:
         """Queue a wish. A stop goes first and removes every start and restart that names one of its stages; those
@@ -82,13 +81,6 @@ class Operations:
 
     def deadline(self) -> float | None:
         return min((w.deadline for w in self._all() if w.deadline is not None), default=None)
-
-    def note(self, name: str, reason: str) -> None:
-        """Remember what a successor said before it died."""
-        self._notes[name] = reason
-
-    def noted(self, name: str) -> str | None:
-        return self._notes.pop(name, None)
 
     def _all(self) -> list[Wish]:
         return ([self._current] if self._current is not None else []) + list(self._queue)

@@ -37,6 +37,8 @@ class Successor:
     loaded: bool = False
     deadline: float = 0.0
     """When it must have loaded."""
+    said: str | None = None
+    """Why it cannot, in its own words or in ours."""
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ class Supervision:
         self._generations = generations = Generations(desk, roster, limits, epochs)
         self._ending = ending = Ending(desk)
         self._deaths = deaths = Deaths(desk, roster, limits, births, generations, operations, ending)
-        self._watch = Watch(desk, roster, limits, births, deaths, operations)
+        self._watch = Watch(desk, roster, limits, births, deaths)
         self._operators = Operators(desk, roster, births, deaths, operations, ending)
         self._handlers = self._routes()
 

@@ -8,7 +8,6 @@ from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
 from streampiped.core.lifecycle import State
-from streampiped.core.operations import Operations
 from streampiped.core.processes import Desk, Limits, Process, Roster
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
@@ -17,15 +16,12 @@ STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill;
 class Watch:
     """Looks at processes when their times have come."""
 
-    def __init__(
-        self, desk: Desk, roster: Roster, limits: Limits, births: Births, deaths: Deaths, operations: Operations
-    ) -> None:
+    def __init__(self, desk: Desk, roster: Roster, limits: Limits, births: Births, deaths: Deaths) -> None:
         self._desk = desk
         self._roster = roster
         self._start_timeout = limits.start_timeout
         self._births = births
         self._deaths = deaths
-        self._operations = operations
 
     def on_sampled(self, event: p.Sampled, now: float) -> None:
         """A process that hangs has its stack dumped now and is killed a moment later."""
@@ -52,7 +48,7 @@ class Watch:
         successor = process.successor
         if successor is None or successor.loaded or now < successor.deadline:
             return
-        self._operations.note(process.name, f"not loaded after {self._start_timeout:g} s")
+        successor.said = f"not loaded after {self._start_timeout:g} s"
         self._desk.put(p.Kill(process.name, successor.incarnation))
         successor.deadline = now + self._start_timeout  # its death is on the way
 
