@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol
 from streampiped import __version__
 from streampiped.control_server import Identity, Subscription, Verb
 from streampiped.core.lifecycle import State
-from streampiped.core.supervision import Process, Supervision
+from streampiped.core.processes import Process
+from streampiped.core.supervision import Supervision
 from streampiped.errors import ExitCode, RpcError
 from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.event_log import EventLog
@@ -56,8 +57,6 @@ class Host(Protocol):
     def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float) -> None: ...
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
     def epoch_age(self, now: float) -> float | None: ...
-    def records(self) -> int: ...
-    def total(self) -> int | None: ...
 
 
 class SupervisorBackend:
@@ -180,6 +179,25 @@ class SupervisorBackend:
             "processes": processes,
         }
 
+    def _sources(self) -> list[Reading]:
+        """A look at every source that lives."""
+        found = []
+        for spec in self._plan.stages:
+            incarnation = self._supervisor.supervision.processes[spec.name].incarnation
+            child = self._supervisor.spawner.child(spec.name, incarnation) if spec.role == "source" else None
+            if child is not None:
+                found.append(child.blackbox.read())
+        return found
+
+    def records(self) -> int:
+        """Records that the sources have given in this generation."""
+        return sum(reading.records_out for reading in self._sources())
+
+    def total(self) -> int | None:
+        """Records of the whole stream, when every source is bounded."""
+        totals = [reading.total for reading in self._sources()]
+        return sum(totals) if totals and all(totals) else None
+
     async def _ask_summary(self) -> None:
         names = [self._reporter] if self._reporter else [s.name for s in self._plan.stages if "evaluator" in s.klass]
         for name in names:
@@ -243,10 +261,10 @@ class SupervisorBackend:
         sources = [p for p in processes if p["role"] == "source"]
         lags = [p["lag_s"] for p in processes if p["lag_s"] is not None]
         totals: dict[str, Any] = {
-            "records": self._supervisor.records(),
+            "records": self.records(),
             "records_per_s": sum(p["records_per_s"] or 0.0 for p in sources),
             "lag_s": max(lags, default=None),
-            "total": self._supervisor.total(),
+            "total": self.total(),
             "restarts": sum(p["restarts"] for p in processes),
         }
         everyone = [*processes, self._usage.get("supervisor", {}), self._usage.get("launcher", {})]

@@ -13,24 +13,20 @@ of the read buffer safe to hand on.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
 import time
-import zlib
-from pathlib import Path
 from typing import Any, Final
 
-from streampiped.errors import FrameError, StateError, StreampipeError
+from streampiped.errors import FrameError
 from streampiped.host import Host
 from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime import blackbox as bb
 from streampiped.runtime.pipes import PipeWriter
-from streampiped.runtime.snapshots import snapshot_name, write_durably
+from streampiped.saver import Saver
 from streampiped.stage_api import StageApi
 from streampiped.stages.base import Ended, Idle, SinkStage, SourceStage, Stage
 from streampiped.wire import messages as m
-from streampiped.wire import state as wire_state
 from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
 
 TURN_S: Final = 0.01  # work between two looks at the control socket: `status` must not wait for a busy stage
@@ -58,8 +54,7 @@ class DataPath:
         self._spec = process.spec
         self._loop = process.loop
         self._words = process.blackbox.words
-        self._epochs = Path(process.plan.paths.state, "epochs")
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "durable")
+        self._saver = Saver(process, stage)
         self._api = StageApi(process, stage)
         self._tasks: set[asyncio.Task[None]] = set()
         self._generation = 0
@@ -101,7 +96,7 @@ class DataPath:
     def close(self) -> None:
         """Stop everything; unfinished epochs are somebody else's to repeat."""
         self._close_links()
-        self._thread.shutdown(wait=True)
+        self._saver.close()
         self._api.close()
 
     # generations
@@ -118,7 +113,7 @@ class DataPath:
             self._process.blackbox.enter(Phase.RESTORING)
             if self._durable is not None:
                 await self._durable  # a prepare that is under way must not race with the rollback
-            self._restore(reset)
+            self._saver.restore(reset.epoch, reset.snapshot)
         except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("restore", error)
         self._generation = reset.generation
@@ -134,19 +129,6 @@ class DataPath:
         self._process.blackbox.enter(Phase.WAITING)
         self._api.serve()
         self._process.channel.send(m.Ready(reset.generation))
-
-    def _restore(self, reset: m.Reset) -> None:
-        if isinstance(self._stage, SinkStage):
-            self._stage.rollback(reset.epoch)
-        if reset.snapshot is None:
-            self._stage.restore(None)
-            return
-        path = self._epochs / reset.snapshot
-        try:
-            state = wire_state.unpack(path.read_bytes(), self._spec.klass)
-        except (OSError, StateError) as error:
-            raise StateError(f"{path}: {error}") from error
-        self._stage.restore(state)
 
     def _close_links(self) -> None:
         self._flowing = self._holding = self._ended = self._preparing = False
@@ -370,7 +352,7 @@ class DataPath:
     def _snapshot(self, epoch: int) -> None:
         """All inputs are aligned: serialise, forward the barrier at once, make it durable beside the data path."""
         self._process.blackbox.enter(Phase.PREPARING)
-        data = wire_state.pack(self._spec.klass, self._stage.snapshot())
+        data = self._saver.pack()
         self._emit(Barrier(epoch))
         self._preparing = isinstance(self._stage, SinkStage)
         self._stop_reading()  # inputs that were early are read again
@@ -380,12 +362,8 @@ class DataPath:
             self._next_turn()
 
     async def _make_durable(self, generation: int, epoch: int, data: bytes) -> None:
-        name = snapshot_name(self._spec.name, generation, epoch)
-        answer: m.Message = m.SnapshotDone(generation, epoch, name, len(data), zlib.crc32(data))
         try:
-            await self._loop.run_in_executor(self._thread, self._write, epoch, name, data)
-        except (OSError, StreampipeError) as error:
-            answer = m.SnapshotFailed(generation, epoch, str(error))
+            answer = await self._saver.save(generation, epoch, data)
         except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("prepare", error)
         self._process.channel.send(answer)
@@ -393,11 +371,6 @@ class DataPath:
             self._preparing = False
             self._process.blackbox.enter(Phase.WAITING)
             self._next_turn()
-
-    def _write(self, epoch: int, name: str, data: bytes) -> None:
-        if isinstance(self._stage, SinkStage):
-            self._stage.prepare(epoch)
-        write_durably(self._epochs / name, data)
 
     def _commit(self, epoch: int) -> None:
         if isinstance(self._stage, SinkStage):

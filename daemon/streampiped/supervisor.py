@@ -7,12 +7,8 @@ every pipe, watches every process, and serves the control socket.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import faulthandler
 import os
-import random
-import resource
 import signal
 import sys
 import time
@@ -27,25 +23,24 @@ from streampiped import __version__
 from streampiped.backend import SupervisorBackend
 from streampiped.control_server import ControlServer, Verb
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, TellCommitted, WriteManifest
+from streampiped.core.epochs import AskBarrier, AskCommit, TellCommitted, WriteManifest
 from streampiped.core.health import Sample
-from streampiped.core.intensity import Intensity
-from streampiped.core.supervision import Limits, Process, Supervision
+from streampiped.decisions import check_shape, decisions_for
+from streampiped.disk import Disk
 from streampiped.errors import ExitCode, RpcError, StreampipeError
 from streampiped.events import LEVELS
-from streampiped.runtime.console import Console
+from streampiped.foreground import Foreground
 from streampiped.runtime.event_log import EventLog
-from streampiped.runtime.linux import become_subreaper, set_comm
+from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
 from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.queries import Queries
 from streampiped.runtime.snapshots import Manifest, StateDirectory
 from streampiped.runtime.spawn import Child, Spawner
-from streampiped.topology import Plan, StageSpec
+from streampiped.topology import Plan
 from streampiped.wire import messages as m
 
 QUERY_TIMEOUT_S: Final = 5.0
-FAREWELL_TIMEOUT_S: Final = 3.0  # for the last report before the stages leave
 STACK_DUMP_SIGNAL: Final = signal.SIGUSR2  # as in stage_process
 LAST_WAIT_S: Final = 2.0  # for the launcher, which has been sent SIGKILL
 STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
@@ -60,31 +55,16 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool) -> int:
             StateDirectory.discard(Path(plan.paths.state))
         state = StateDirectory(Path(plan.paths.state), plan.pipeline)
         restored = state.newest()
-        _check_shape(plan, restored)
+        check_shape(plan, restored)
     except (StreampipeError, OSError) as error:
         print(f"streampiped: {error}", file=sys.stderr)
         return ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     supervisor = Supervisor(plan, state, restored, until_finished)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
-
-
-def _check_shape(plan: Plan, restored: Manifest | None) -> None:
-    """A state of other stages cannot be restored."""
-    shape = {spec.name: spec.klass for spec in plan.stages}
-    if restored is not None and restored.shape != shape:
-        raise StreampipeError(
-            f"{plan.paths.state}: epoch {restored.epoch} is of stages {restored.shape}, "
-            f"the configuration has {shape}; use another --state-dir, or --fresh to discard it"
-        )
-
-
-def _raise_descriptor_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
 
 
 class Supervisor:
@@ -98,25 +78,19 @@ class Supervisor:
             file_bytes_max=plan.logs.file_bytes_max,
             files_kept=plan.logs.files_kept,
         )
-        self.supervision = _supervision(plan, state, restored)
-        self._state = state
-        self._manifest = restored
-        self._until_finished = until_finished
+        self.supervision = decisions_for(plan, state.highest(), restored)
+        self._disk = Disk(plan, state, restored)
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
-        self._console = Console() if until_finished else None
-        self._console_timer: asyncio.TimerHandle | None = None
+        self._until_finished = until_finished
+        self._foreground: Foreground | None = None
         self._links = LinkTable(plan.edges(), plan.links.pipe_bytes)
         self._events: deque[p.Event] = deque()
         self._handling = False
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._disk = concurrent.futures.ThreadPoolExecutor(1, "disk")
         self._queries = Queries()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._report: dict[str, Any] | None = None
-        self._committed_at: float | None = None
-        self._committed_records = 0
         self._died_at: float | None = None
         self._began = time.monotonic()
         self._performers: dict[type, Callable[..., None]] = {
@@ -155,8 +129,8 @@ class Supervisor:
             return ExitCode.FAILED
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, signum)
-        if self._console is not None and self._console.interactive:
-            self.log.screen = self._console
+        if self._until_finished:
+            self._foreground = Foreground(self.backend, self.log)
         self._emit(
             "pipeline_started",
             pipeline=self.plan.pipeline,
@@ -165,8 +139,8 @@ class Supervisor:
             state_dir=self.plan.paths.state,
         )
         self._perform(self.supervision.start(time.monotonic()))
-        if self._console is not None:
-            self._start(self._show_progress())
+        if self._foreground is not None:
+            self._start(self._foreground.show(self._done))
         await self._done.wait()
         await self._leave(server)
         return self._exit_code
@@ -175,14 +149,12 @@ class Supervisor:
         self._emit("pipeline_stopped")
         await self.spawner.shutdown(LAST_WAIT_S)
         server.close()
-        self._disk.shutdown(wait=True)
-        if self._console is not None:
-            self.log.screen = None
-            self._console.close()
+        self._disk.close()
+        if self._foreground is not None:
+            self._foreground.close()
         self.log.close()
-        self._state.close()
-        if self._report is not None:
-            print(self._report["text"], flush=True)
+        if self._foreground is not None:
+            self._foreground.print_report()
 
     # the loop of events and commands
 
@@ -230,7 +202,7 @@ class Supervisor:
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 
     def _tick(self) -> None:
-        self.dispatch(p.Tick(self._emitted()))
+        self.dispatch(p.Tick(self.backend.records()))
 
     def _visible_state(self) -> tuple[Any, ...]:
         supervision = self.supervision
@@ -331,7 +303,7 @@ class Supervisor:
         if command.event == "generation_started" and command.values["generation"] == 1:
             self._emit("pipeline_ready", generation=1, seconds=time.monotonic() - self._began)
             self._notifier.ready()
-        if command.event == "stage_given_up" and self._until_finished:
+        if command.event == "stage_given_up" and self._foreground is not None:
             self._exit_code = ExitCode.FAILED
             self._loop.call_soon(self.dispatch, p.Shutdown(f"{command.stage} failed"))
 
@@ -358,11 +330,7 @@ class Supervisor:
     def _send_reset(self, command: p.SendReset) -> None:
         spec = self.plan.spec(command.name)
         outputs = self.plan.outputs(command.name)
-        snapshot = None
-        if command.epoch is not None:
-            assert self._manifest is not None
-            assert self._manifest.epoch == command.epoch, (self._manifest.epoch, command.epoch)
-            snapshot = self._manifest.parts[command.name][0]
+        snapshot = self._disk.snapshot_of(command.name, command.epoch)
         message = m.Reset(command.generation, command.epoch, snapshot, list(spec.inputs), list(outputs))
         child = self.spawner.child(command.name, command.incarnation)
         if child is not None:
@@ -386,49 +354,21 @@ class Supervisor:
     # epochs
 
     async def _write_manifest(self, command: WriteManifest) -> None:
-        parts = {part.stage: (part.file, part.length, part.checksum) for part in command.parts}
-        shape = {spec.name: spec.klass for spec in self.plan.stages}
-        manifest = Manifest(command.epoch, command.generation, command.finished, parts, shape)
         try:
-            await self._loop.run_in_executor(self._disk, self._state.commit, manifest)
+            await self._disk.commit(command)
         except OSError as error:
             self.dispatch(p.ManifestFailed(command.generation, command.epoch, f"manifest: {error}"))
-            return
-        self._manifest = manifest
-        self.dispatch(p.ManifestWritten(command.generation, command.epoch))
+        else:
+            self.dispatch(p.ManifestWritten(command.generation, command.epoch))
 
     def _tell_committed(self, command: TellCommitted) -> None:
-        self._committed_at = time.monotonic()
         for spec in self.plan.stages:
             self._tell(spec.name, m.Committed(command.generation, command.epoch))
-        retain = self.plan.checkpoint.retain_epochs
-        self._loop.run_in_executor(self._disk, self._retain, retain, command.epoch)
-
-    def _retain(self, count: int, committed: int) -> None:
-        with contextlib.suppress(OSError):  # what could not be removed is removed after a later epoch
-            self._state.retain(count, committed)
+        self._disk.retain(command.epoch)
 
     def epoch_age(self, now: float) -> float | None:
         """Seconds since the last commit of this run."""
-        return now - self._committed_at if self._committed_at is not None else None
-
-    # counters
-
-    def _sources(self) -> list[StageSpec]:
-        return [spec for spec in self.plan.stages if spec.role == "source"]
-
-    def _emitted(self) -> int:
-        children = [self._child(spec.name) for spec in self._sources()]
-        return sum(child.blackbox.read().records_out for child in children if child is not None)
-
-    def records(self) -> int:
-        """Records that the sources have given in this generation."""
-        return self._emitted()
-
-    def total(self) -> int | None:
-        """Records of the whole stream, when every source is bounded."""
-        totals = [c.blackbox.read().total if (c := self._child(s.name)) else 0 for s in self._sources()]
-        return sum(totals) if totals and all(totals) else None
+        return now - self._disk.committed_at if self._disk.committed_at is not None else None
 
     # questions to stages
 
@@ -450,55 +390,10 @@ class Supervisor:
         self.dispatch(p.Shutdown(signum.name))
 
     def _finished(self, _: p.Finished) -> None:
-        if self._until_finished:
+        if self._foreground is not None:
             self._loop.call_soon(self.dispatch, p.Shutdown("every source has ended"))
 
     async def _farewell(self) -> None:
-        """The last chance for a report."""
-        if self._until_finished:
-            with contextlib.suppress(RpcError, TimeoutError):
-                self._report = await asyncio.wait_for(self.backend.report(), FAREWELL_TIMEOUT_S)
+        if self._foreground is not None:
+            await self._foreground.take_report()
         self.dispatch(p.FarewellSaid())
-
-    async def _show_progress(self) -> None:
-        """One picture after the other until the end; the console says when the next one is due."""
-        assert self._console is not None
-        while not self._done.is_set():
-            due = self._console.update(await self.backend.status(False), time.monotonic())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._done.wait(), max(0.05, due - time.monotonic()))
-
-
-def _supervision(plan: Plan, state: StateDirectory, restored: Manifest | None) -> Supervision:
-    """The decisions for a plan, from the restored epoch on."""
-    limits = plan.supervision
-    processes = [
-        Process(
-            spec.name,
-            spec.role == "service",
-            spec.hang_timeout,
-            Intensity(
-                limits.max_restarts,
-                limits.window,
-                limits.backoff_first,
-                limits.backoff_max,
-                limits.stable_after,
-                lambda: random.uniform(0.5, 1.0),
-            ),
-        )
-        for spec in plan.processes
-    ]
-    epochs = Coordinator(
-        tuple(spec.name for spec in plan.stages),
-        tuple(spec.name for spec in plan.stages if spec.role == "source"),
-        tuple(spec.name for spec in plan.stages if spec.role == "sink"),
-        plan.checkpoint.interval,
-        restored.epoch if restored is not None else None,
-        state.highest(),
-        restored is not None and restored.finished,
-    )
-    return Supervision(
-        processes,
-        Limits(limits.start_timeout, limits.reset_timeout, limits.stop_timeout, limits.drain_timeout),
-        epochs,
-    )

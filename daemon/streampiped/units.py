@@ -18,7 +18,7 @@ BYTES: Final = {
 }  # fmt: skip
 FACTORS: Final = {"": 1.0, "k": 1e3, "M": 1e6}
 
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z/]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z/]*)\s*")
 
 
 def parse_duration(value: Any) -> float:

@@ -6,12 +6,13 @@ from typing import Any
 
 from streampiped.core import protocol as p
 from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, TellCommitted, WriteManifest
-from streampiped.core.health import Phase, Sample
+from streampiped.core.health import Sample
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Limits, Process
 from streampiped.core.supervision import Supervision
 from streampiped.core.watch import STACK_DUMP_GRACE_S
+from streampiped.phases import Phase
 
 LIMITS = Limits(start_timeout=60.0, reset_timeout=10.0, stop_timeout=5.0, drain_timeout=20.0)
 CHAIN = ("source", "middle", "sink")

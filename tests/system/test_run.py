@@ -1,4 +1,4 @@
-"""The foreground run: the report of a bounded stream, Ctrl-C, going on where one left off, the figures of a plain loop."""
+"""The foreground run: reports, Ctrl-C, going on where one left off, and the figures of a plain loop."""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
+DESCRIPTORS_WANTED: Final = 65_536  # far above a dozen per stage
 COMM_BYTES_MAX: Final = 15  # of the name that pstree, top and ps -c show
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,3 +75,10 @@ def environment_has(pid: int, entry: bytes) -> bool:
             return entry in file.read().split(b"\0")
     except OSError:
         return False
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files as the hard limit allows, up to DESCRIPTORS_WANTED."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -104,7 +104,7 @@ class Spawner:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         files = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
         files += [(os.POSIX_SPAWN_DUP2, writer, fd) for fd in (1, 2)]
-        argv = [sys.executable, "-m", "streampiped.launcher", str(os.getpid())]
+        argv = [sys.executable, "-P", "-m", "streampiped.launcher", str(os.getpid())]
         # SPT_NOENV: a process title must not be written over the environment, which carries the mark
         environment = {**os.environ, MARK: self._mark, "SPT_NOENV": "1"}
         pid = os.posix_spawn(sys.executable, argv, environment, file_actions=files, setsid=True)

@@ -116,9 +116,7 @@ class Expression:
                 return _apply(OPERATORS[type(op)], [self._compile(left), self._compile(right)])
             case ast.Call(func=ast.Name(id=name), keywords=[]):
                 return self._compile_call(node, name)
-        raise self._refusal(
-            node, "is not one of: numbers, columns, + - * / **, a single comparison, calls"
-        )
+        raise self._refusal(node, "is not one of: numbers, columns, + - * / **, a single comparison, calls")
 
     def _compile_call(self, node: ast.Call, name: str) -> Compiled:
         if name == "column":  # for names that are no identifier: column("flow rate")
