@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from streampiped.errors import SourceError
-from streampiped.sources.identity import rotated
+from streampiped.sources import lines as lines_module
+from streampiped.sources.identity import rotated, successor
 from streampiped.stages.base import Idle
 from streampiped.stages.generator import Generator
 from support.streams import Events, column, drain, generator, positions, travelled, write_lines
@@ -163,6 +164,29 @@ def test_truncation_begins_anew_and_is_told(followed: Followed, path: Path) -> N
         file.write("n,t\n" + "".join(line + "\n" for line in numbers(100, 110)))
     assert followed.woken() == list(range(100, 110))
     assert "source_truncated" in followed.events.names()
+
+
+def test_truncation_spares_what_was_read(followed: Followed, path: Path) -> None:
+    """Lines that were read before a truncation, and not given out yet, are given out."""
+    write_lines(path, *numbers(2, 30))
+    assert column(drain(followed.stage, count=1), "n") == list(range(2, 12))
+    with path.open("w") as file:
+        file.write("n,t\n100,x\n")
+    assert followed.now() == [*range(12, 30), 100]
+
+
+def test_a_late_write_to_the_old_file_is_seen(followed: Followed, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the writer adds to the old file between the last read of it and the look at the new one comes first."""
+    path.rename(path.with_name("in.csv.1"))
+    write_lines(path, "3,x")
+
+    def write_then_look(*arguments: Any) -> int | None:
+        if len(path.with_name("in.csv.1").read_text().splitlines()) == 3:
+            write_lines(path.with_name("in.csv.1"), "2,late")
+        return successor(*arguments)
+
+    monkeypatch.setattr(lines_module, "successor", write_then_look)
+    assert followed.now() == [2, 3]
 
 
 def test_position_is_found_after_rotation(followed: Followed, path: Path) -> None:

@@ -112,6 +112,15 @@ def test_defect_kinds_do_what_they_say() -> None:
     assert not damaged["x3"][6000:].any()
 
 
+def test_kinds_are_independent() -> None:
+    """Kinds with the same share hit other cells, and coefficients are no records: every use has its own draws."""
+    made = source(features=3, defects={"missing": 0.05, "infinite": 0.05})
+    damaged = table(made.read(9000))
+    assert np.count_nonzero(np.isnan(damaged)) > 0.9 * made.summary()["defects"]["missing"]
+    clean = source(features=3)
+    assert not set(clean.coefficients(0)) & set(table(clean.read(9000)).ravel())
+
+
 def test_counts_do_not_depend_on_batches() -> None:
     """Defects are counted for the records given out, the same for any batches, also from a position on."""
     options: dict[str, Any] = {"type": "synthetic", "records": 9000, "features": 3, "defects": DEFECTS}
