@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from streampiped.errors import RpcError, StreampipeError
+from streampiped import __version__
+from streampiped.errors import ExitCode, RpcError, StreampipeError
 from streampiped.host import Host
 from streampiped.runtime.blackbox import PULSE
 from streampiped.runtime.rpc_client import RpcClient
 from streampiped.runtime.rpc_server import Peer, RpcServer
 from streampiped.stages.base import ApiCall, Stage
+from streampiped.wire.rpc import PROTOCOL
 
 API_TIMEOUT_S: Final = 5.0  # for another stage's answer; nobody waits for it on the data path
 
@@ -56,6 +58,8 @@ class StageApi:
             self._stage.api_answer(result, None)
 
     async def _handle(self, _peer: Peer, method: str, params: Mapping[str, Any]) -> Any:
+        if method == "hello":
+            return self._hello(params)
         methods = self._stage.api()
         if method not in methods:
             raise RpcError(f"no method {method!r}; there are {', '.join(sorted(methods))}")
@@ -64,6 +68,13 @@ class StageApi:
             return methods[method](**params)
         except (TypeError, ValueError, KeyError) as error:
             raise RpcError(str(error)) from error
+
+    def _hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The same handshake as on the control socket."""
+        if params.get("protocol", PROTOCOL) != PROTOCOL:
+            raise RpcError(f"this API speaks protocol {PROTOCOL}, not {params['protocol']}", ExitCode.PROTOCOL)
+        plan, spec = self._process.plan, self._process.spec
+        return {"protocol": PROTOCOL, "version": __version__, "pipeline": plan.pipeline, "stage": spec.name}
 
     def _path(self, name: str) -> str:
         return str(Path(self._process.plan.paths.runtime, f"{name}.sock"))
