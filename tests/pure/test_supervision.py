@@ -416,6 +416,7 @@ def test_restored_end_of_stream_makes_no_epoch() -> None:
     assert play.of(p.Finished) == [p.Finished(7)]
     play.say(p.SourceEnded("source", 1))
     assert not play.of(AskBarrier)
+    assert not [c for c in play.wait(5.0) if isinstance(c, AskBarrier)]
 
 
 def test_shutdown_drains_then_leaves_in_reverse() -> None:

@@ -121,7 +121,7 @@ class Coordinator:
         self._flight: _Flight | None = None
         self._ended: set[str] = set()
         self._due: float | None = None
-        self._emitted = -1
+        self._emitted = 0
         self._failures = 0
         self._hold_wanted = False
         self._orphan: _Flight | None = None
@@ -131,11 +131,11 @@ class Coordinator:
         return self._due if self.step is Step.IDLE else None
 
     def go(self, generation: int, now: float) -> list[EpochCommand]:
-        """A generation starts to run from the committed epoch."""
+        """A generation starts to run from the committed epoch; nothing has been given in it yet."""
         self._generation = generation
         self._flight = None
         self._ended.clear()
-        self._emitted = -1
+        self._emitted = 0
         self.held = False
         self.step = Step.IDLE
         self._due = now + self._interval
@@ -192,21 +192,27 @@ class Coordinator:
         parts = tuple(flight.parts[name] for name in self._stages)
         return [WriteManifest(generation, epoch, parts, flight.finished)]
 
-    def failed(self, generation: int, epoch: int, reason: str, now: float) -> list[EpochCommand]:
-        """A snapshot or the manifest could not be written and nobody died: next attempt with back-off."""
+    def snapshot_failed(self, generation: int, epoch: int, reason: str, now: float) -> list[EpochCommand]:
+        """A snapshot could not be written and nobody died. Once all are there, nobody can take his back."""
+        flight = self._current(generation, epoch, Step.ALIGNING)
+        return self._abort(flight, reason, now) if flight is not None else []
+
+    def manifest_failed(self, generation: int, epoch: int, reason: str, now: float) -> list[EpochCommand]:
+        """The manifest could not be written; this epoch will never be the commit."""
         if self._orphan is not None and self._orphan.epoch == epoch:
             self._orphan = None
-        if self._current(generation, epoch, Step.ALIGNING) is None and (
-            self._current(generation, epoch, Step.WRITING) is None
-        ):
-            return []
+        flight = self._current(generation, epoch, Step.WRITING)
+        return self._abort(flight, reason, now) if flight is not None else []
+
+    def _abort(self, flight: _Flight, reason: str, now: float) -> list[EpochCommand]:
+        """The next attempt comes with back-off, on new files."""
         self._flight = None
         self.failure = reason
         delay = min(ABORT_BACKOFF_MAX_S, ABORT_BACKOFF_FIRST_S * 2.0 ** min(self._failures, 10))
         self._failures += 1
         self.step = Step.IDLE
         self._due = now + delay
-        return [Aborted(epoch, reason)]
+        return [Aborted(flight.epoch, reason)]
 
     def manifest_written(self, generation: int, epoch: int, now: float) -> list[EpochCommand]:
         """The rename is done: the epoch is committed, whatever happens from here on."""

@@ -123,11 +123,14 @@ class Generations:
         part = Part(event.name, event.file, event.length, event.checksum)
         self._perform(self.epochs.snapshot_done(part, event.generation, event.epoch))
 
-    def on_epoch_failed(self, event: p.SnapshotFailed | p.ManifestFailed, now: float) -> None:
-        self._perform(self.epochs.failed(event.generation, event.epoch, event.reason, now))
+    def on_snapshot_failed(self, event: p.SnapshotFailed, now: float) -> None:
+        self._perform(self.epochs.snapshot_failed(event.generation, event.epoch, event.reason, now))
 
     def on_manifest_written(self, event: p.ManifestWritten, now: float) -> None:
         self._perform(self.epochs.manifest_written(event.generation, event.epoch, now))
+
+    def on_manifest_failed(self, event: p.ManifestFailed, now: float) -> None:
+        self._perform(self.epochs.manifest_failed(event.generation, event.epoch, event.reason, now))
 
     def on_commit_done(self, event: p.CommitDone, now: float) -> None:
         self._perform(self.epochs.commit_done(event.name, event.generation, event.epoch, now))

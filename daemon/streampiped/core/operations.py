@@ -49,7 +49,7 @@ class Operations:
         self._current = self._queue.popleft()
         return self._current
 
-    def due(self, is_done: Callable[[Wish], bool], now: float) -> list[Wish]:
+    def due(self, is_done: Callable[[Wish], bool]) -> list[Wish]:
         """The wish at work, if it has come about; it is taken off. Empty if its operator has had an answer."""
         wish = self._current
         if wish is None or not is_done(wish):

@@ -42,13 +42,13 @@ class Operators:
 
     def settle(self, now: float) -> bool:
         """Answer the wish at work if it has come about, then begin the next; False when there is none to begin."""
-        for wish in self._operations.due(self._is_done, now):
+        for wish in self._operations.due(self._is_done):
             self._answer(wish, ExitCode.OK, self._how_done(wish))
-        wish_now = self._operations.next()
-        if wish_now is None:
+        following = self._operations.next()
+        if following is None:
             return False
-        for name in wish_now.names:
-            self._begin(wish_now, self._roster[name], now)
+        for name in following.names:
+            self._begin(following, self._roster[name], now)
         return True
 
     def tick(self, now: float) -> None:
