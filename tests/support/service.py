@@ -15,8 +15,8 @@ from support.tree import REPOSITORY
 STAGES: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 SERVICES: Final = ("log_extractor", "service_monitor")
 CONFIGURATION: Final = "/etc/streampipe/streampipe.toml"
-CHANGE_S: Final = 40.0
-"""For systemctl start and stop: a start takes 2 s, a drain at most `drain_timeout`, 20 s, and `stop_timeout`."""
+CHANGE_S: Final = 80.0
+"""For systemctl start and stop: a start takes 2 s, a drain at most 25 s; on a machine with other work, far more."""
 HIDDEN: Final = ("/home/", "/root/")
 """What the unit's ProtectHome=yes hides, and where an interpreter may nevertheless be on a developer's
 machine."""

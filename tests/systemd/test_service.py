@@ -13,7 +13,7 @@ from support.service import CONFIGURATION, SERVICES, STAGES, Service
 
 pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(180)]
 
-BACK_S = 20.0
+BACK_S = 60.0
 """From the death of the supervisor until everything is ready again: half a second of RestartSec=, then a cold
 start, 1.3 s when nothing else runs."""
 JOURNAL_CHARACTERS = 6000
