@@ -142,3 +142,14 @@ def test_child_dies_with_its_parent() -> None:
     os.close(pidfd)
     os.close(reader)
     assert died
+
+
+def _leave_an_escaped_child() -> int:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True).pid
+
+
+def test_escaped_descendant_is_ended() -> None:
+    """A process that the function started in a session of its own is gone when the answer is there."""
+    pid = run_apart(_leave_an_escaped_child)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

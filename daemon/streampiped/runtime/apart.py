@@ -9,6 +9,7 @@ Call it before any thread or event loop exists: the child is a plain fork.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from streampiped.errors import StreampipeError
-from streampiped.runtime.linux import die_with_parent
+from streampiped.runtime.linux import become_subreaper, children, die_with_parent
 
 TIMEOUT_S = 60.0  # scikit-learn alone imports for 1.4 s; still, a class that hangs must not look like work
 RESULT_BYTES_MAX = 16 << 20  # a stage of a plan has some hundred bytes; more than this is a mistake
@@ -43,9 +44,12 @@ def run_apart(
 ) -> Any:
     """`function(*args)` in a child; its result must be msgpack-able (tuples come back as lists).
 
-    What the function prints to stdout goes to stderr unless `keep_stdout`. The child and whatever it left in its
-    process group are gone when this returns or raises; the kernel kills the child when this process dies first.
+    What the function prints to stdout goes to stderr unless `keep_stdout`. The child and all its descendants are gone
+    when this returns or raises, those in sessions of their own too: this process becomes a subreaper for it. The
+    kernel kills the child when this process dies first.
     """
+    become_subreaper()
+    before = children()
     reader, writer = os.pipe()
     parent = os.getpid()
     sys.stdout.flush()
@@ -60,6 +64,8 @@ def run_apart(
     finally:
         os.close(reader)
         status = _end(pid)
+        _end_orphans(before)
+        become_subreaper(False)
     if payload is None:
         raise ApartError(_fate(status))
     raised, value, trace = msgpack.unpackb(payload)
@@ -153,3 +159,13 @@ def _end(pid: int) -> int:
     except ProcessLookupError:  # not its own leader yet
         os.kill(pid, signal.SIGKILL)
     return os.waitpid(pid, 0)[1]
+
+
+def _end_orphans(before: set[int]) -> None:
+    """Kill and reap what the child left to us, generation by generation, until nobody new is there."""
+    while orphans := children() - before:
+        for pid in orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)

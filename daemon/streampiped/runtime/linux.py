@@ -24,9 +24,9 @@ def _prctl(option: int, value: int | bytes) -> None:
         raise OSError(number, os.strerror(number), f"prctl({option})")
 
 
-def become_subreaper() -> None:
-    """Orphaned descendants become our children, so that nobody gets away."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+def become_subreaper(yes: bool = True) -> None:
+    """Orphaned descendants become our children, so that nobody gets away (or, with False, no longer)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, int(yes))
 
 
 def die_with_parent(signum: signal.Signals, parent: int) -> bool:
