@@ -34,11 +34,11 @@ class Rates:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, int, float]] = {}
 
-    def look(self, name: str, count: int, now: float) -> float:
-        at, before, rate = self._seen.get(name, (0.0, 0, 0.0))
-        if not at or count < before:
-            self._seen[name] = (now, count, 0.0)
-            return 0.0
+    def look(self, name: str, count: int, since: float, now: float) -> float:
+        """`since`: when the counter was 0."""
+        at, before, rate = self._seen.get(name, (since, 0, 0.0))
+        if at < since or count < before:
+            at, before, rate = since, 0, 0.0
         if now - at < 0.2:
             return rate
         rate = (count - before) / (now - at)
@@ -250,7 +250,9 @@ class SupervisorBackend:
             "next_attempt_s": max(0.0, (process.deadline or now) - now) if process.state is State.BACKOFF else None,
             "records_in": reading.records_in if data and reading else None,
             "records_out": reading.records_out if data and reading else None,
-            "records_per_s": self._rates.look(process.name, reading.records_in, now) if data and reading else None,
+            "records_per_s": self._rates.look(process.name, reading.records_in, process.since, now)
+            if data and reading
+            else None,
             "lag_s": reading.lag_ns / 1e9 if data and reading and reading.batches else None,
             "phase": reading.phase.name.lower() if reading is not None else None,
             **{field: usage.get(field) for field in USAGE_FIELDS},

@@ -61,7 +61,7 @@ class DataPath:
         self._restored: int | None = None
         self._inputs: list[InputLink] = []
         self._outputs: list[PipeWriter] = []
-        self._frames = FrameWriter(0)
+        self._frames = FrameWriter(0, process.plan.links.frame_bytes_max)
         self._resetting: asyncio.Task[None] | None = None
         self._durable: asyncio.Task[None] | None = None
         self._flowing = False
@@ -117,8 +117,8 @@ class DataPath:
         except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("restore", error)
         self._generation = reset.generation
-        self._frames = FrameWriter(reset.generation)
         frame_bytes_max = self._process.plan.links.frame_bytes_max
+        self._frames = FrameWriter(reset.generation, frame_bytes_max)
         for name, fd in zip(reset.inputs, descriptors, strict=False):
             self._inputs.append(InputLink(name, fd, reset.generation, frame_bytes_max))
         for fd in descriptors[len(reset.inputs) :]:
@@ -176,7 +176,7 @@ class DataPath:
                     self._next_turn()
                     return
         except FrameError as error:
-            self._process.fail("input", error)
+            self._process.fail("a link", error)
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("process", error)
 
@@ -239,7 +239,7 @@ class DataPath:
             self._ended = True
             self._process.blackbox.enter(Phase.ENDED)
             self._emit(End())
-            self._process.channel.send(m.SourceEnded(self._generation))
+            self._process.channel.send(m.SourceEnded(self._generation, self._words[bb.RECORDS_OUT]))
             return False
         self._await_source(stage, result)
         return False

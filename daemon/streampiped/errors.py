@@ -37,6 +37,10 @@ class StateError(StreampipeError):
     """A snapshot or state directory cannot be used as it is; the message names the file and what would be right."""
 
 
+class StateBusyError(StateError):
+    """Another daemon holds the state directory. It may be about to leave: worth another try, unlike the others."""
+
+
 class OptionError(StreampipeError):
     """An option is valid by its type and still impossible (a file that is not there, a column nobody has)."""
 

@@ -27,7 +27,7 @@ from streampiped.core.epochs import AskBarrier, AskCommit, TellCommitted, WriteM
 from streampiped.core.health import Sample
 from streampiped.decisions import check_shape, decisions_for
 from streampiped.disk import Disk
-from streampiped.errors import ExitCode, RpcError, StreampipeError
+from streampiped.errors import ExitCode, RpcError, StateBusyError, StreampipeError
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.runtime.event_log import EventLog
@@ -58,7 +58,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool) -> int:
         check_shape(plan, restored)
     except (StreampipeError, OSError) as error:
         print(f"streampiped: {error}", file=sys.stderr)
-        return ExitCode.CONFIG
+        return ExitCode.FAILED if isinstance(error, StateBusyError) else ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
     raise_descriptor_limit()
@@ -91,8 +91,9 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._queries = Queries()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._died_at: float | None = None
         self._began = time.monotonic()
+        self._since, self._cause = self._began, "the start"
+        """When and why the data last stopped to flow."""
         self._performers: dict[type, Callable[..., None]] = {
             p.StartLauncher: lambda _: self.spawner.start_launcher(),
             p.Fork: lambda c: self.spawner.fork(c.name, c.incarnation),
@@ -244,7 +245,8 @@ class Supervisor:
 
     def on_died(self, child: Child, reason: str) -> None:
         self._queries.died(child.name)
-        self._died_at = time.monotonic()
+        if self.supervision.running:
+            self._since = time.monotonic()
         self.dispatch(p.Died(child.name, child.incarnation, reason))
 
     def on_output(self, name: str, line: str) -> None:
@@ -274,8 +276,8 @@ class Supervisor:
                 self.dispatch(p.SnapshotFailed(name, generation, epoch, reason))
             case m.CommitDone(generation, epoch):
                 self.dispatch(p.CommitDone(name, generation, epoch))
-            case m.SourceEnded(generation):
-                self.dispatch(p.SourceEnded(name, generation))
+            case m.SourceEnded(generation, records):
+                self.dispatch(p.SourceEnded(name, generation, records))
             case m.FirstBatch(generation, at_ns):
                 self._first_batch(name, generation, at_ns)
             case m.Reply():
@@ -289,9 +291,7 @@ class Supervisor:
         """Recovery is over when the last stage has had a batch of the new generation."""
         if name != self.plan.stages[-1].name or generation != self.supervision.generation:
             return
-        since, what = (self._died_at, "the death") if self._died_at is not None else (self._began, "the start")
-        self._emit("first_batch_seen", generation=generation, seconds=at_ns / 1e9 - since, since=what)
-        self._died_at = None
+        self._emit("first_batch_seen", generation=generation, seconds=at_ns / 1e9 - self._since, since=self._cause)
 
     # commands
 
@@ -300,6 +300,8 @@ class Supervisor:
 
     def _log(self, command: p.Log) -> None:
         self.log.write(command.event, stage=command.stage, **command.values)
+        if command.event == "generation_reset":
+            self._cause = str(command.values["reason"])
         if command.event == "generation_started" and command.values["generation"] == 1:
             self._emit("pipeline_ready", generation=1, seconds=time.monotonic() - self._began)
             self._notifier.ready()

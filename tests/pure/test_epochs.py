@@ -75,8 +75,8 @@ class Line:
         self.written(epoch)
         return [command for sink in SINKS for command in self.confirm(sink, epoch)]
 
-    def ended(self, source: str) -> list[EpochCommand]:
-        return self.epochs.source_ended(source, self.generation, self.now)
+    def ended(self, source: str, records: int = 0) -> list[EpochCommand]:
+        return self.epochs.source_ended(source, self.generation, records, self.now)
 
     def no_space(self, epoch: int) -> list[EpochCommand]:
         return self.epochs.snapshot_failed(self.generation, epoch, "no space", self.now)
@@ -262,6 +262,14 @@ def test_a_finished_stream_makes_no_epoch() -> None:
     line = Line(committed=7, highest=7, finished=True)
     assert [line.ended(source) for source in SOURCES] == [[], []]
     assert [line.quiet() for _ in range(3)] == [[], [], []]
+
+
+def test_a_continued_stream_is_committed_again() -> None:
+    """When a finished stream gives more before it ends again, another final epoch is made."""
+    line = Line(committed=7, highest=7, finished=True)
+    line.ended("north", records=5)
+    assert not line.epochs.finished
+    assert barriers(line.ended("south")) == asked(8)
 
 
 # failure

@@ -378,3 +378,10 @@ def test_nonsense_in_a_sound_frame_is_refused_or_read(kind: int, header: list[An
 def test_garbage_is_refused(data: bytes) -> None:
     """Bytes that are not ours never become a frame."""
     assert _readable_part(data[:300]) == []
+
+
+def test_writer_refuses_what_no_reader_takes() -> None:
+    """A batch whose frame is larger than the limit is refused where it is made, with both figures and the remedy."""
+    writer = FrameWriter(1, frame_bytes_max=4096)
+    with pytest.raises(FrameError, match=r"1000 rows .* at most 4096; lower the source's batch_max"):
+        writer.encode(Batch.build({"x": np.zeros(1000)}))

@@ -400,7 +400,7 @@ def test_aborted_epoch_burns_its_number() -> None:
 def test_end_of_stream_is_committed() -> None:
     """When every source has ended a final epoch is made, and 'finished' is said when the sinks have it."""
     play = Play().up()
-    play.say(p.SourceEnded("source", 1))
+    play.say(p.SourceEnded("source", 1, 0))
     assert play.kinds() == ["AskBarrier"]
     play.snapshots(1)
     assert play.of(WriteManifest)[0].finished
@@ -411,10 +411,11 @@ def test_end_of_stream_is_committed() -> None:
 
 
 def test_restored_end_of_stream_makes_no_epoch() -> None:
-    """A finished pipeline that is started again is finished at once."""
+    """A finished pipeline that is started again is finished as soon as its sources have ended again."""
     play = Play(finished=True, committed=7).up()
+    assert not play.of(p.Finished)
+    play.say(p.SourceEnded("source", 1, 0))
     assert play.of(p.Finished) == [p.Finished(7)]
-    play.say(p.SourceEnded("source", 1))
     assert not play.of(AskBarrier)
     assert not [c for c in play.wait(5.0) if isinstance(c, AskBarrier)]
 

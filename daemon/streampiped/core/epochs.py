@@ -106,7 +106,7 @@ class Coordinator:
         """`committed` is the restored epoch, `highest` the largest number ever seen on disk, `finished` whether the
         restored epoch was the final one of an ended stream."""
         self.committed = committed
-        self.finished = finished
+        self._final = finished
         self.step = Step.DOWN
         self.failure: str | None = None
         """Why the last epoch was aborted; None once one has been committed."""
@@ -173,10 +173,18 @@ class Coordinator:
         self._hold_wanted = True
         return self._request(now) if self.step is Step.IDLE else []
 
-    def source_ended(self, stage: str, generation: int, now: float) -> list[EpochCommand]:
+    @property
+    def finished(self) -> bool:
+        """Every source has ended, and everything that they gave is committed."""
+        return self._final and self._all_ended()
+
+    def source_ended(self, stage: str, generation: int, records: int, now: float) -> list[EpochCommand]:
+        """A source is at its end, after `records` in this generation. A stream that had been finished and was
+        continued (its file or its configured length has grown) needs another final epoch."""
         if generation != self._generation or self.step is Step.DOWN:
             return []
         self._ended.add(stage)
+        self._final = self._final and not records
         if self._all_ended() and self.step is Step.IDLE and not self.finished:
             return self._request(now)
         return []
@@ -220,7 +228,7 @@ class Coordinator:
         assert flight is not None, epoch
         assert flight.epoch == epoch, (flight, epoch)
         self.committed = epoch
-        self.finished = flight.finished
+        self._final = flight.finished
         if self._orphan is not None:  # the generation is over, the commit stands; sinks learn of it by `restore`
             self._orphan = None
             return []

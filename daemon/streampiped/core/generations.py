@@ -79,8 +79,6 @@ class Generations:
             self._desk.put(p.SendGo(stage.name, self.current))
         self._desk.emit("generation_started", generation=self.current, epoch=self.epochs.committed)
         self._perform(self.epochs.go(self.current, now))
-        if self.epochs.finished:
-            self._desk.put(p.Finished(self.epochs.committed or 0))
 
     # what processes say
 
@@ -136,7 +134,9 @@ class Generations:
         self._perform(self.epochs.commit_done(event.name, event.generation, event.epoch, now))
 
     def on_source_ended(self, event: p.SourceEnded, now: float) -> None:
-        self._perform(self.epochs.source_ended(event.name, event.generation, now))
+        self._perform(self.epochs.source_ended(event.name, event.generation, event.records, now))
+        if self.epochs.finished:  # again, after a restore: there is nothing new to commit
+            self._desk.put(p.Finished(self.epochs.committed or 0))
 
     def _perform(self, commands: Iterable[EpochCommand]) -> None:
         for command in commands:

@@ -113,8 +113,11 @@ class CommitDone:
 
 @dataclass(frozen=True, slots=True)
 class SourceEnded:
+    """`records`: given in this generation."""
+
     name: str
     generation: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True)

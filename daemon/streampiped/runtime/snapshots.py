@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from streampiped.errors import StateError
+from streampiped.errors import StateBusyError, StateError
 
 FORMAT: Final = 1
 _EPOCH_FILE: Final = re.compile(r"e(\d{8,})\.(?:manifest|g\d+\..+\.snap)(?:\.tmp)?")
@@ -106,7 +106,7 @@ class StateDirectory:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise StateError(f"{self.root}: in use by another streampiped") from None
+            raise StateBusyError(f"{self.root}: in use by another streampiped") from None
         return fd
 
     def _check_format(self, pipeline: str) -> None:

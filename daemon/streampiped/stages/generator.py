@@ -86,7 +86,7 @@ class Generator(SourceStage):
         self._forget_time()
 
     def read(self, now: float) -> Batch | Idle | Ended:
-        if self._ended:
+        if self._final is not None:
             return Ended()
         ready = self._source.ready(self._options.batch_max, now)
         count = ready.count if self._bucket is None else min(ready.count, self._bucket.allowed(now))
@@ -157,6 +157,7 @@ class Generator(SourceStage):
 
     def _emit(self, count: int, now: float) -> Batch | Idle:
         self._waiting_since = None
+        self._ended = False  # it had been, and has grown since
         if self._bucket is not None:
             self._bucket.spend(count)
         batch = self._source.read(count)

@@ -66,12 +66,14 @@ def padded(length: int) -> int:
 class FrameWriter:
     """Encodes what one stage says on all of its links in one generation."""
 
-    def __init__(self, generation: int) -> None:
+    def __init__(self, generation: int, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         self._generation = generation
+        self._frame_bytes_max = frame_bytes_max
         self._schema: Schema | None = None
 
     def encode(self, frame: Frame) -> list[Any]:
-        """Buffers to be written in order. A batch's blocks are handed out uncopied."""
+        """Buffers to be written in order. A batch's blocks are handed out uncopied. FrameError when the frame is one
+        that no reader would take."""
         match frame:
             case Hello(schema):
                 self._schema = schema
@@ -92,7 +94,14 @@ class FrameWriter:
         texts = [batch.texts[name] for name in batch.schema.texts]
         header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts]
         blocks = [block.data for block in (batch.floats, batch.ints) if block.data.size]
-        return [_frame(BATCH, header, sum(data.nbytes for data in blocks)), *blocks]
+        head = _frame(BATCH, header, sum(data.nbytes for data in blocks))
+        total = len(head) + sum(data.nbytes for data in blocks)
+        if total > self._frame_bytes_max:
+            raise FrameError(
+                f"a batch of {batch.rows} rows makes a frame of {total} bytes, at most {self._frame_bytes_max}; "
+                "lower the source's batch_max, or raise links.frame_bytes_max"
+            )
+        return [head, *blocks]
 
 
 def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:

@@ -163,9 +163,10 @@ class CommitDone:
 
 @dataclass(frozen=True, slots=True)
 class SourceEnded:
-    """A source is at its end and has said so downstream."""
+    """A source is at its end, after `records` in this generation, and has said so downstream."""
 
     generation: int
+    records: int
 
 
 @dataclass(frozen=True, slots=True)
