@@ -29,6 +29,7 @@ from streampiped.wire.frames import (
     End,
     Frame,
     FrameReader,
+    FrameWriter,
     Hello,
     padded,
 )
