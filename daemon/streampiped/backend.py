@@ -14,6 +14,7 @@ from streampiped.control_server import Identity, Subscription, Verb
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Process
 from streampiped.core.supervision import Supervision
+from streampiped.disk import Disk
 from streampiped.errors import ExitCode, RpcError
 from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.event_log import EventLog
@@ -53,10 +54,10 @@ class Host(Protocol):
     log: EventLog
     supervision: Supervision
     spawner: Spawner
+    disk: Disk
 
     def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float) -> None: ...
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
-    def epoch_age(self, now: float) -> float | None: ...
 
 
 class SupervisorBackend:
@@ -173,7 +174,7 @@ class SupervisorBackend:
             "uptime": wall - self._started,
             "generation": supervision.generation,
             "epoch": supervision.epochs.committed,
-            "epoch_age": self._supervisor.epoch_age(now),
+            "epoch_age": self._supervisor.disk.epoch_age(now),
             "report": self._summary,
             "totals": self._totals(processes, now),
             "processes": processes,

@@ -16,8 +16,7 @@ class Disk:
     """Commits manifests and removes old epochs, one after the other."""
 
     def __init__(self, plan: Plan, state: StateDirectory, restored: Manifest | None) -> None:
-        self.committed_at: float | None = None
-        """CLOCK_MONOTONIC seconds of the last commit of this run."""
+        self._committed_at: float | None = None
         self._state = state
         self._manifest = restored
         self._shape = {spec.name: spec.klass for spec in plan.stages}
@@ -30,7 +29,11 @@ class Disk:
         manifest = Manifest(command.epoch, command.generation, command.finished, parts, self._shape)
         await asyncio.get_running_loop().run_in_executor(self._thread, self._state.commit, manifest)
         self._manifest = manifest
-        self.committed_at = time.monotonic()
+        self._committed_at = time.monotonic()
+
+    def epoch_age(self, now: float) -> float | None:
+        """Seconds from the last commit of this run to `now` (CLOCK_MONOTONIC seconds)."""
+        return now - self._committed_at if self._committed_at is not None else None
 
     def snapshot_of(self, stage: str, epoch: int | None) -> str | None:
         """The file of a stage's snapshot in the committed epoch, which is the one that is restored."""

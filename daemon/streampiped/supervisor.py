@@ -79,7 +79,7 @@ class Supervisor:
             files_kept=plan.logs.files_kept,
         )
         self.supervision = decisions_for(plan, state.highest(), restored)
-        self._disk = Disk(plan, state, restored)
+        self.disk = Disk(plan, state, restored)
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
         self._until_finished = until_finished
@@ -150,7 +150,7 @@ class Supervisor:
         self._emit("pipeline_stopped")
         await self.spawner.shutdown(LAST_WAIT_S)
         server.close()
-        self._disk.close()
+        self.disk.close()
         if self._foreground is not None:
             self._foreground.close()
         self.log.close()
@@ -332,7 +332,7 @@ class Supervisor:
     def _send_reset(self, command: p.SendReset) -> None:
         spec = self.plan.spec(command.name)
         outputs = self.plan.outputs(command.name)
-        snapshot = self._disk.snapshot_of(command.name, command.epoch)
+        snapshot = self.disk.snapshot_of(command.name, command.epoch)
         message = m.Reset(command.generation, command.epoch, snapshot, list(spec.inputs), list(outputs))
         child = self.spawner.child(command.name, command.incarnation)
         if child is not None:
@@ -357,7 +357,7 @@ class Supervisor:
 
     async def _write_manifest(self, command: WriteManifest) -> None:
         try:
-            await self._disk.commit(command)
+            await self.disk.commit(command)
         except OSError as error:
             self.dispatch(p.ManifestFailed(command.generation, command.epoch, f"manifest: {error}"))
         else:
@@ -366,11 +366,7 @@ class Supervisor:
     def _tell_committed(self, command: TellCommitted) -> None:
         for spec in self.plan.stages:
             self._tell(spec.name, m.Committed(command.generation, command.epoch))
-        self._disk.retain(command.epoch)
-
-    def epoch_age(self, now: float) -> float | None:
-        """Seconds since the last commit of this run."""
-        return now - self._disk.committed_at if self._disk.committed_at is not None else None
+        self.disk.retain(command.epoch)
 
     # questions to stages
 
