@@ -83,6 +83,12 @@ class SupervisorBackend:
     def stage_names(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self._plan.processes)
 
+    def roster(self) -> dict[str, int]:
+        """The pids of all living processes by name, supervisor and launcher included."""
+        found = {child.name: child.pid for child in self._supervisor.spawner.all() if child.name == "launcher"}
+        found |= {q.name: q.pid for q in self._supervisor.supervision.processes.values() if q.pid}
+        return {"supervisor": os.getpid(), **found}
+
     # changes
 
     async def change(self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str) -> dict[str, Any]:

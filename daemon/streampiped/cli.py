@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from streampiped.errors import ExitCode
 from streampiped.runtime.apart import ApartError, run_apart
+from streampiped.runtime.launch import execute_launcher
 from streampiped.topology import Plan
 
 
@@ -23,7 +24,9 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments ask for. Returns when the pipeline has stopped."""
+    """Do what the arguments ask for. Returns when the pipeline has stopped. A launcher that was executed for nothing
+    dies with this process."""
+    early = execute_launcher() if arguments and arguments[0] == "run" else None  # it preloads while we check
     try:
         answer = run_apart(_understand, list(arguments), keep_stdout=True)
     except ApartError as error:
@@ -37,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     from streampiped.supervisor import run as supervise  # uvloop and the rest are not for `check`
 
     plan = Plan.from_dict(answer["plan"])
-    return supervise(plan, fresh=answer["fresh"], until_finished=answer["until_finished"])
+    return supervise(plan, fresh=answer["fresh"], until_finished=answer["until_finished"], early=early)
 
 
 def _understand(arguments: list[str]) -> dict[str, object]:

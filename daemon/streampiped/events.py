@@ -52,6 +52,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "output_dropped": EventSpec("warning", "{count} lines of output dropped"),
     "launcher_started": EventSpec("debug", "fork server ready, pid {child}"),
     "launcher_died": EventSpec("warning", "fork server died: {reason}; stages go on, a new one comes"),
+    "launcher_given_up": EventSpec(
+        "critical", "the fork server dies at every start, nothing can run; see its output above"
+    ),
     "orphan_ended": EventSpec("warning", "ended a process left behind: pid {child}"),
     # generations and epochs
     "generation_reset": EventSpec("warning", "generation {generation}: {reason}; restoring epoch {epoch}"),

@@ -31,6 +31,7 @@ from streampiped.errors import ExitCode, RpcError, StateBusyError, StreampipeErr
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.runtime.event_log import EventLog
+from streampiped.runtime.launch import Launch
 from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
 from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
@@ -46,9 +47,9 @@ LAST_WAIT_S: Final = 2.0  # for the launcher, which has been sent SIGKILL
 STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
 
 
-def run(plan: Plan, *, fresh: bool, until_finished: bool) -> int:
+def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None = None) -> int:
     """Run the pipeline until it is told to stop (or, `until_finished`, its bounded stream has ended). `fresh`
-    discards the state of former runs. Returns an exit code."""
+    discards the state of former runs; `early` is a launcher on its way. Returns an exit code."""
     faulthandler.enable()
     try:
         if fresh:
@@ -62,7 +63,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool) -> int:
     become_subreaper()
     set_comm("streampiped")
     raise_descriptor_limit()
-    supervisor = Supervisor(plan, state, restored, until_finished)
+    supervisor = Supervisor(plan, state, restored, until_finished, early)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
 
@@ -70,8 +71,11 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool) -> int:
 class Supervisor:
     """Events in, commands out, in order. Implements `spawn.Listener`."""
 
-    def __init__(self, plan: Plan, state: StateDirectory, restored: Manifest | None, until_finished: bool) -> None:
+    def __init__(
+        self, plan: Plan, state: StateDirectory, restored: Manifest | None, until_finished: bool, early: Launch | None
+    ) -> None:
         self.plan = plan
+        self._early = early
         self.log = EventLog(
             Path(plan.paths.logs),
             level=next(level for level in LEVELS if level == plan.logs.level),
@@ -120,7 +124,7 @@ class Supervisor:
         """From the first process to the last."""
         self._loop = asyncio.get_running_loop()
         self._done = asyncio.Event()
-        self.spawner = Spawner(self._loop, self)
+        self.spawner = Spawner(self._loop, self, self._early)
         self.backend = SupervisorBackend(self)
         server = ControlServer(str(Path(self.plan.paths.runtime, "control.sock")), self.backend, self._emit)
         try:
@@ -213,11 +217,7 @@ class Supervisor:
         self.backend.changed()
         state, reason = self.backend.state()
         self._notifier.status(f"{state}: {reason}" if reason else state)
-        roster = {q.name: q.pid for q in self.supervision.processes.values() if q.pid}
-        roster |= {"supervisor": os.getpid()}
-        launcher = next((c.pid for c in self.spawner.all() if c.name == "launcher"), None)
-        if launcher is not None:
-            roster["launcher"] = launcher
+        roster = self.backend.roster()
         for process in self.supervision.processes.values():
             if process.service and process.pid:
                 self._tell(process.name, m.Roster(roster), droppable=True)
@@ -305,6 +305,8 @@ class Supervisor:
         if command.event == "generation_started" and command.values["generation"] == 1:
             self._emit("pipeline_ready", generation=1, seconds=time.monotonic() - self._began)
             self._notifier.ready()
+        if command.event == "launcher_given_up":
+            self._exit_code = ExitCode.FAILED
         if command.event == "stage_given_up" and self._foreground is not None:
             self._exit_code = ExitCode.FAILED
             self._loop.call_soon(self.dispatch, p.Shutdown(f"{command.stage} failed"))

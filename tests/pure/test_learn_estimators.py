@@ -108,7 +108,9 @@ def test_a_random_state_goes_on_where_it_was() -> None:
     assert generator.normal(size=5).tolist() == twin.normal(size=5).tolist()
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, {"~": 1}, np.array(["a"]), np.array([object()]), {3}], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), {1: 2}, {"~": 1}, np.array(["a"]), np.array([object()]), {3}], ids=lambda v: type(v).__name__
+)
 def test_what_is_not_portable_is_named(value: Any) -> None:
     """A value without a portable form is refused with the place where it stands."""
     with pytest.raises(NotPortableError, match=r"coef_\[0\]"):

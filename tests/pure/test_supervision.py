@@ -274,6 +274,19 @@ def test_launcher_death_leaves_the_stages() -> None:
     assert [f.name for f in play.of(p.Fork)] == ["middle"]
 
 
+def test_launcher_that_never_comes_up_ends_the_start() -> None:
+    """When one launcher after the other dies before anything has run, later and later, we say so and leave."""
+    play = Play()
+    for _ in range(3):
+        play.say(p.LauncherDied("exit status 1"))
+        assert not play.of(p.Farewell)
+        play.wait(10.0)
+        assert play.of(p.StartLauncher)
+    play.say(p.LauncherDied("exit status 1"))
+    assert "launcher_given_up" in play.logged()
+    assert play.of(p.Farewell)
+
+
 def test_service_death_does_not_touch_the_generation() -> None:
     """A service that dies is forked again; the data path does not notice."""
     play = Play().up()

@@ -85,7 +85,7 @@ def test_cpu_of_a_busy_and_an_idle_process(monitor: ServiceMonitor) -> None:
         wait_until(lambda: busy.cpu_times().user > before + 0.6)
         found = sample(monitor)
         busy.kill()
-    assert found["busy"]["cpu_percent"] > 20  # the machine may be shared
+    assert found["busy"]["cpu_percent"] > 10  # the machine may be shared
     assert found["idle"]["cpu_percent"] < 5
 
 

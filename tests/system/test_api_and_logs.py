@@ -7,8 +7,10 @@ import json
 import math
 import os
 import socket
+import statistics
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -116,6 +118,22 @@ def test_hostile_clients_hurt_nobody(daemon: Daemon, name: str) -> None:
         sock.close()
     wait_for(lambda: descriptors(pid) <= before, "the descriptors are back")
     assert daemon.status()["generation"] == generation
+
+
+@pytest.mark.timing
+def test_status_command_is_quick(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """`streampipectl status`, the whole process from exec to exit, takes less than 100 ms in the median of a pipeline
+    that leaves the processor some room."""
+    times = []
+    for _ in range(15):
+        began = time.monotonic()
+        done = daemon.ctl("status")
+        times.append(time.monotonic() - began)
+        assert done.returncode == 0, done.stderr
+    with capsys.disabled():
+        print(f"\nstreampipectl status: median {statistics.median(times) * 1e3:.0f} ms", end="")
+    assert "normalizer" in done.stdout
+    assert statistics.median(times) < 0.1
 
 
 def test_crosscheck_reaches_the_evaluator(daemon: Daemon) -> None:

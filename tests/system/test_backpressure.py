@@ -9,9 +9,9 @@ import pytest
 
 from support.daemon import Daemon, rss_mib, running, simple, wait_for
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timing]
 
-SECONDS = float(os.environ.get("STREAMPIPE_BACKPRESSURE_SECONDS", "12"))
+SECONDS = float(os.environ.get("STREAMPIPE_BACKPRESSURE_SECONDS", "5"))
 """How long the memory is watched; 60 is the figure in docs/operations."""
 GROWTH_MIB = 2.0  # of any process once its pipes are full; allocators and log buffers breathe a little
 
@@ -48,7 +48,7 @@ def test_slow_reader_bounds_memory_and_time() -> None:
 def test_stage_that_works_long_and_says_so_is_not_hung() -> None:
     """A stage of the user's that takes longer for a batch than the hang timeout and calls `tick` is left alone; the
     same without `tick` is killed."""
-    slow = 'seconds_per_record = 0.5\nhang_timeout = "1s"\n'
+    slow = 'seconds_per_record = 0.25\nhang_timeout = "1s"\n'
     with running(simple(count="batch_max = 8", middle=slow + "ticks = true")) as daemon:
         daemon.wait_progress(8)
         assert not daemon.events("stage_hung")

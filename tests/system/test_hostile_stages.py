@@ -94,7 +94,7 @@ def test_stage_that_ignores_sigterm(flag: Path) -> None:
 
 def test_stopped_stage_is_found_and_replaced() -> None:
     """A SIGSTOPped stage is taken for hung, killed and replaced; the others stay."""
-    hang = 'hang_timeout = "1s"'
+    hang = 'hang_timeout = "600ms"'
     with running(simple(head=PATIENT, count=hang, middle=hang, total=hang)) as daemon:
         for name in ("count", "middle", "total"):
             generation = daemon.wait_running()["generation"]
@@ -110,7 +110,9 @@ def test_stopped_stage_is_found_and_replaced() -> None:
 
 def test_stopped_stage_can_be_stopped_and_restarted() -> None:
     """An operator's restart and the daemon's stop get past a SIGSTOPped stage."""
-    with running(simple(head='\n[supervision]\nstop_timeout = "500ms"\nreset_timeout = "2s"\n')) as daemon:
+    with running(
+        simple(head='\n[supervision]\nstop_timeout = "500ms"\nreset_timeout = "2s"\ndrain_timeout = "1s"\n')
+    ) as daemon:
         os.kill(daemon.pids()["middle"], signal.SIGSTOP)
         assert daemon.ctl("restart", "middle").returncode == 0
         daemon.wait_progress(1000)

@@ -12,7 +12,9 @@ from streampiped.core import protocol as p
 from streampiped.core.lifecycle import Input, State
 from streampiped.core.processes import Desk, Limits, Process, Roster, Successor
 
-LAUNCHER_BACKOFF_S: Final = 1.0  # after a fork server that died before it was ready
+LAUNCHER_BACKOFF_S: Final = 1.0  # after a fork server that died before it was ready; doubled each time
+LAUNCHER_BACKOFF_MAX_S: Final = 30.0
+LAUNCHER_ATTEMPTS: Final = 4  # in a row and before anything has run; what fails so often is broken, not unlucky
 
 
 class Births:
@@ -20,6 +22,7 @@ class Births:
 
     def __init__(self, desk: Desk, roster: Roster, limits: Limits) -> None:
         self.launcher_ready = False
+        self._launchers_lost = 0
         self.launcher_at: float | None = None
         """When the next launcher must be started."""
         self._desk = desk
@@ -58,7 +61,9 @@ class Births:
     def lose_launcher(self, now: float) -> list[Process]:
         """The launcher is dead. Forks that were under way are asked for again; a fork that did happen finds its
         control socket closed and leaves. Returned are those that nobody wants any more and that never came about."""
-        self.launcher_at = now if self.launcher_ready else now + LAUNCHER_BACKOFF_S
+        self._launchers_lost = 0 if self.launcher_ready else self._launchers_lost + 1
+        delay = LAUNCHER_BACKOFF_S * 2.0 ** min(self._launchers_lost - 1, 10) if self._launchers_lost else 0.0
+        self.launcher_at = now + min(delay, LAUNCHER_BACKOFF_MAX_S)
         self.launcher_ready = False
         for process in self._roster:
             if process.state is State.STARTING:
@@ -82,6 +87,11 @@ class Births:
         if self.launcher_at is not None and now >= self.launcher_at:
             self.launcher_at = None
             self._desk.put(p.StartLauncher())
+
+    @property
+    def hopeless(self) -> bool:
+        """One launcher after the other has died before it was ready."""
+        return self._launchers_lost >= LAUNCHER_ATTEMPTS
 
     def cease(self) -> None:
         """No launcher is started any more."""

@@ -46,7 +46,7 @@ class Supervision:
         births, deaths, generations = self._births, self._deaths, self._generations
         return {
             p.LauncherReady: births.on_launcher_ready,
-            p.LauncherDied: deaths.on_launcher_died,
+            p.LauncherDied: self._on_launcher_died,
             p.Forked: births.on_forked,
             p.ForkFailed: deaths.on_fork_failed,
             p.Loaded: generations.on_loaded,
@@ -158,6 +158,12 @@ class Supervision:
             begun = self._operators.settle(now)
 
     # the end
+
+    def _on_launcher_died(self, event: p.LauncherDied, now: float) -> None:
+        self._deaths.on_launcher_died(event, now)
+        if self._births.hopeless and not self.ever_ran and self.closing is None:
+            self._desk.emit("launcher_given_up", "launcher")
+            self._on_shutdown(p.Shutdown("the fork server cannot start"), now)
 
     def _on_shutdown(self, event: p.Shutdown, now: float) -> None:
         """The first one drains, the second one is in a hurry."""

@@ -13,16 +13,15 @@ import contextlib
 import os
 import signal
 import socket
-import sys
-import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from streampiped.runtime.blackbox import BlackBox
 from streampiped.runtime.channel import Channel, make_pair
+from streampiped.runtime.launch import Launch, execute_launcher
 from streampiped.runtime.linux import children, comm_of
 from streampiped.runtime.output import OutputReader
-from streampiped.runtime.spawn_marks import MARK, WARDEN
+from streampiped.runtime.spawn_marks import WARDEN
 from streampiped.wire import messages as m
 
 
@@ -84,7 +83,8 @@ class _Order:
 class Spawner:
     """Starts the launcher, has it fork, watches everybody."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener, early: Launch | None = None) -> None:
+        """`early` is a launcher that has been executed already: the first that is wanted."""
         self._loop = loop
         self._listener = listener
         self._children: dict[tuple[str, int], Child] = {}
@@ -94,23 +94,16 @@ class Spawner:
         self._orphans: set[int] = set()
         self._alone = asyncio.Event()
         """Set whenever somebody was reaped; see `shutdown`."""
-        self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        self._early = early
+        self._mark = early.mark if early is not None else None
 
     # the launcher
 
     def start_launcher(self) -> None:
         """Execute a fresh launcher; `on_launcher_ready` when it can fork, about a second later."""
-        ours, theirs = make_pair()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        files = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
-        files += [(os.POSIX_SPAWN_DUP2, writer, fd) for fd in (1, 2)]
-        argv = [sys.executable, "-P", "-m", "streampiped.launcher", str(os.getpid())]
-        # SPT_NOENV: a process title must not be written over the environment, which carries the mark
-        environment = {**os.environ, MARK: self._mark, "SPT_NOENV": "1"}
-        pid = os.posix_spawn(sys.executable, argv, environment, file_actions=files, setsid=True)
-        theirs.close()
-        os.close(writer)
-        self._launcher = self._watch("launcher", 0, pid, ours, BlackBox(BlackBox.make("launcher")), reader)
+        launch, self._early = self._early or execute_launcher(self._mark), None
+        box = BlackBox(BlackBox.make("launcher"))
+        self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output)
 
     async def shutdown(self, seconds: float) -> None:
         """End the launcher, its warden and whatever else is still ours, and wait for it, `seconds` at most."""
