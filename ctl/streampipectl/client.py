@@ -31,12 +31,14 @@ ANSWER_S: Final = 5.0  # the supervisor answers in milliseconds; longer than a m
 READ_BYTES: Final = 64 << 10
 SOCKET_NAME: Final = "control.sock"
 SYSTEM_RUNTIME_DIR: Final = "/run/streampipe"
+SYSTEM_CONFIG: Final = "/etc/streampipe/streampipe.toml"
 OWN_RUNTIME_DIR: Final = "var/run"
 
 
 def socket_path(given: str | None, runtime_dir: str | None, environment: Mapping[str, str]) -> str:
     """The control socket: as given, in the directory given, in STREAMPIPE_RUNTIME_DIR, that of the system's
-    service if it is there, else that of a daemon started in the current directory."""
+    service if it is there (or is installed, and no daemon was started in the current directory), else that of a
+    daemon started in the current directory."""
     if given is not None:
         return given
     directory = runtime_dir or environment.get("STREAMPIPE_RUNTIME_DIR")
@@ -48,7 +50,9 @@ def socket_path(given: str | None, runtime_dir: str | None, environment: Mapping
     except PermissionError:
         return system  # there, and not for us: say that rather than 'not running'
     except OSError:
-        return os.path.join(OWN_RUNTIME_DIR, SOCKET_NAME)
+        own = os.path.join(OWN_RUNTIME_DIR, SOCKET_NAME)
+        installed = os.path.exists(SYSTEM_CONFIG) and not os.path.exists(OWN_RUNTIME_DIR)
+        return system if installed else own  # the service is down, and that is what the message should be about
     return system
 
 

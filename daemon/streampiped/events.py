@@ -57,8 +57,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     ),
     "orphan_ended": EventSpec("warning", "ended a process left behind: pid {child}"),
     # generations and epochs
-    "generation_reset": EventSpec("warning", "generation {generation}: {reason}; restoring epoch {epoch}"),
-    "generation_started": EventSpec("info", "generation {generation} runs from epoch {epoch}"),
+    "generation_reset": EventSpec("warning", "generation {generation}: {reason}; restoring {origin}"),
+    "generation_started": EventSpec("info", "generation {generation} runs from {origin}"),
     "first_batch_seen": EventSpec(
         "info", "first batch of generation {generation} at the last stage, {seconds:.3f} s after {since}"
     ),

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.system]
 PACED = """
 [stages.generator]
 class = "generator"
-rate = "20k/s"
+rate = "5k/s"
 [stages.normalizer]
 class = "normalizer"
 input = "generator"
@@ -43,7 +43,7 @@ input = "trainer"
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     with running(PACED) as daemon:
-        daemon.wait_progress(20_000)
+        daemon.wait_progress(5_000)
         yield daemon
 
 

@@ -14,7 +14,7 @@ from support.daemon import Daemon, children, comm, running, simple, stat, wait_f
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
 PATIENT = "\n[supervision]\nmax_restarts = 1000\n"
-KILLS_PER_STAGE = 5
+KILLS_PER_STAGE = 3
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_bounded_run_reports_and_exits_0(tmp_path: Path) -> None:
 
 def test_interrupted_run_drains_reports_and_goes_on(tmp_path: Path) -> None:
     """SIGINT drains, reports and exits 0; started again, the run goes on where it was: every record counts once."""
-    records = 3_000_000
+    records = 2_000_000
     config = simple(count=f"records = {records}", middle='max_rate = "1M/s"')
     daemon = Daemon(config, tmp_path, "--until-finished")
     try:
@@ -121,7 +121,7 @@ def test_interrupted_run_drains_reports_and_goes_on(tmp_path: Path) -> None:
 
 def test_nothing_lost_or_doubled_across_kills(tmp_path: Path) -> None:
     """With stages killed on the way, the end state is that of an undisturbed run."""
-    records = 4_000_000
+    records = 3_000_000
     head = '\n[supervision]\nmax_restarts = 1000\n[checkpoint]\ninterval = "200ms"\n'
     daemon = Daemon(
         simple(head=head, count=f"records = {records}", middle='max_rate = "1M/s"'), tmp_path, "--until-finished"

@@ -174,6 +174,11 @@ class Coordinator:
         return self._request(now) if self.step is Step.IDLE else []
 
     @property
+    def origin(self) -> str:
+        """What a generation starts from, for people."""
+        return "the beginning" if self.committed is None else f"epoch {self.committed}"
+
+    @property
     def finished(self) -> bool:
         """Every source has ended, and everything that they gave is committed."""
         return self._final and self._all_ended()

@@ -55,8 +55,7 @@ class Generations:
         self._reset_wanted = None
         self.current += 1
         if self.current > 1:
-            epoch = self.epochs.committed
-            self._desk.emit("generation_reset", generation=self.current, reason=reason, epoch=epoch)
+            self._desk.emit("generation_reset", generation=self.current, reason=reason, origin=self.epochs.origin)
         self._desk.put(p.MakeLinks(self.current))
         for stage in self._roster.stages:
             if stage.state in (State.LOADED, State.RESETTING, State.READY, State.RUNNING):
@@ -77,7 +76,7 @@ class Generations:
             stage.move(Input.GO, now)
             stage.watch(now)
             self._desk.put(p.SendGo(stage.name, self.current))
-        self._desk.emit("generation_started", generation=self.current, epoch=self.epochs.committed)
+        self._desk.emit("generation_started", generation=self.current, origin=self.epochs.origin)
         self._perform(self.epochs.go(self.current, now))
 
     # what processes say
