@@ -41,6 +41,25 @@ input = "middle"
 """
 
 
+CHAIN = """
+[stages.generator]
+class = "generator"
+{generator}
+[stages.normalizer]
+class = "normalizer"
+input = "generator"
+[stages.consumer]
+class = "consumer"
+input = "normalizer"
+[stages.trainer]
+class = "trainer"
+input = "consumer"
+[stages.evaluator]
+class = "evaluator"
+input = "trainer"
+"""
+
+
 def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_S, step: float = 0.005) -> T:
     """The first true value of `condition`; an assertion with `what` when there is none in time."""
     pause = threading.Event()
@@ -57,6 +76,11 @@ def simple(count: str = "", middle: str = "", total: str = "", head: str = "") -
     """A configuration of three small stages, without services."""
     off = "\n[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n"
     return head + SIMPLE.format(count=count, middle=middle, total=total) + off
+
+
+def chain(generator: str = "") -> str:
+    """A configuration of the five built-in stages, without end and as fast as it goes; `generator` are its options."""
+    return CHAIN.format(generator=generator)
 
 
 class Daemon:

@@ -17,32 +17,14 @@ import pytest
 
 from streampipectl.client import Client
 from streampiped.errors import RpcError
-from support.daemon import BIN, Daemon, descriptors, running, wait_for
+from support.daemon import BIN, Daemon, chain, descriptors, running, wait_for
 
 pytestmark = [pytest.mark.system]
-
-PACED = """
-[stages.generator]
-class = "generator"
-rate = "5k/s"
-[stages.normalizer]
-class = "normalizer"
-input = "generator"
-[stages.consumer]
-class = "consumer"
-input = "normalizer"
-[stages.trainer]
-class = "trainer"
-input = "consumer"
-[stages.evaluator]
-class = "evaluator"
-input = "trainer"
-"""
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with running(PACED) as daemon:
+    with running(chain('rate = "5k/s"')) as daemon:
         daemon.wait_progress(5_000)
         yield daemon
 

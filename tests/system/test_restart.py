@@ -9,37 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.daemon import Daemon, children, comm, descriptors, rss_mib, running, simple, thread_count, wait_for
+from support.daemon import Daemon, chain, children, comm, descriptors, rss_mib, running, simple, thread_count, wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
 RESTARTS = int(os.environ.get("STREAMPIPE_RESTARTS", "30"))
 """Of the leak test; 1000 is the figure in docs/operations."""
-DEFAULT_UNBOUNDED = """
-[stages.generator]
-class = "generator"
-[stages.generator.source]
-type = "synthetic"
-records = 0
-[stages.normalizer]
-class = "normalizer"
-input = "generator"
-[stages.consumer]
-class = "consumer"
-input = "normalizer"
-[stages.trainer]
-class = "trainer"
-input = "consumer"
-[stages.evaluator]
-class = "evaluator"
-input = "trainer"
-"""
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """The default chain, as fast as it goes, without end."""
-    with running(DEFAULT_UNBOUNDED) as daemon:
+    with running(chain()) as daemon:
         yield daemon
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from streampiped.records import Batch, Span, held_out
-from support.daemon import BIN, Daemon, running, simple, wait_for
+from support.daemon import BIN, Daemon, chain, running, simple, wait_for
 from support.reference import DATA, STREAMS, read_stream, reference_scores
 
 pytestmark = [pytest.mark.system]
@@ -48,22 +48,6 @@ class = "evaluator"
 input = "trainer"
 target = "{target}"
 holdout = {holdout}
-"""
-
-
-REST = """
-[stages.normalizer]
-class = "normalizer"
-input = "generator"
-[stages.consumer]
-class = "consumer"
-input = "normalizer"
-[stages.trainer]
-class = "trainer"
-input = "consumer"
-[stages.evaluator]
-class = "evaluator"
-input = "trainer"
 """
 
 
@@ -141,7 +125,7 @@ def test_nothing_lost_or_doubled_across_kills(tmp_path: Path) -> None:
 def test_terminal_shows_progress_and_ctrl_c_works(tmp_path: Path) -> None:
     """On a terminal the run shows a live display, and Ctrl-C ends it with a report and 0."""
     config = tmp_path / "streampipe.toml"
-    config.write_text('[stages.generator]\nclass = "generator"\nrate = "20k/s"\n' + REST)
+    config.write_text(chain('rate = "20k/s"'))
     ours, theirs = pty.openpty()
     command = [
         str(BIN / "streampiped"), "run", "--config", str(config), "--until-finished",
