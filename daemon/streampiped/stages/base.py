@@ -172,7 +172,7 @@ class Service(ABC):
 
     Options: ClassVar[type[StageOptions]] = StageOptions
 
-    def __init__(self, options: Any, context: StageContext) -> None:
+    def __init__(self, options: Any, context: StageContext) -> None:  # noqa: B027  optional, as `Stage` has it
         """As for a stage."""
 
     @abstractmethod
@@ -184,12 +184,12 @@ class Service(ABC):
         """A descriptor to be woken by."""
         return None
 
-    def roster(self, processes: Mapping[str, int]) -> None:
+    def roster(self, processes: Mapping[str, int]) -> None:  # noqa: B027  who does not care does nothing
         """The pids by process name, told at the start and at every change."""
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         """As for a stage."""
         raise KeyError(method)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  who holds nothing lets go of nothing
         """As for a stage."""
