@@ -11,7 +11,6 @@ The compliance test in tests/stages/test_contract.py runs this contract on every
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,14 +147,14 @@ class Ended:
     """A bounded source is at its end; it will never give another record."""
 
 
-class SourceStage(Stage, ABC):
+class SourceStage(Stage):
     """A stage without inputs. Its state is its position: `snapshot` gives it and `restore` goes there."""
 
-    @abstractmethod
     def read(self, now: float) -> Batch | Idle | Ended:
         """The next batch, or why there is none. `now` is CLOCK_MONOTONIC in seconds; only *when* to emit and how
         to cut batches in time (rate, linger) may depend on it, never what the records are. The shell sets
         `ingest_ns`."""
+        raise NotImplementedError
 
     def wake_fd(self) -> int | None:
         """A descriptor that becomes readable when there may be more (inotify, a socket), asked for after `Idle`."""
@@ -166,30 +165,30 @@ class SourceStage(Stage, ABC):
         return None
 
 
-class Service(ABC):
+class Service:
     """A process beside the data path (log extractor, service monitor): never in an epoch, its death never changes
     the generation."""
 
     Options: ClassVar[type[StageOptions]] = StageOptions
 
-    def __init__(self, options: Any, context: StageContext) -> None:  # noqa: B027  optional, as `Stage` has it
+    def __init__(self, options: Any, context: StageContext) -> None:
         """As for a stage."""
 
-    @abstractmethod
     def wake(self, now: float) -> float | None:
         """Do what is due at `now` (CLOCK_MONOTONIC seconds) and say when to be woken next (None: only by
         `wake_fd` or a roster)."""
+        raise NotImplementedError
 
     def wake_fd(self) -> int | None:
         """A descriptor to be woken by."""
         return None
 
-    def roster(self, processes: Mapping[str, int]) -> None:  # noqa: B027  who does not care does nothing
+    def roster(self, processes: Mapping[str, int]) -> None:
         """The pids by process name, told at the start and at every change."""
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         """As for a stage."""
         raise KeyError(method)
 
-    def close(self) -> None:  # noqa: B027  who holds nothing lets go of nothing
+    def close(self) -> None:
         """As for a stage."""
