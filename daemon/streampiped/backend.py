@@ -139,12 +139,15 @@ class SupervisorBackend:
         for name in candidates:
             try:
                 report = await self._supervisor.query(name, "report", {}, REPORT_TIMEOUT_S)
+                answer = {"text": str(report["text"]), "results": report["results"]}
+                operations = {**report.get("operations", {}), **self._operations()}
             except RpcError as error:
                 errors.append(str(error))
-                continue
-            self._reporter = name
-            operations = {**report.get("operations", {}), **self._operations()}
-            return {"text": report["text"], "results": report["results"], "operations": operations}
+            except (KeyError, TypeError, AttributeError):
+                errors.append(f"{name} answers with something that is no report")
+            else:
+                self._reporter = name
+                return {**answer, "operations": operations}
         raise RpcError(f"no report: {'; '.join(errors)}", ExitCode.REFUSED)
 
     def _operations(self) -> dict[str, Any]:
@@ -208,7 +211,7 @@ class SupervisorBackend:
     async def _ask_summary(self) -> None:
         names = [self._reporter] if self._reporter else [s.name for s in self._plan.stages if "evaluator" in s.klass]
         for name in names:
-            with contextlib.suppress(RpcError):
+            with contextlib.suppress(RpcError, AttributeError):  # a user's class may answer anything
                 summary = await self._supervisor.query(name, "summary", {}, SUMMARY_TIMEOUT_S)
                 self._summary = {key: summary.get(key) for key in ("rows", "mse", "r2")}
                 self._reporter = name

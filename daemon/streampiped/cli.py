@@ -37,10 +37,13 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.OK if "run" in arguments else ExitCode.FAILED
     if answer["plan"] is None:
         return int(answer["code"])
-    from streampiped.supervisor import run as supervise  # uvloop and the rest are not for `check`
-
     plan = Plan.from_dict(answer["plan"])
-    return supervise(plan, fresh=answer["fresh"], until_finished=answer["until_finished"], early=early)
+    try:
+        from streampiped.supervisor import run as supervise  # uvloop and the rest are not for `check`
+
+        return supervise(plan, fresh=answer["fresh"], until_finished=answer["until_finished"], early=early)
+    except KeyboardInterrupt:  # before the supervisor took the signal over: no stage has run
+        return ExitCode.OK
 
 
 def _understand(arguments: list[str]) -> dict[str, object]:

@@ -269,6 +269,8 @@ class DataPath:
             if frame is not None:
                 self._handle_frame(link, frame)
                 return True
+        if any(link.barrier is not None for link in self._inputs):
+            self._process.blackbox.enter(Phase.ALIGNING)
         self._start_reading()
         return False
 

@@ -55,6 +55,7 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "launcher_given_up": EventSpec(
         "critical", "the fork server dies at every start, nothing can run; see its output above"
     ),
+    "command_failed": EventSpec("error", "{command} could not be performed: {reason}"),
     "orphan_ended": EventSpec("warning", "ended a process left behind: pid {child}"),
     # generations and epochs
     "generation_reset": EventSpec("warning", "generation {generation}: {reason}; restoring {origin}"),

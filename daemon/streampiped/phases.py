@@ -17,3 +17,4 @@ class Phase(IntEnum):
     THROTTLED = 6  # `max_rate`
     ENDED = 7
     LEAVING = 8
+    ALIGNING = 9  # a barrier is there on one input and not yet on all: nothing is read from that one

@@ -7,7 +7,7 @@ import concurrent.futures
 import zlib
 from pathlib import Path
 
-from streampiped.errors import StateError, StreampipeError
+from streampiped.errors import StateError
 from streampiped.host import Host
 from streampiped.runtime.snapshots import snapshot_name, write_durably
 from streampiped.stages.base import SinkStage, Stage
@@ -30,12 +30,13 @@ class Saver:
         return wire_state.pack(self._kind, self._stage.snapshot())
 
     async def save(self, generation: int, epoch: int, data: bytes) -> SnapshotDone | SnapshotFailed:
-        """Make `data`, and what a sink has prepared, durable; what the supervisor is to be told. A full or broken disk
-        is an answer, what user code raises is raised."""
+        """Make `data`, and what a sink has prepared, durable; what the supervisor is to be told. A disk that takes no
+        snapshot is an answer, and tried again with new files. What a sink or user code raises is raised: a sink that
+        could not prepare has lost its transaction, and only a restore brings it back."""
         name = snapshot_name(self._name, generation, epoch)
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, epoch, name, data)
-        except (OSError, StreampipeError) as error:
+        except OSError as error:
             return SnapshotFailed(generation, epoch, str(error))
         return SnapshotDone(generation, epoch, name, len(data), zlib.crc32(data))
 
@@ -59,5 +60,8 @@ class Saver:
 
     def _write(self, epoch: int, name: str, data: bytes) -> None:
         if isinstance(self._stage, SinkStage):
-            self._stage.prepare(epoch)
+            try:
+                self._stage.prepare(epoch)
+            except OSError as error:
+                raise StateError(f"prepare of epoch {epoch}: {error}") from error
         write_durably(self._epochs / name, data)

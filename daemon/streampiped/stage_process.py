@@ -26,6 +26,7 @@ import setproctitle
 import uvloop
 
 from streampiped.data_path import DataPath
+from streampiped.errors import StreampipeError
 from streampiped.phases import Phase
 from streampiped.runtime.blackbox import PULSE, BlackBox
 from streampiped.runtime.channel import Channel, receive
@@ -98,7 +99,7 @@ class StageProcess:
 
     def emit(self, event: str, /, **fields: Any) -> None:
         """Log an event; dropped when the supervisor does not keep up."""
-        with contextlib.suppress(TypeError, ValueError):
+        with contextlib.suppress(TypeError, ValueError, OverflowError, StreampipeError):  # what cannot be encoded
             self.channel.send(m.Event(event, fields), droppable=True)
 
     def _tick(self) -> None:
@@ -144,7 +145,7 @@ class StageProcess:
         except KeyError:
             error = f"{self.spec.name} does not answer {query.method!r}"
         except Exception as failure:  # noqa: BLE001  a question must not end a stage
-            error = f"{type(failure).__name__}: {failure}"
+            error = f"{type(failure).__name__}: {failure}"[:2000]
         for start in range(0, max(len(data), 1), m.CHUNK_BYTES):
             more = start + m.CHUNK_BYTES < len(data)
             self.channel.send(m.Reply(query.request, more, data[start : start + m.CHUNK_BYTES], error))

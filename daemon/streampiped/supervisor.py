@@ -95,6 +95,7 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._queries = Queries()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._ready_told = False
         self._began = time.monotonic()
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
@@ -107,6 +108,7 @@ class Supervisor:
             p.SendGo: lambda c: self._tell(c.name, m.Go(c.generation)),
             p.AskLeave: lambda c: self._signal(c, signal.SIGTERM, signal.SIGCONT),
             p.Kill: self._kill,
+            p.KillLauncher: self._kill_launcher,
             p.DumpStack: lambda c: self._signal(c, STACK_DUMP_SIGNAL),
             p.Look: self._look,
             p.Answer: lambda c: self.backend.answer(c.ticket, c.code, c.text),
@@ -144,6 +146,7 @@ class Supervisor:
             state_dir=self.plan.paths.state,
         )
         self._perform(self.supervision.start(time.monotonic()))
+        self._tick()
         if self._foreground is not None:
             self._start(self._foreground.show(self._done))
         await self._done.wait()
@@ -177,14 +180,20 @@ class Supervisor:
                     self._on_state_change()
         finally:
             self._handling = False
-        self._set_timer()
-        self._flush_log()
+            self._set_timer()
+            self._flush_log()
 
     def _perform(self, commands: list[p.Command]) -> None:
+        """In order. When the outer world is short of something (descriptors, memory), the others still count."""
         for command in commands:
-            self._performers[type(command)](command)
-        if not self._handling:
-            self._set_timer()
+            try:
+                self._performers[type(command)](command)
+            except OSError as error:
+                self._emit("command_failed", command=type(command).__name__, reason=str(error))
+                if isinstance(command, p.Fork):
+                    self._events.append(p.ForkFailed(command.name, command.incarnation, str(error)))
+                elif isinstance(command, p.StartLauncher):
+                    self._events.append(p.LauncherDied(str(error)))
 
     def _flush_log(self) -> None:
         """Lines that standard error had no room for go out as soon as it has."""
@@ -302,8 +311,10 @@ class Supervisor:
         self.log.write(command.event, stage=command.stage, **command.values)
         if command.event == "generation_reset":
             self._cause = str(command.values["reason"])
-        if command.event == "generation_started" and command.values["generation"] == 1:
-            self._emit("pipeline_ready", generation=1, seconds=time.monotonic() - self._began)
+        if command.event == "generation_started" and not self._ready_told:
+            self._ready_told = True
+            generation = command.values["generation"]
+            self._emit("pipeline_ready", generation=generation, seconds=time.monotonic() - self._began)
             self._notifier.ready()
         if command.event == "launcher_given_up":
             self._exit_code = ExitCode.FAILED
@@ -331,6 +342,10 @@ class Supervisor:
         elif not self.spawner.is_ordered(command.name, command.incarnation):
             self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
 
+    def _kill_launcher(self, command: p.KillLauncher) -> None:
+        if not self.spawner.kill_launcher():
+            self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
+
     def _send_reset(self, command: p.SendReset) -> None:
         spec = self.plan.spec(command.name)
         outputs = self.plan.outputs(command.name)
@@ -342,7 +357,8 @@ class Supervisor:
 
     def _look(self, command: p.Look) -> None:
         child = self.spawner.child(command.name, command.incarnation)
-        if child is None:
+        self.spawner.reap()
+        if child is None or child.channel.fileno() < 0:
             return
         reading = child.blackbox.read()
         generation = self.supervision.generation
@@ -394,6 +410,8 @@ class Supervisor:
             self._loop.call_soon(self.dispatch, p.Shutdown("every source has ended"))
 
     async def _farewell(self) -> None:
-        if self._foreground is not None:
-            await self._foreground.take_report()
-        self.dispatch(p.FarewellSaid())
+        try:
+            if self._foreground is not None:
+                await self._foreground.take_report()
+        finally:
+            self.dispatch(p.FarewellSaid())

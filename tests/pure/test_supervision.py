@@ -274,6 +274,44 @@ def test_launcher_death_leaves_the_stages() -> None:
     assert [f.name for f in play.of(p.Fork)] == ["middle"]
 
 
+def test_launcher_that_is_stopped_is_killed() -> None:
+    """A fork that does not come about in `start_timeout` ends the launcher that owes it; the next one delivers."""
+    play = Play().up()
+    play.died("middle")
+    play.wait(60.0)
+    assert [k.name for k in play.of(p.KillLauncher)] == ["middle"]
+    play.say(p.LauncherDied("killed by SIGKILL"))
+    play.wait(0.0)
+    assert play.of(p.StartLauncher)
+    play.say(p.LauncherReady())
+    assert "middle" in [fork.name for fork in play.of(p.Fork)]
+
+
+def test_stopped_launcher_does_not_hold_up_the_end() -> None:
+    """With a fork outstanding and a launcher that does nothing, a shutdown still comes to its end."""
+    play = Play().up()
+    play.died("middle")
+    play.say(p.Shutdown("SIGTERM"))
+    play.say(p.FarewellSaid())
+    for name in ("sink", "source"):
+        play.died(name)
+    play.wait(5.0)
+    assert [k.name for k in play.of(p.KillLauncher)] == ["middle"]
+    play.say(p.LauncherDied("killed by SIGKILL"))
+    assert [a.name for a in play.of(p.AskLeave)] == ["monitor"]
+    play.died("monitor")
+    assert play.of(p.Quit)
+
+
+def test_timed_out_command_holds_up_nobody() -> None:
+    """After a restart that cannot come about has been answered with 8, the next command is begun."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 2.0))
+    play.wait(3.0)
+    play.say(p.Operate(2, "stop", ("sink",), 30.0))
+    assert [a.name for a in play.of(p.AskLeave)] == ["sink"]
+
+
 def test_launcher_that_never_comes_up_ends_the_start() -> None:
     """When one launcher after the other dies before anything has run, later and later, we say so and leave."""
     play = Play()
@@ -563,6 +601,12 @@ class World:
                         self._end((name, incarnation))
                     elif not pending:
                         self.play.say(p.Died(name, incarnation, "was never forked"))
+                case p.KillLauncher(name, incarnation) if not self.launcher:
+                    self.play.say(p.Died(name, incarnation, "was never forked"))
+                case p.KillLauncher():
+                    self.launcher = False
+                    self.todo = [e for e in self.todo if not isinstance(e, p.Forked | p.LauncherReady)]
+                    self.play.say(p.LauncherDied("killed"))
                 case AskBarrier(_, generation, epoch, _):
                     self.todo += [p.SnapshotDone(n, generation, epoch, "f", 1, 1) for n in CHAIN]
                 case WriteManifest(generation, epoch, _, _):

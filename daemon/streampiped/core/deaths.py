@@ -63,17 +63,21 @@ class Deaths:
         process.said = process.said or reason
         process.unwatch()
         process.move(Input.KILL, now)
-        self._desk.put(p.Kill(process.name, process.incarnation))
+        if process.pid:
+            self._desk.put(p.Kill(process.name, process.incarnation))
+        else:  # the fork has not come about: a launcher that is stopped, or hangs
+            self._desk.put(p.KillLauncher(process.name, process.incarnation))
 
     # what is reported
 
     def on_launcher_died(self, event: p.LauncherDied, now: float) -> None:
         """Stages live on."""
-        if self._ending.leaving:
-            return
-        self._desk.emit("launcher_died", "launcher", reason=event.reason)
+        if not self._ending.leaving:
+            self._desk.emit("launcher_died", "launcher", reason=event.reason)
         for process in self._births.lose_launcher(now):
             self._bury(process, "was never forked", now)
+        if self._ending.leaving:
+            self._births.cease()
 
     def on_failed(self, event: p.Failed, now: float) -> None:
         """A process says why it is about to die."""

@@ -62,6 +62,8 @@ class Operations:
         late = [w for w in self._all() if w.deadline is not None and now >= w.deadline]
         for wish in late:
             wish.deadline = None
+            if wish is self._current:  # what it began goes on by itself, and must not hold up what is asked next
+                self._current = None
         return late
 
     def about(self, name: str) -> list[Wish]:

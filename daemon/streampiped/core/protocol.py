@@ -222,6 +222,14 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class KillLauncher:
+    """The launcher owes us this process and does not deliver: end it, or say that there is none with `Died`."""
+
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class DumpStack:
     name: str
     incarnation: int
@@ -269,6 +277,7 @@ class Quit:
 
 
 Command: TypeAlias = (
-    StartLauncher | Fork | MakeLinks | CloseOldLinks | SendReset | SendGo | AskLeave | Kill | DumpStack | Look
-    | Answer | Log | Finished | Farewell | Quit | AskBarrier | WriteManifest | AskCommit | TellCommitted
+    StartLauncher | Fork | MakeLinks | CloseOldLinks | SendReset | SendGo | AskLeave | Kill | KillLauncher
+    | DumpStack | Look | Answer | Log | Finished | Farewell | Quit
+    | AskBarrier | WriteManifest | AskCommit | TellCommitted
 )  # fmt: skip

@@ -118,6 +118,21 @@ class Spawner:
             except TimeoutError:
                 return
 
+    def kill_launcher(self) -> bool:
+        """End a launcher that does not do what it is asked. False when there is none."""
+        if self._launcher is not None:
+            self._launcher.kill()
+        return self._launcher is not None
+
+    def reap(self) -> None:
+        """Bury strangers that are dead already: what a stage started and left. Those that live are ended at the next
+        death."""
+        if self._orders:
+            return
+        for pid in children() - {child.pid for child in self.all()} - self._orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
     def fork(self, name: str, incarnation: int) -> None:
         """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`."""
         if self._launcher is None:
