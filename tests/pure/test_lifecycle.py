@@ -61,3 +61,9 @@ def test_quiet_time_resets_the_back_off() -> None:
     machine.died(0.0)
     machine.died(0.0)
     assert machine.died(30.0) == Retry(30.0, 1)
+
+
+def test_control_specification_lists_the_states() -> None:
+    """The states that docs/specs/control.md promises to programs are those of the table."""
+    line = next(x for x in (DOCS / "specs" / "control.md").read_text().splitlines() if "`state` of a process: " in x)
+    assert set(line.split(": ")[1].rstrip(".").split(", ")) == {state.value for state in State}
