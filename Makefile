@@ -26,7 +26,7 @@ run: $(VENV)/installed
 	@exec $(BIN)/python -c "$$FOREGROUND" $(BIN)/streampiped run --config etc/streampipe.toml --fresh --until-finished
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not timing' $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not timing' $(ARGS)
 	$(BIN)/python -m pytest -m timing $(ARGS)
 
 lint: $(VENV)/installed-dev

@@ -19,7 +19,7 @@ from streampipectl.client import Client
 from streampiped.errors import RpcError
 from support.daemon import BIN, Daemon, chain, descriptors, running, wait_for
 
-pytestmark = [pytest.mark.system]
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group("api and logs")]
 
 
 @pytest.fixture(scope="module")

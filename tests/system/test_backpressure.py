@@ -43,14 +43,3 @@ def test_slow_reader_bounds_memory_and_time() -> None:
         assert daemon.ctl("restart", "middle").returncode == 0
         assert time.monotonic() - began < 5.0
         assert daemon.stop(15.0) == 0
-
-
-def test_stage_that_works_long_and_says_so_is_not_hung() -> None:
-    """A stage of the user's that takes longer for a batch than the hang timeout and calls `tick` is left alone; the
-    same without `tick` is killed."""
-    slow = 'seconds_per_record = 0.25\nhang_timeout = "1s"\n'
-    with running(simple(count="batch_max = 8", middle=slow + "ticks = true")) as daemon:
-        daemon.wait_progress(8)
-        assert not daemon.events("stage_hung")
-    with running(simple(count="batch_max = 8", middle=slow)) as daemon:
-        daemon.wait_event("stage_hung")

@@ -28,16 +28,6 @@ def test_dead_supervisor_takes_everything_along(mischief: str) -> None:
         assert time.monotonic() - killed < 0.1
 
 
-def test_dead_stage_takes_its_grandchild_along() -> None:
-    """A grandchild in a session of its own does not outlive its stage: the supervisor finds and ends it."""
-    with running(simple(middle='mischief = "escaped_grandchild"')) as daemon:
-        before = daemon.family()
-        os.kill(daemon.pids()["middle"], signal.SIGKILL)
-        daemon.wait_running(2)
-        daemon.wait_event("orphan_ended")
-        wait_for(lambda: len(daemon.family()) == len(before), "the old grandchild is gone")
-
-
 @pytest.mark.slow
 def test_supervisor_killed_at_random_instants(capsys: pytest.CaptureFixture[str]) -> None:
     """SIGKILL of the supervisor at random instants, around forks too, leaves no process after 100 ms."""

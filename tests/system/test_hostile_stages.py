@@ -161,3 +161,39 @@ def test_stage_names_no_process_may_take_the_state(tmp_path: Path) -> None:
             second.close()
         assert "in use by another" in daemon.stderr()
         daemon.wait_progress(1000)
+
+
+def test_restarts_too_often_is_a_state() -> None:
+    """A stage that dies more often than the intensity allows is 'failed': the pipeline holds, says why, answers."""
+    with running(simple(head='\n[supervision]\nmax_restarts = 2\nwindow = "60s"\nbackoff_first = "10ms"\n')) as daemon:
+        for _ in range(3):
+            pid = wait_for(lambda: daemon.pids().get("middle"), "the stage lives")
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda old=pid: daemon.pids().get("middle") != old, "the death is seen")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        status = wait_for(lambda: (s := daemon.status())["state"] == "failed" and s, "the stage is given up")
+        assert "middle" in status["reason"]
+        assert daemon.ctl("status").returncode == 3
+        assert daemon.ctl("start", "middle").returncode == 0
+        daemon.wait_running()
+        daemon.wait_progress(1000)
+
+
+def test_dead_stage_takes_its_grandchild_along() -> None:
+    """A grandchild in a session of its own does not outlive its stage: the supervisor finds and ends it."""
+    with running(simple(middle='mischief = "escaped_grandchild"')) as daemon:
+        before = daemon.family()
+        os.kill(daemon.pids()["middle"], signal.SIGKILL)
+        daemon.wait_running(2)
+        daemon.wait_event("orphan_ended")
+        wait_for(lambda: len(daemon.family()) == len(before), "the old grandchild is gone")
+
+
+def test_stage_that_works_long_and_says_so_is_not_hung() -> None:
+    """A stage of the user's that takes longer for a batch than the hang timeout and calls `tick` is left alone; the
+    same without `tick` is killed."""
+    slow = 'seconds_per_record = 0.25\nhang_timeout = "1s"\n'
+    with running(simple(count="batch_max = 8", middle=slow + "ticks = true")) as daemon:
+        daemon.wait_progress(8)
+        assert not daemon.events("stage_hung")
+    with running(simple(count="batch_max = 8", middle=slow)) as daemon:
+        daemon.wait_event("stage_hung")
