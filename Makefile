@@ -17,7 +17,6 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
-LONGEST_FIRST := tests/system tests/systemd tests/tidy tests/stages tests/pure
 OTHER_PYTHONS := 3.11 3.12 3.13
 
 .PHONY: run test test-pythons lint venv install uninstall clean
@@ -27,7 +26,7 @@ run: $(VENV)/installed
 	@exec $(BIN)/python -c "$$FOREGROUND" $(BIN)/streampiped run --config etc/streampipe.toml --fresh --until-finished
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not timing' $(LONGEST_FIRST) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not timing' $(ARGS)
 	$(BIN)/python -m pytest -m timing $(ARGS)
 
 lint: $(VENV)/installed-dev

@@ -11,7 +11,7 @@ from support.daemon import Daemon, rss_mib, running, simple, wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timing]
 
-SECONDS = float(os.environ.get("STREAMPIPE_BACKPRESSURE_SECONDS", "5"))
+SECONDS = float(os.environ.get("STREAMPIPE_BACKPRESSURE_SECONDS", "4"))
 """How long the memory is watched; 60 is the figure in docs/operations."""
 GROWTH_MIB = 2.0  # of any process once its pipes are full; allocators and log buffers breathe a little
 

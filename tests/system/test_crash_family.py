@@ -32,7 +32,7 @@ def test_dead_supervisor_takes_everything_along(mischief: str) -> None:
 def test_supervisor_killed_at_random_instants(capsys: pytest.CaptureFixture[str]) -> None:
     """SIGKILL of the supervisor at random instants, around forks too, leaves no process after 100 ms."""
     rng = random.Random(7)
-    rounds = int(os.environ.get("STREAMPIPE_SUPERVISOR_KILLS", "4"))
+    rounds = int(os.environ.get("STREAMPIPE_SUPERVISOR_KILLS", "3"))
     worst = 0.0
     for number in range(rounds):
         daemon = Daemon(simple(head=PATIENT))

@@ -13,7 +13,7 @@ from support.daemon import Daemon, chain, children, comm, descriptors, rss_mib, 
 
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
-RESTARTS = int(os.environ.get("STREAMPIPE_RESTARTS", "30"))
+RESTARTS = int(os.environ.get("STREAMPIPE_RESTARTS", "20"))
 """Of the leak test; 1000 is the figure in docs/operations."""
 
 

@@ -105,7 +105,7 @@ def test_interrupted_run_drains_reports_and_goes_on(tmp_path: Path) -> None:
 
 def test_nothing_lost_or_doubled_across_kills(tmp_path: Path) -> None:
     """With stages killed on the way, the end state is that of an undisturbed run."""
-    records = 3_000_000
+    records = 2_000_000
     head = '\n[supervision]\nmax_restarts = 1000\n[checkpoint]\ninterval = "200ms"\n'
     daemon = Daemon(
         simple(head=head, count=f"records = {records}", middle='max_rate = "1M/s"'), tmp_path, "--until-finished"
