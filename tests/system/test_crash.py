@@ -74,13 +74,16 @@ def test_killed_process_of_the_real_chain_comes_back() -> None:
         api = Client(str(daemon.run / "trainer.sock"))
         assert api.call("info", {})["features"]
         api.close()
-        epoch = daemon.status()["epoch"] or 0
-        wait_for(lambda: (daemon.status()["epoch"] or 0) > epoch, "one more epoch")
         with contextlib.closing(sqlite3.connect(daemon.state / "stages" / "consumer" / "records.sqlite")) as store:
-            rows, positions, last = store.execute(
-                "SELECT count(*), count(DISTINCT position), max(position) FROM committed_records"
-            ).fetchone()
-        assert rows == positions == last + 1 > 10_000
+
+            def committed() -> list[tuple[int, int, int]]:
+                return store.execute(
+                    "SELECT count(*), count(DISTINCT position), max(position) FROM committed_records "
+                    "HAVING count(*) > 10000"
+                ).fetchall()
+
+            [(rows, positions, last)] = wait_for(committed, "an epoch is visible in the store")
+        assert rows == positions == last + 1
 
 
 def test_all_stages_killed_at_once(daemon: Daemon) -> None:
