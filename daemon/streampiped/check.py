@@ -47,6 +47,7 @@ class Trial:
     klass: str
     role: Role
     api: bool
+    retractable: bool
 
 
 # --- classes ------------------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def _construct(
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's class does is an answer
             report(key, ABSENT, f"{klass} cannot be made with these options: {_blame(error)}")
             return None
-    return Trial(BUILTIN.get(klass, klass), role, api)
+    return Trial(BUILTIN.get(klass, klass), role, api, bool(getattr(loaded, "retractable", True)))
 
 
 def _blame(error: BaseException) -> str:

@@ -252,6 +252,7 @@ def _stage(name: str, table: Any, section: StageSection, findings: _Findings) ->
         api=trial.api,
         max_rate=section.max_rate or None,
         hang_timeout=section.hang_timeout,
+        retractable=trial.retractable,
     )
 
 

@@ -41,6 +41,11 @@ class StateBusyError(StateError):
     """Another daemon holds the state directory. It may be about to leave: worth another try, unlike the others."""
 
 
+class StorageError(StreampipeError):
+    """The disk refuses (full, read-only, an I/O error) and nobody is dead: worth another try. A sink that raises it has
+    dropped what was not prepared and takes nothing until the next `rollback`."""
+
+
 class OptionError(StreampipeError):
     """An option is valid by its type and still impossible (a file that is not there, a column nobody has)."""
 

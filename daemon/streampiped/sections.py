@@ -144,6 +144,17 @@ class SupervisionSection(Section):
     stable_after: Duration = Field(
         _SUPERVISION.stable_after, gt=0, description="After this time without a death the delay starts anew."
     )
+    poison_attempts: int = Field(
+        _SUPERVISION.poison_attempts,
+        ge=1,
+        description="So often a stage may die with the same records in its hands before they are tried one by one in "
+        "throw-away forks, and the guilty ones put aside. A bare SIGKILL counts a third.",
+    )
+    probe_timeout: Duration = Field(
+        _SUPERVISION.probe_timeout,
+        gt=0,
+        description="Time on the CPU that one such trial may take before its rows count as looping for ever.",
+    )
 
 
 class LinksSection(Section):

@@ -29,6 +29,8 @@ class StageSpec:
     max_rate: float | None = None
     """Records/s that the shell lets into this stage; None: no limit."""
     hang_timeout: float = 30.0
+    retractable: bool = True
+    """A sink that can take rows back, or a source that can go back to an older position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Supervision:
     backoff_first: float = 0.1
     backoff_max: float = 30.0
     stable_after: float = 60.0
+    poison_attempts: int = 2
+    probe_timeout: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,11 @@ class SinkStage(Stage):
         """Make the visible output exactly that of epochs <= `epoch` (None: nothing). Called right before
         `restore`, also on a new process."""
 
+    def isolate(self) -> None:
+        """Called in a fork that is about to be thrown away: let go of everything outside without touching it, so that
+        `process` does all its work and reaches nobody. A sink that cannot is not tried with single rows."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True)
 class Idle:
@@ -148,7 +153,10 @@ class Ended:
 
 
 class SourceStage(Stage):
-    """A stage without inputs. Its state is its position: `snapshot` gives it and `restore` goes there."""
+    """A stage without inputs. Its state is its position: `snapshot` gives it and `restore` goes there. One that cannot
+    go back further than the newest epoch says `retractable = False`."""
+
+    retractable: ClassVar[bool] = True
 
     def read(self, now: float) -> Batch | Idle | Ended:
         """The next batch, or why there is none. `now` is CLOCK_MONOTONIC in seconds; only *when* to emit and how
@@ -162,6 +170,10 @@ class SourceStage(Stage):
 
     def total(self) -> int | None:
         """Records of the whole stream when it is bounded and known; for progress only."""
+        return None
+
+    def position(self) -> int | None:
+        """Records given since the stream began, when that is known; for people only."""
         return None
 
 

@@ -6,7 +6,7 @@ Whatever belongs to a generation carries it, and what is not current is dropped 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -60,13 +60,19 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Reset:
     """Close the old links, restore `snapshot` (None: a new pipeline), take the new ends that come along: first one
-    descriptor per input, then one per output. `epoch` is what is restored, None for a new pipeline."""
+    descriptor per input, then one per output. `epoch` is what is restored, None for a new pipeline.
+
+    `suspects` are spans `[source, start, count]`: a batch that overlaps one of them has killed this stage before and is
+    tried in a throw-away fork first. `changes` are those that the manifest of `epoch` records for this stage; they are
+    applied before any input."""
 
     generation: int
     epoch: int | None
     snapshot: str | None
     inputs: list[str]
     outputs: list[str]
+    suspects: list[list[Any]] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,20 @@ class Barrier:
     generation: int
     epoch: int
     hold: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """To sources: emit nothing but barriers until `Resume`."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """To sources: go on after a `Pause` or a barrier with hold."""
+
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +159,19 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDone:
-    """The snapshot (and a sink's prepare) of `epoch` is durable in `file`."""
+    """The snapshot (and a sink's prepare) of `epoch` is durable in `file`. `position`: of a source, the records it has
+    given since the stream began. `aligned_ns`: CLOCK_MONOTONIC when the barrier was there on every input;
+    `snapshot_ns` and `durable_ns`: how long it took to serialise, and to make durable."""
 
     generation: int
     epoch: int
     file: str
     length: int
     checksum: int
+    position: int | None = None
+    aligned_ns: int = 0
+    snapshot_ns: int = 0
+    durable_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +179,39 @@ class SnapshotFailed:
     generation: int
     epoch: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impaired:
+    """The outer world (a full disk) does not let this stage go on in this generation. It lives, has dropped what it was
+    doing, and waits for the next reset."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guilty:
+    """One row of a suspect batch that no fork survives. `attempt`: 0 in the stream, n in the n-th replay of the dead
+    letter; `manner` how the fork ended; `record` the row as msgpack, name -> value."""
+
+    generation: int
+    source: str
+    position: int
+    attempt: int
+    manner: str
+    reason: str
+    traceback: str
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A suspect batch was tried, and so many rows were named `Guilty` before this. 0: innocent, the stage goes on; else
+    it waits for the next reset."""
+
+    generation: int
+    guilty: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +256,16 @@ class Event:
 
 Message: TypeAlias = (
     Fork | Forked | LauncherReady
-    | Begin | Reset | Go | Barrier | Commit | Committed | Query | Roster
-    | Loaded | Ready | Failed | SnapshotDone | SnapshotFailed | CommitDone | SourceEnded | FirstBatch | Reply | Event
+    | Begin | Reset | Go | Barrier | Pause | Resume | Commit | Committed | Query | Roster
+    | Loaded | Ready | Failed | SnapshotDone | SnapshotFailed | Impaired | Guilty | Judged | CommitDone | SourceEnded
+    | FirstBatch | Reply | Event
 )  # fmt: skip
 
 _KINDS: Final[tuple[type[Any], ...]] = (
     Fork, Forked, LauncherReady,
-    Begin, Reset, Go, Barrier, Commit, Committed, Query, Roster,
-    Loaded, Ready, Failed, SnapshotDone, SnapshotFailed, CommitDone, SourceEnded, FirstBatch, Reply, Event,
+    Begin, Reset, Go, Barrier, Pause, Resume, Commit, Committed, Query, Roster,
+    Loaded, Ready, Failed, SnapshotDone, SnapshotFailed, Impaired, Guilty, Judged, CommitDone, SourceEnded,
+    FirstBatch, Reply, Event,
 )  # fmt: skip
 _TAGS: Final = {kind: tag for tag, kind in enumerate(_KINDS)}
 _FIELDS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
