@@ -3,29 +3,54 @@
 One epoch is in flight from the request to the last sink's answer (docs/specs/epochs.md):
 
     idle -> aligning (every stage makes its snapshot durable) -> writing (the manifest; its rename is the commit)
-         -> committing (every sink makes it visible) -> idle
+         -> committing (every sink makes it visible) -> idle, or held when the sources were asked to hold behind it
 
-Numbers are never used twice: an aborted epoch's number is burned.
+Numbers are never used twice: an aborted epoch's number is burned, and the sources are paused until another one has
+been committed, so that what a crash would repeat stays bounded while the disk refuses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from streampiped.core.tables import Table
 
 ABORT_BACKOFF_FIRST_S: Final = 0.5  # a full disk is rarely freed sooner
 ABORT_BACKOFF_MAX_S: Final = 10.0  # an operator who freed it should not wait longer
 
+Change: TypeAlias = Mapping[str, Any]
+"""A command that changes a stage's state: `kind`, `stage` and what the kind needs; JSON-able."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One stage's durable snapshot: file name, bytes, CRC-32."""
+    """One stage's durable snapshot: file name, bytes, CRC-32. `position`: of a source, the records it has given since
+    the stream began. Times in seconds: `aligned` on the clock of `now`, when the barrier was on every input;
+    `snapshot` and `durable`, how long it took to serialise and to reach the disk."""
 
     stage: str
     file: str
     length: int
     checksum: int
+    position: int | None = None
+    aligned: float = 0.0
+    snapshot: float = 0.0
+    durable: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochTimes:
+    """Where an epoch's time went, in seconds: the slowest stage of each part."""
+
+    align: float
+    snapshot: float
+    fsync: float
+    manifest: float
+    sink_commit: float
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +62,29 @@ class AskBarrier:
 
 
 @dataclass(frozen=True, slots=True)
+class AskPause:
+    """Emit nothing but barriers."""
+
+    stage: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskResume:
+    stage: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class WriteManifest:
+    """`seconds` since the request; `changes` take effect directly behind this epoch's barrier."""
+
     generation: int
     epoch: int
     parts: tuple[Part, ...]
     finished: bool
+    changes: tuple[Change, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +96,12 @@ class AskCommit:
 
 @dataclass(frozen=True, slots=True)
 class TellCommitted:
-    """To every stage. `seconds` from the request to the last answer."""
+    """To every stage. `final`: the sources give nothing behind it."""
 
     generation: int
     epoch: int
     final: bool
-    seconds: float
+    times: EpochTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +110,7 @@ class Aborted:
     reason: str
 
 
-EpochCommand: TypeAlias = AskBarrier | WriteManifest | AskCommit | TellCommitted | Aborted
+EpochCommand: TypeAlias = AskBarrier | AskPause | AskResume | WriteManifest | AskCommit | TellCommitted | Aborted
 
 
 class Step(Enum):
@@ -76,18 +119,69 @@ class Step(Enum):
     ALIGNING = "aligning"
     WRITING = "writing"
     COMMITTING = "committing"
+    PAUSED = "paused"  # the last epoch was aborted; the sources give nothing until the next attempt has succeeded
+    HELD = "held"  # everything that the sources gave is committed, and they give nothing
+
+
+class Input(Enum):
+    GO = "go"
+    REQUEST = "ask for barriers"
+    DURABLE = "every snapshot is durable"
+    REFUSED = "a write failed"
+    WRITTEN = "the manifest is there"
+    CONFIRMED = "every sink has committed"
+    HOLD = "every sink has committed, and the sources hold"
+    RESUME = "go on"
+    OVER = "a stage died"
+
+
+TABLE: Final = Table[Step, Input](
+    {
+        (Step.DOWN, Input.GO): Step.IDLE,
+        (Step.IDLE, Input.REQUEST): Step.ALIGNING,
+        (Step.PAUSED, Input.REQUEST): Step.ALIGNING,
+        (Step.HELD, Input.REQUEST): Step.ALIGNING,
+        (Step.ALIGNING, Input.DURABLE): Step.WRITING,
+        (Step.ALIGNING, Input.REFUSED): Step.PAUSED,
+        (Step.WRITING, Input.WRITTEN): Step.COMMITTING,
+        (Step.WRITING, Input.REFUSED): Step.PAUSED,
+        (Step.COMMITTING, Input.CONFIRMED): Step.IDLE,
+        (Step.COMMITTING, Input.HOLD): Step.HELD,
+        (Step.HELD, Input.RESUME): Step.IDLE,
+        **{(step, Input.OVER): Step.DOWN for step in Step},
+    }
+)
+"""Everything that changes the coordinator's step; docs/specs/epochs.md shows the diagram that is drawn from it."""
+
+
+def mermaid() -> str:
+    return TABLE.mermaid(Step.DOWN, {Input.OVER: Step.ALIGNING})
 
 
 @dataclass(slots=True)
 class _Flight:
-    """The epoch that is in flight."""
+    """The epoch that is in flight. Times on the clock of `now`."""
 
     epoch: int
     began: float
     hold: bool
     finished: bool
+    changes: tuple[Change, ...]
     parts: dict[str, Part] = field(default_factory=dict)
     confirmed: set[str] = field(default_factory=set)
+    durable_at: float = 0.0
+    written_at: float = 0.0
+
+    def times(self, now: float) -> EpochTimes:
+        parts = self.parts.values()
+        return EpochTimes(
+            align=max(0.0, max(part.aligned for part in parts) - self.began),
+            snapshot=max(part.snapshot for part in parts),
+            fsync=max(part.durable for part in parts),
+            manifest=self.written_at - self.durable_at,
+            sink_commit=now - self.written_at,
+            total=now - self.began,
+        )
 
 
 class Coordinator:
@@ -102,16 +196,21 @@ class Coordinator:
         committed: int | None,
         highest: int,
         finished: bool,
+        changes: tuple[Change, ...] = (),
     ) -> None:
         """`committed` is the restored epoch, `highest` the largest number ever seen on disk, `finished` whether the
-        restored epoch was the final one of an ended stream."""
+        restored epoch was the final one of an ended stream, `changes` what its manifest says is to be applied."""
         self.committed = committed
-        self._final = finished
+        self.told = committed
+        """The newest epoch that every sink has confirmed."""
+        self.changes = changes
+        """What every restore of the committed epoch has to apply."""
+        self.unapplied = bool(changes)
+        """`changes` are committed, and no generation has begun with them yet."""
         self.step = Step.DOWN
         self.failure: str | None = None
         """Why the last epoch was aborted; None once one has been committed."""
-        self.held = False
-        """The sources hold, and everything that they gave is committed."""
+        self._final = finished and not changes
         self._stages = stages
         self._sources = sources
         self._sinks = sinks
@@ -119,25 +218,33 @@ class Coordinator:
         self._highest = highest
         self._generation = 0
         self._flight: _Flight | None = None
+        self._orphan: _Flight | None = None
         self._ended: set[str] = set()
         self._due: float | None = None
         self._emitted = 0
         self._failures = 0
+        self._demanded = False
         self._hold_wanted = False
-        self._orphan: _Flight | None = None
+        self._ahead = False
+        self._holding = False
+        self._proposed: list[Change] = []
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called."""
-        return self._due if self.step is Step.IDLE else None
+        return self._due if self.step in (Step.IDLE, Step.PAUSED) else None
+
+    # generations
 
     def go(self, generation: int, now: float) -> list[EpochCommand]:
         """A generation starts to run from the committed epoch; nothing has been given in it yet."""
+        self._move(Input.GO)
         self._generation = generation
         self._flight = None
         self._ended.clear()
         self._emitted = 0
-        self.held = False
-        self.step = Step.IDLE
+        self._holding = False
+        self._demanded = self.unapplied  # what the changes did is worth an epoch, whether or not records come
+        self.unapplied = False
         self._due = now + self._interval
         return []
 
@@ -149,8 +256,8 @@ class Coordinator:
         if self.step is Step.WRITING:
             self._orphan = self._flight
         self._flight = None
-        self._hold_wanted = False
-        self.step = Step.DOWN
+        self._hold_wanted = self._ahead = False
+        self._move(Input.OVER)
         self._due = None
 
     @property
@@ -158,30 +265,76 @@ class Coordinator:
         """A manifest of a generation that is over is on its way to the disk."""
         return self._orphan is not None
 
-    def tick(self, now: float, emitted: int) -> list[EpochCommand]:
-        """A deadline has come; `emitted` is the number of records the sources have given in this generation."""
-        if self.step is not Step.IDLE or self._due is None or now < self._due:
-            return []
-        if emitted == self._emitted and not self._failures:
-            self._due = now + self._interval
-            return []
-        self._emitted = emitted
-        return self._request(now)
-
-    def hold(self, now: float) -> list[EpochCommand]:
-        """Ask for one more epoch after which the sources emit nothing; a running one comes first."""
-        self._hold_wanted = True
-        return self._request(now) if self.step is Step.IDLE else []
-
     @property
     def origin(self) -> str:
         """What a generation starts from, for people."""
         return "the beginning" if self.committed is None else f"epoch {self.committed}"
 
+    # when to make an epoch
+
+    def tick(self, now: float, emitted: int) -> list[EpochCommand]:
+        """A deadline has come; `emitted` is the number of records the sources have given in this generation."""
+        if self.step not in (Step.IDLE, Step.PAUSED) or self._due is None or now < self._due:
+            return []
+        if emitted == self._emitted and self.step is Step.IDLE and not self._demanded:
+            self._due = now + self._interval
+            return []
+        self._emitted = emitted
+        return self._request(now)
+
+    def demand(self, now: float) -> tuple[int, list[EpochCommand]]:
+        """An epoch at once, or right behind the one in flight; its number comes first. While the sources hold there
+        is nothing that the last one has not."""
+        if self.held:
+            return self.told or 0, []
+        wanted = self._highest + 1
+        if self.step is Step.IDLE:
+            return wanted, self._request(now)
+        self._demanded = True
+        return wanted, []
+
+    def hold(self, now: float, *, ahead: bool = False) -> list[EpochCommand]:
+        """Make an epoch after which the sources give nothing. `ahead`: an ordinary one first, so that the one with
+        which they stand still finds little to do; one that is in flight serves as that."""
+        if self._hold_wanted or self.step is Step.DOWN or (self.held and not self._proposed):
+            return []
+        self._hold_wanted = True
+        self._ahead = ahead and self.step is Step.IDLE and not self._all_ended()
+        return self._request(now) if self.step in (Step.IDLE, Step.HELD) else []
+
+    def release(self, now: float) -> list[EpochCommand]:
+        """Nobody needs the sources to hold any more."""
+        self._hold_wanted = self._ahead = False
+        if self.step is not Step.HELD:
+            return []
+        self._move(Input.RESUME)
+        self._due = now + self._interval
+        return self._resume()
+
+    @property
+    def held(self) -> bool:
+        """The sources give nothing, and everything that they gave is committed and visible."""
+        return self.step is Step.HELD or (self.step is Step.IDLE and self.finished)
+
+    def propose(self, change: Change) -> None:
+        """Record `change` with the next epoch behind which the sources hold."""
+        self._proposed.append(change)
+
+    def withdraw(self, change: Change) -> None:
+        """It is not wanted any more, if it is not on its way yet."""
+        self._proposed = [other for other in self._proposed if other is not change]
+
+    @property
+    def proposed(self) -> tuple[Change, ...]:
+        """Changes that are in no manifest yet."""
+        return tuple(self._proposed)
+
     @property
     def finished(self) -> bool:
         """Every source has ended, and everything that they gave is committed."""
         return self._final and self._all_ended()
+
+    # what happens to an epoch
 
     def source_ended(self, stage: str, generation: int, records: int, now: float) -> list[EpochCommand]:
         """A source is at its end, after `records` in this generation. A stream that had been finished and was
@@ -194,16 +347,17 @@ class Coordinator:
             return self._request(now)
         return []
 
-    def snapshot_done(self, part: Part, generation: int, epoch: int) -> list[EpochCommand]:
+    def snapshot_done(self, part: Part, generation: int, epoch: int, now: float) -> list[EpochCommand]:
         flight = self._current(generation, epoch, Step.ALIGNING)
         if flight is None:
             return []
         flight.parts[part.stage] = part
         if len(flight.parts) < len(self._stages):
             return []
-        self.step = Step.WRITING
+        self._move(Input.DURABLE)
+        flight.durable_at = now
         parts = tuple(flight.parts[name] for name in self._stages)
-        return [WriteManifest(generation, epoch, parts, flight.finished)]
+        return [WriteManifest(generation, epoch, parts, flight.finished, flight.changes, now - flight.began)]
 
     def snapshot_failed(self, generation: int, epoch: int, reason: str, now: float) -> list[EpochCommand]:
         """A snapshot could not be written and nobody died. Once all are there, nobody can take his back."""
@@ -211,21 +365,11 @@ class Coordinator:
         return self._abort(flight, reason, now) if flight is not None else []
 
     def manifest_failed(self, generation: int, epoch: int, reason: str, now: float) -> list[EpochCommand]:
-        """The manifest could not be written; this epoch will never be the commit."""
+        """The manifest could not be written, and no start will ever find it."""
         if self._orphan is not None and self._orphan.epoch == epoch:
             self._orphan = None
         flight = self._current(generation, epoch, Step.WRITING)
         return self._abort(flight, reason, now) if flight is not None else []
-
-    def _abort(self, flight: _Flight, reason: str, now: float) -> list[EpochCommand]:
-        """The next attempt comes with back-off, on new files."""
-        self._flight = None
-        self.failure = reason
-        delay = min(ABORT_BACKOFF_MAX_S, ABORT_BACKOFF_FIRST_S * 2.0 ** min(self._failures, 10))
-        self._failures += 1
-        self.step = Step.IDLE
-        self._due = now + delay
-        return [Aborted(flight.epoch, reason)]
 
     def manifest_written(self, generation: int, epoch: int, now: float) -> list[EpochCommand]:
         """The rename is done: the epoch is committed, whatever happens from here on."""
@@ -233,13 +377,17 @@ class Coordinator:
         assert flight is not None, epoch
         assert flight.epoch == epoch, (flight, epoch)
         self.committed = epoch
-        self._final = flight.finished
+        self._final = flight.finished and not flight.changes
+        self.changes, self.unapplied = flight.changes, bool(flight.changes)
+        self._proposed = [change for change in self._proposed if change not in flight.changes]
         if self._orphan is not None:  # the generation is over, the commit stands; sinks learn of it by `restore`
             self._orphan = None
+            self.told = epoch
             return []
+        flight.written_at = now
         self.failure = None
         self._failures = 0
-        self.step = Step.COMMITTING
+        self._move(Input.WRITTEN)
         if not self._sinks:
             return self._complete(flight, now)
         return [AskCommit(sink, generation, epoch) for sink in self._sinks]
@@ -253,21 +401,53 @@ class Coordinator:
 
     def _complete(self, flight: _Flight, now: float) -> list[EpochCommand]:
         self._flight = None
-        self.step = Step.IDLE
+        self.told = flight.epoch
         self._due = max(now, flight.began + self._interval)
-        final = flight.hold or flight.finished
-        self.held = final
-        commands: list[EpochCommand] = [TellCommitted(self._generation, flight.epoch, final, now - flight.began)]
-        if not final and (self._hold_wanted or (self._all_ended() and not self.finished)):
-            commands += self._request(now)
-        return commands
+        stays = flight.hold and self._hold_wanted
+        self._move(Input.HOLD if stays else Input.CONFIRMED)
+        final = stays or flight.finished
+        commands: list[EpochCommand] = [
+            TellCommitted(self._generation, flight.epoch, final, flight.times(now)),
+        ]
+        if stays:
+            self._hold_wanted = False
+            return commands
+        ends = self._all_ended() and not self.finished
+        if self._hold_wanted or self._demanded or ends:
+            return commands + self._request(now)
+        return commands + self._resume()
+
+    def _abort(self, flight: _Flight, reason: str, now: float) -> list[EpochCommand]:
+        """The next attempt comes with back-off, on new files."""
+        self._flight = None
+        self.failure = reason
+        delay = min(ABORT_BACKOFF_MAX_S, ABORT_BACKOFF_FIRST_S * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        self._move(Input.REFUSED)
+        self._due = now + delay
+        pauses = [] if self._holding else [AskPause(source, self._generation) for source in self._sources]
+        self._holding = True
+        return [Aborted(flight.epoch, reason), *pauses]
 
     def _request(self, now: float) -> list[EpochCommand]:
         self._highest += 1
-        flight = _Flight(self._highest, now, self._hold_wanted, self._all_ended())
+        self._demanded = False
+        hold, self._ahead = self._hold_wanted and not self._ahead, False
+        changes = tuple(self._proposed) if hold else ()
+        flight = _Flight(self._highest, now, hold, self._all_ended(), changes)
         self._flight = flight
-        self.step = Step.ALIGNING
-        return [AskBarrier(s, self._generation, flight.epoch, flight.hold) for s in self._sources]
+        self._holding = self._holding or hold
+        self._move(Input.REQUEST)
+        return [AskBarrier(s, self._generation, flight.epoch, hold) for s in self._sources]
+
+    def _resume(self) -> list[EpochCommand]:
+        if not self._holding:
+            return []
+        self._holding = False
+        return [AskResume(source, self._generation) for source in self._sources]
+
+    def _move(self, event: Input) -> None:
+        self.step = TABLE.advance(self.step, event)
 
     def _all_ended(self) -> bool:
         return self._ended >= set(self._sources)

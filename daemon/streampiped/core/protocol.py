@@ -9,10 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from streampiped.core.epochs import AskBarrier, AskCommit, TellCommitted, WriteManifest
+from streampiped.core.epochs import (
+    AskBarrier,
+    AskCommit,
+    AskPause,
+    AskResume,
+    Change,
+    Part,
+    TellCommitted,
+    WriteManifest,
+)
 from streampiped.core.health import Sample
 
 Verb: TypeAlias = Literal["start", "stop", "restart"]
+Spans: TypeAlias = tuple[tuple[str, int, int], ...]
+"""Where records came from: (source, first position, count)."""
 
 # events
 
@@ -66,21 +77,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """Confirmed by waitid, its process group gone."""
+    """Confirmed by waitid, its process group gone. `inside`: the records that were in `process`, when it died there.
+    `killed`: by a bare SIGKILL, which may come from a person or from the kernel, and says little about the records."""
 
     name: str
     incarnation: int
     reason: str
+    inside: Spans = ()
+    killed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDone:
-    name: str
     generation: int
     epoch: int
-    file: str
-    length: int
-    checksum: int
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,27 @@ class SnapshotFailed:
     generation: int
     epoch: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impaired:
+    """The outer world does not let a stage go on in this generation; it lives and waits for the next reset."""
+
+    name: str
+    incarnation: int
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A stage has tried the batch that it is suspected of dying of. `guilty` rows will be skipped from the next reset
+    on; that is durable."""
+
+    name: str
+    incarnation: int
+    generation: int
+    guilty: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +171,29 @@ class Tick:
 @dataclass(frozen=True, slots=True)
 class Operate:
     """An operator wants something; answered by `Answer` once, the work goes on even after a time-out.
-    `names` empty: all."""
+    `names` empty: all. `force`: a restart that does not wait for a barrier."""
 
     ticket: int
     verb: Verb
     names: tuple[str, ...]
+    timeout: float
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An operator wants an epoch that is asked for after now; `Answer.text` is its number."""
+
+    ticket: int
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """An operator wants a stage's state changed; answered when a manifest has recorded it."""
+
+    ticket: int
+    change: Change
     timeout: float
 
 
@@ -161,8 +211,8 @@ class FarewellSaid:
 
 Event: TypeAlias = (
     LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
-    | SnapshotDone | SnapshotFailed | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
-    | Sampled | Tick | Operate | Shutdown | FarewellSaid
+    | SnapshotDone | SnapshotFailed | Impaired | Judged | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
+    | Sampled | Tick | Operate | Checkpoint | Propose | Shutdown | FarewellSaid
 )  # fmt: skip
 
 # commands
@@ -193,10 +243,14 @@ class CloseOldLinks:
 
 @dataclass(frozen=True, slots=True)
 class SendReset:
+    """`suspects`: records that this stage has died of, to be tried first. `changes`: to be applied before any input."""
+
     name: str
     incarnation: int
     generation: int
     epoch: int | None
+    suspects: Spans = ()
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +307,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberStopped:
+    """These are stopped on purpose, and stay so when the daemon is started again."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     event: str
     stage: str
@@ -278,6 +339,6 @@ class Quit:
 
 Command: TypeAlias = (
     StartLauncher | Fork | MakeLinks | CloseOldLinks | SendReset | SendGo | AskLeave | Kill | KillLauncher
-    | DumpStack | Look | Answer | Log | Finished | Farewell | Quit
-    | AskBarrier | WriteManifest | AskCommit | TellCommitted
+    | DumpStack | Look | Answer | RememberStopped | Log | Finished | Farewell | Quit
+    | AskBarrier | AskPause | AskResume | WriteManifest | AskCommit | TellCommitted
 )  # fmt: skip

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from streampiped.phases import Phase
 
 PAGE_BYTES: Final = 4096
-WORDS: Final = 12
-(GENERATION, PHASE, PULSE, RECORDS_IN, RECORDS_OUT, BATCHES, SEQUENCE, POSITION, ROWS, LAG_NS, TOTAL, SINCE_NS) = range(
-    WORDS
-)
+WORDS: Final = 13
+(
+    GENERATION, PHASE, PULSE, RECORDS_IN, RECORDS_OUT, BATCHES, SEQUENCE, POSITION, ROWS, LAG_NS, TOTAL, SINCE_NS,
+    INSIDE,
+) = range(WORDS)  # fmt: skip
+SPANS_MAX: Final = 64  # of the batch in `process`; one that has more is told by its first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Reading:
     lag_ns: int
     total: int
     since_ns: int
+    inside: tuple[tuple[int, int, int], ...]
+    """Spans of the batch that is in `process`: (source, first position, count), the source by its place among the
+    plan's stages. Empty outside of `process`; stays after an exception there, until the process is gone."""
 
 
 class BlackBox:
@@ -60,7 +66,7 @@ class BlackBox:
     def begin(self, generation: int, total: int) -> None:
         """Start the counts of a generation."""
         words = self.words
-        for field in (RECORDS_IN, RECORDS_OUT, BATCHES, LAG_NS):
+        for field in (RECORDS_IN, RECORDS_OUT, BATCHES, LAG_NS, INSIDE):
             words[field] = 0
         words[TOTAL] = total
         words[GENERATION] = generation
@@ -70,9 +76,21 @@ class BlackBox:
         self.words[PHASE] = phase
         self.words[PULSE] += 1
 
+    def hold(self, spans: Iterable[tuple[int, int, int]]) -> None:
+        """A batch of these (source, first position, count) is about to be processed; `words[INSIDE] = 0` ends it."""
+        words, at = self.words, WORDS
+        for span in spans:
+            words[at], words[at + 1], words[at + 2] = span
+            at += 3
+            if at >= WORDS + 3 * SPANS_MAX:
+                break
+        words[INSIDE] = (at - WORDS) // 3
+
     def read(self) -> Reading:
         values = self.words[:WORDS].tolist()
-        return Reading(values[0], Phase(values[1]), *values[2:])
+        count = min(values.pop(), SPANS_MAX)
+        flat = iter(self.words[WORDS : WORDS + 3 * count].tolist())
+        return Reading(values[0], Phase(values[1]), *values[2:], tuple(zip(flat, flat, flat, strict=True)))
 
     def close(self) -> None:
         self.words.release()
