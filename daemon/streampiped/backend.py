@@ -56,7 +56,7 @@ class Host(Protocol):
     spawner: Spawner
     disk: Disk
 
-    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float) -> None: ...
+    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float, *, force: bool) -> None: ...
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
 
 
@@ -96,7 +96,7 @@ class SupervisorBackend:
         ticket = self._ticket
         future = self.tickets[ticket] = asyncio.get_running_loop().create_future()
         try:
-            self._supervisor.operate(ticket, verb, stages, timeout)
+            self._supervisor.operate(ticket, verb, stages, timeout, force=False)
             code, text = await future
         finally:
             self.tickets.pop(ticket, None)

@@ -53,6 +53,12 @@ def decisions_for(plan: Plan, highest: int, restored: Manifest | None) -> Superv
     )
     return Supervision(
         processes,
-        Limits(limits.start_timeout, limits.reset_timeout, limits.stop_timeout, limits.drain_timeout),
+        Limits(
+            limits.start_timeout,
+            limits.reset_timeout,
+            limits.stop_timeout,
+            limits.drain_timeout,
+            limits.poison_attempts,
+        ),
         epochs,
     )

@@ -6,10 +6,14 @@ import asyncio
 import concurrent.futures
 import contextlib
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from streampiped.core.epochs import WriteManifest
 from streampiped.runtime.snapshots import Manifest, StateDirectory
 from streampiped.topology import Plan
+
+T = TypeVar("T")
 
 
 class Disk:
@@ -30,6 +34,10 @@ class Disk:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._state.commit, manifest)
         self._manifest = manifest
         self._committed_at = time.monotonic()
+
+    async def do(self, function: Callable[..., T], *args: Any) -> T:
+        """Call a function that waits for the disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def epoch_age(self, now: float) -> float | None:
         """Seconds from the last commit of this run to `now` (CLOCK_MONOTONIC seconds)."""

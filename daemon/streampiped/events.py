@@ -64,6 +64,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "info", "first batch of generation {generation} at the last stage, {seconds:.3f} s after {since}"
     ),
     "epoch_committed": EventSpec("debug", "epoch {epoch} committed in {seconds:.3f} s"),
+    "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
+    "records_suspected": EventSpec("warning", "died of {records} again; its successor tries them in a fork first"),
     "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),
     # control
     "command_received": EventSpec("info", "{method} {params} by uid {uid}"),

@@ -23,13 +23,23 @@ from streampiped import __version__
 from streampiped.backend import SupervisorBackend
 from streampiped.control_server import ControlServer, Verb
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, AskCommit, TellCommitted, WriteManifest
+from streampiped.core.epochs import (
+    AskBarrier,
+    AskCommit,
+    AskPause,
+    AskResume,
+    EpochTimes,
+    Part,
+    TellCommitted,
+    WriteManifest,
+)
 from streampiped.core.health import Sample
 from streampiped.decisions import check_shape, decisions_for
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, RpcError, StateBusyError, StreampipeError
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
+from streampiped.runtime import stopped
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.launch import Launch
 from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
@@ -37,7 +47,7 @@ from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.queries import Queries
 from streampiped.runtime.snapshots import Manifest, StateDirectory
-from streampiped.runtime.spawn import Child, Spawner
+from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
 from streampiped.topology import Plan
 from streampiped.wire import messages as m
 
@@ -84,6 +94,7 @@ class Supervisor:
         )
         self.supervision = decisions_for(plan, state.highest(), restored)
         self.disk = Disk(plan, state, restored)
+        self._stopped = stopped.load(Path(plan.paths.state))
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
         self._until_finished = until_finished
@@ -96,6 +107,10 @@ class Supervisor:
         self._queries = Queries()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready_told = False
+        self.times: EpochTimes | None = None
+        """Where the last epoch's time went."""
+        self.recovery: float | None = None
+        """Seconds from the last death to the first new batch at the last stage."""
         self._began = time.monotonic()
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
@@ -116,7 +131,10 @@ class Supervisor:
             p.Finished: self._finished,
             p.Farewell: lambda _: self._start(self._farewell()),
             p.Quit: lambda _: self._done.set(),
+            p.RememberStopped: lambda c: self._start(self._remember_stopped(c)),
             AskBarrier: lambda c: self._tell(c.stage, m.Barrier(c.generation, c.epoch, c.hold)),
+            AskPause: lambda c: self._tell(c.stage, m.Pause(c.generation)),
+            AskResume: lambda c: self._tell(c.stage, m.Resume(c.generation)),
             WriteManifest: lambda c: self._start(self._write_manifest(c)),
             AskCommit: lambda c: self._tell(c.stage, m.Commit(c.generation, c.epoch)),
             TellCommitted: self._tell_committed,
@@ -145,7 +163,7 @@ class Supervisor:
             stages=len(self.plan.stages),
             state_dir=self.plan.paths.state,
         )
-        self._perform(self.supervision.start(time.monotonic()))
+        self._perform(self.supervision.start(time.monotonic(), self._stopped))
         self._tick()
         if self._foreground is not None:
             self._start(self._foreground.show(self._done))
@@ -223,6 +241,10 @@ class Supervisor:
         return (supervision.running, supervision.closing, *((q.state, q.pid) for q in supervision.processes.values()))
 
     def _on_state_change(self) -> None:
+        if self.supervision.settled and not self._ready_told:
+            self._ready_told = True
+            self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
+            self._notifier.ready()
         self.backend.changed()
         state, reason = self.backend.state()
         self._notifier.status(f"{state}: {reason}" if reason else state)
@@ -256,7 +278,13 @@ class Supervisor:
         self._queries.died(child.name)
         if self.supervision.running:
             self._since = time.monotonic()
-        self.dispatch(p.Died(child.name, child.incarnation, reason))
+        self.dispatch(p.Died(child.name, child.incarnation, reason, self._inside(child), reason == BARE_KILL))
+
+    def _inside(self, child: Child) -> p.Spans:
+        """The records that were in `process` when it died there."""
+        names = [spec.name for spec in self.plan.stages]
+        inside = child.last.inside if child.last is not None else ()
+        return tuple((names[source], start, count) for source, start, count in inside if source < len(names))
 
     def on_output(self, name: str, line: str) -> None:
         self.log.write("stage_output", stage=name, line=line)
@@ -279,10 +307,12 @@ class Supervisor:
             case m.Failed(phase, reason, traceback):
                 self.log.write("stage_raised", stage=name, phase=phase, reason=reason, traceback=traceback)
                 self.dispatch(p.Failed(name, incarnation, phase, reason))
-            case m.SnapshotDone(generation, epoch, file, length, checksum):
-                self.dispatch(p.SnapshotDone(name, generation, epoch, file, length, checksum))
+            case m.SnapshotDone(generation, epoch):
+                self.dispatch(p.SnapshotDone(generation, epoch, _part(name, message)))
             case m.SnapshotFailed(generation, epoch, reason):
                 self.dispatch(p.SnapshotFailed(name, generation, epoch, reason))
+            case m.Impaired(generation, reason):
+                self.dispatch(p.Impaired(name, incarnation, generation, reason))
             case m.CommitDone(generation, epoch):
                 self.dispatch(p.CommitDone(name, generation, epoch))
             case m.SourceEnded(generation, records):
@@ -300,7 +330,8 @@ class Supervisor:
         """Recovery is over when the last stage has had a batch of the new generation."""
         if name != self.plan.stages[-1].name or generation != self.supervision.generation:
             return
-        self._emit("first_batch_seen", generation=generation, seconds=at_ns / 1e9 - self._since, since=self._cause)
+        self.recovery = at_ns / 1e9 - self._since
+        self._emit("first_batch_seen", generation=generation, seconds=self.recovery, since=self._cause)
 
     # commands
 
@@ -311,11 +342,6 @@ class Supervisor:
         self.log.write(command.event, stage=command.stage, **command.values)
         if command.event == "generation_reset":
             self._cause = str(command.values["reason"])
-        if command.event == "generation_started" and not self._ready_told:
-            self._ready_told = True
-            generation = command.values["generation"]
-            self._emit("pipeline_ready", generation=generation, seconds=time.monotonic() - self._began)
-            self._notifier.ready()
         if command.event == "launcher_given_up":
             self._exit_code = ExitCode.FAILED
         if command.event == "stage_given_up" and self._foreground is not None:
@@ -350,7 +376,15 @@ class Supervisor:
         spec = self.plan.spec(command.name)
         outputs = self.plan.outputs(command.name)
         snapshot = self.disk.snapshot_of(command.name, command.epoch)
-        message = m.Reset(command.generation, command.epoch, snapshot, list(spec.inputs), list(outputs))
+        message = m.Reset(
+            command.generation,
+            command.epoch,
+            snapshot,
+            list(spec.inputs),
+            list(outputs),
+            [list(span) for span in command.suspects],
+            [dict(change) for change in command.changes],
+        )
         child = self.spawner.child(command.name, command.incarnation)
         if child is not None:
             child.channel.send(message, self._links.ends(command.generation, spec.inputs, spec.name, outputs))
@@ -381,7 +415,14 @@ class Supervisor:
         else:
             self.dispatch(p.ManifestWritten(command.generation, command.epoch))
 
+    async def _remember_stopped(self, command: p.RememberStopped) -> None:
+        try:
+            await self.disk.do(stopped.save, Path(self.plan.paths.state), command.names)
+        except OSError as error:
+            self._emit("command_failed", command="RememberStopped", reason=str(error))
+
     def _tell_committed(self, command: TellCommitted) -> None:
+        self.times = command.times
         for spec in self.plan.stages:
             self._tell(spec.name, m.Committed(command.generation, command.epoch))
         self.disk.retain(command.epoch)
@@ -397,8 +438,8 @@ class Supervisor:
 
     # operators and the end
 
-    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float) -> None:
-        self.dispatch(p.Operate(ticket, verb, stages, timeout))
+    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float, *, force: bool) -> None:
+        self.dispatch(p.Operate(ticket, verb, stages, timeout, force))
 
     def _on_signal(self, signum: signal.Signals) -> None:
         self._notifier.stopping()
@@ -415,3 +456,17 @@ class Supervisor:
                 await self._foreground.take_report()
         finally:
             self.dispatch(p.FarewellSaid())
+
+
+def _part(stage: str, done: m.SnapshotDone) -> Part:
+    """What a stage says of its snapshot, in the words of the decisions."""
+    return Part(
+        stage,
+        done.file,
+        done.length,
+        done.checksum,
+        done.position,
+        done.aligned_ns / 1e9,
+        done.snapshot_ns / 1e9,
+        done.durable_ns / 1e9,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,15 @@ from streampiped.core.epochs import (
     Aborted,
     AskBarrier,
     AskCommit,
+    AskPause,
+    AskResume,
     Coordinator,
     EpochCommand,
     Part,
     Step,
     TellCommitted,
     WriteManifest,
+    mermaid,
 )
 
 SOURCES = ("north", "south")
@@ -57,7 +61,7 @@ class Line:
         return self.epochs.tick(self.now, self.emitted)
 
     def snapshot(self, stage: str, epoch: int) -> list[EpochCommand]:
-        return self.epochs.snapshot_done(part(stage, epoch), self.generation, epoch)
+        return self.epochs.snapshot_done(part(stage, epoch), self.generation, epoch, self.now)
 
     def snapshots(self, epoch: int) -> list[EpochCommand]:
         """Of every stage; what the last one leads to."""
@@ -88,6 +92,11 @@ def part(stage: str, epoch: int) -> Part:
 
 def barriers(commands: list[EpochCommand]) -> list[tuple[str, int, bool]]:
     return [(c.stage, c.epoch, c.hold) for c in commands if isinstance(c, AskBarrier)]
+
+
+def told(commands: list[EpochCommand]) -> list[tuple[int, int, bool]]:
+    """Generation, epoch and finality of every commit that all hear of."""
+    return [(c.generation, c.epoch, c.final) for c in commands if isinstance(c, TellCommitted)]
 
 
 def asked(epoch: int, hold: bool = False) -> list[tuple[str, int, bool]]:
@@ -124,7 +133,10 @@ def test_commit_is_told_when_every_sink_has_answered() -> None:
     assert line.epochs.committed == 1
     line.now += 0.25
     assert line.confirm("table", 1) == line.confirm("table", 1) == []
-    assert line.confirm("file", 1) == [TellCommitted(1, 1, final=False, seconds=0.25)]
+    (news,) = line.confirm("file", 1)
+    assert isinstance(news, TellCommitted)
+    assert (news.generation, news.epoch, news.final) == (1, 1, False)
+    assert (news.times.sink_commit, news.times.total) == (0.25, 0.25)
     assert line.confirm("file", 1) == []
 
 
@@ -133,7 +145,7 @@ def test_without_sinks_the_manifest_is_the_news() -> None:
     line = Line(sinks=())
     line.due()
     line.snapshots(1)
-    assert line.written(1) == [TellCommitted(1, 1, final=False, seconds=0.0)]
+    assert told(line.written(1)) == [(1, 1, False)]
 
 
 # when
@@ -190,7 +202,7 @@ def test_one_epoch_at_a_time(step: Step) -> None:
         line.written(1)
     line.confirm("table", 1)
     news, *following = line.confirm("file", 1)
-    assert news == TellCommitted(1, 1, final=False, seconds=0.0)
+    assert told([news]) == [(1, 1, False)]
     assert barriers(following) == asked(2, hold=True)
 
 
@@ -202,7 +214,7 @@ def test_hold_is_asked_for_at_once() -> None:
     line = Line()
     assert barriers(line.epochs.hold(line.now)) == asked(1, hold=True)
     assert not line.epochs.held
-    assert line.commit(1) == [TellCommitted(1, 1, final=True, seconds=0.0)]
+    assert told(line.commit(1)) == [(1, 1, True)]
     assert line.epochs.held
     assert not line.epochs.finished
 
@@ -231,7 +243,7 @@ def test_the_last_source_to_end_asks_for_the_final_epoch() -> None:
     line.written(2)
     assert line.epochs.finished
     line.confirm("table", 2)
-    assert line.confirm("file", 2) == [TellCommitted(1, 2, final=True, seconds=0.0)]
+    assert told(line.confirm("file", 2)) == [(1, 2, True)]
 
 
 def test_ends_during_an_epoch_are_committed_behind_it() -> None:
@@ -281,7 +293,7 @@ def test_abort_backs_off_and_burns_the_number() -> None:
     line.due()
     waits = []
     for epoch in range(1, 8):
-        assert line.no_space(epoch) == [Aborted(epoch, "no space")]
+        assert line.no_space(epoch)[0] == Aborted(epoch, "no space")
         assert line.epochs.failure == "no space"
         failed_at = line.now
         assert barriers(line.quiet()) == asked(epoch + 1)  # without a new record: the last ones are not committed
@@ -300,7 +312,7 @@ def test_manifest_that_cannot_be_written_aborts() -> None:
     line = Line(committed=3, highest=3)
     line.due()
     line.snapshots(4)
-    assert line.epochs.manifest_failed(1, 4, "EIO", line.now) == [Aborted(4, "EIO")]
+    assert line.epochs.manifest_failed(1, 4, "EIO", line.now)[0] == Aborted(4, "EIO")
     assert line.epochs.committed == 3
     assert barriers(line.quiet()) == asked(5)
 
@@ -332,11 +344,149 @@ def test_snapshot_cannot_be_taken_back() -> None:
     assert len(line.written(1)) == len(SINKS)
 
 
+def test_sources_pause_until_an_epoch_is_committed_again() -> None:
+    """After an abort the sources give nothing: told once, however many attempts fail, and let go by the next commit."""
+    line = Line()
+    line.due()
+    assert line.no_space(1)[1:] == [AskPause("north", 1), AskPause("south", 1)]
+    assert line.epochs.step is Step.PAUSED
+    line.quiet()
+    assert line.no_space(2)[1:] == []
+    line.quiet()
+    assert line.commit(3)[1:] == [AskResume("north", 1), AskResume("south", 1)]
+
+
+# hold and go on
+
+
+def test_hold_with_an_epoch_ahead() -> None:
+    """An ordinary epoch goes first, the one with which the sources stand still right behind it."""
+    line = Line()
+    assert barriers(line.epochs.hold(line.now, ahead=True)) == asked(1)
+    assert barriers(line.commit(1)) == asked(2, hold=True)
+    line.commit(2)
+    assert line.epochs.held
+
+
+def test_release_lets_the_sources_go_on() -> None:
+    """Who holds is told to go on; the next epoch comes with time."""
+    line = Line()
+    line.epochs.hold(line.now)
+    line.commit(1)
+    assert line.epochs.release(line.now) == [AskResume("north", 1), AskResume("south", 1)]
+    assert not line.epochs.held
+    assert line.epochs.release(line.now) == []
+    assert barriers(line.due()) == asked(2)
+
+
+def test_release_on_the_way_to_a_hold() -> None:
+    """A hold that nobody wants any more ends with its epoch: the sources, which stand already, are let go."""
+    line = Line()
+    line.epochs.hold(line.now)
+    assert line.epochs.release(line.now) == []
+    assert line.commit(1)[1:] == [AskResume("north", 1), AskResume("south", 1)]
+    assert line.epochs.step is Step.IDLE
+
+
+def test_demand_names_the_epoch() -> None:
+    """A demanded epoch is asked for at once, or right behind the one in flight, with nothing new as well."""
+    line = Line()
+    number, commands = line.epochs.demand(line.now)
+    assert (number, barriers(commands)) == (1, asked(1))
+    assert line.epochs.demand(line.now) == (2, [])
+    assert barriers(line.commit(1)) == asked(2)
+    line.commit(2)
+    assert line.epochs.told == 2
+
+
+def test_demand_while_held_is_met() -> None:
+    """While the sources hold, the last epoch has everything."""
+    line = Line()
+    line.epochs.hold(line.now)
+    line.commit(1)
+    assert line.epochs.demand(line.now) == (1, [])
+
+
+# changes
+
+CHANGE = {"kind": "replay", "stage": "join"}
+
+
+def test_change_is_recorded_with_a_hold() -> None:
+    """A change is in no ordinary epoch; the one behind which the sources hold carries it, a generation applies it."""
+    line = Line()
+    line.due()
+    line.epochs.propose(CHANGE)
+    assert [c.changes for c in line.snapshots(1) if isinstance(c, WriteManifest)] == [()]
+    line.written(1)
+    line.epochs.hold(line.now)
+    line.confirm("table", 1)
+    line.confirm("file", 1)
+    assert [c.changes for c in line.snapshots(2) if isinstance(c, WriteManifest)] == [(CHANGE,)]
+    assert line.epochs.proposed == (CHANGE,)
+    line.written(2)
+    assert line.epochs.proposed == ()
+    assert line.epochs.unapplied
+    line.epochs.down()
+    assert line.epochs.changes == (CHANGE,)
+    line.go()
+    assert not line.epochs.unapplied
+
+
+def test_what_a_change_did_is_worth_an_epoch() -> None:
+    """After a change has been applied an epoch is made although no record comes; it carries no change."""
+    line = Line()
+    line.epochs.propose(CHANGE)
+    line.epochs.hold(line.now)
+    line.commit(1)
+    line.epochs.down()
+    line.go()
+    assert barriers(line.quiet()) == asked(2)
+    assert [c.changes for c in line.snapshots(2) if isinstance(c, WriteManifest)] == [()]
+    line.written(2)
+    assert line.epochs.changes == ()
+
+
+def test_change_in_a_finished_stream() -> None:
+    """A finished stream makes one more epoch for a change and another for what it did; only then it is finished."""
+    line = Line(committed=7, highest=7, finished=True)
+    for source in SOURCES:
+        line.ended(source)
+    assert line.epochs.finished
+    line.epochs.propose(CHANGE)
+    assert barriers(line.epochs.hold(line.now, ahead=True)) == asked(8, hold=True)
+    line.commit(8)
+    assert not line.epochs.finished
+    line.epochs.down()
+    line.go()
+    assert line.ended("north") == []
+    assert barriers(line.ended("south")) == asked(9)
+    line.commit(9)
+    assert line.epochs.finished
+
+
+def test_change_that_a_death_interrupts_stays_wanted() -> None:
+    """If its epoch is burned, the change is recorded by a later one."""
+    line = Line()
+    line.epochs.propose(CHANGE)
+    line.epochs.hold(line.now)
+    line.epochs.down()
+    line.go()
+    assert line.epochs.proposed == (CHANGE,)
+    line.epochs.hold(line.now)
+    assert [c.changes for c in line.snapshots(2) if isinstance(c, WriteManifest)] == [(CHANGE,)]
+
+
+def test_diagram_in_the_docs_is_the_table() -> None:
+    """The diagram in docs/specs/epochs.md is drawn from the table."""
+    assert mermaid() in (Path(__file__).resolve().parents[2] / "docs" / "specs" / "epochs.md").read_text()
+
+
 # what is not current
 
 Answer = Callable[[Coordinator, int, int], list[EpochCommand]]
 ANSWERS: dict[str, Answer] = {
-    "snapshot": lambda c, generation, epoch: c.snapshot_done(part("table", epoch), generation, epoch),
+    "snapshot": lambda c, generation, epoch: c.snapshot_done(part("table", epoch), generation, epoch, 200.0),
     "snapshot failed": lambda c, generation, epoch: c.snapshot_failed(generation, epoch, "late", 200.0),
     "manifest failed": lambda c, generation, epoch: c.manifest_failed(generation, epoch, "late", 200.0),
     "sink": lambda c, generation, epoch: c.commit_done("file", generation, epoch, 200.0),
@@ -521,13 +671,13 @@ class Rules:
         self._check_barriers(commands)
         for command in commands:
             match command:
-                case WriteManifest(generation, epoch, parts, _):
+                case WriteManifest(generation, epoch, parts):
                     assert [p.stage for p in parts] == list(STAGES)
                     assert {(generation, epoch, stage) for stage in STAGES} <= self.durable
                 case AskCommit(_, generation, epoch):
                     assert (generation, epoch) in self.manifests
                     assert epoch == self.flight
-                case TellCommitted(generation, epoch, _, _):
+                case TellCommitted(generation, epoch):
                     assert {(generation, epoch, sink) for sink in SINKS} <= self.confirmed
         if committed is not None and committed != self.committed:
             assert committed > self.committed
@@ -616,7 +766,7 @@ class World:
         epochs, now = self.line.epochs, self.line.now
         match answer:
             case ("snapshot", generation, epoch, stage):
-                return epochs.snapshot_done(part(stage, epoch), generation, epoch)
+                return epochs.snapshot_done(part(stage, epoch), generation, epoch, now)
             case ("no snapshot", generation, epoch):
                 return epochs.snapshot_failed(generation, epoch, "no space", now)
             case ("written", generation, epoch):
@@ -636,7 +786,7 @@ class World:
                     self.answers += [("snapshot", generation, epoch, name) for name in STAGES]
                     if self._fails():
                         self.answers.append(("no snapshot", generation, epoch))
-                case WriteManifest(generation, epoch, _, _):
+                case WriteManifest(generation, epoch):
                     self.answers.append(("not written" if self._fails() else "written", generation, epoch))
                 case AskCommit(sink, generation, epoch):
                     self.answers.append(("confirmed", generation, epoch, sink))

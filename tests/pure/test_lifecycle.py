@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streampiped.core.intensity import GiveUp, Intensity, Retry
-from streampiped.core.lifecycle import TABLE, ImpossibleInputError, Input, State, advance, is_alive, mermaid
+from streampiped.core.lifecycle import TABLE, Input, State, is_alive, mermaid
+from streampiped.core.tables import ImpossibleInputError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -15,19 +16,19 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 def test_every_living_state_can_die_and_be_killed() -> None:
     """Death and SIGKILL can come at any time in the life of a process."""
     for state in State:
-        assert ((state, Input.DIED) in TABLE) is is_alive(state)
-        assert ((state, Input.KILL) in TABLE) is is_alive(state)
+        assert ((state, Input.DIED) in TABLE.rows) is is_alive(state)
+        assert ((state, Input.KILL) in TABLE.rows) is is_alive(state)
 
 
 def test_impossible_input_names_state_and_input() -> None:
     """A wrong program is told which state and which input."""
     with pytest.raises(ImpossibleInputError, match=r"'go' .* 'stopped'"):
-        advance(State.STOPPED, Input.GO)
+        TABLE.advance(State.STOPPED, Input.GO)
 
 
 def test_every_state_can_be_reached() -> None:
     """No state of the table is dead code."""
-    assert {State.STOPPED, *TABLE.values()} == set(State)
+    assert {State.STOPPED, *TABLE.rows.values()} == set(State)
 
 
 def test_diagram_in_the_docs_is_the_table() -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, TellCommitted, WriteManifest
+from streampiped.core.epochs import AskBarrier, AskPause, AskResume, Part, TellCommitted, WriteManifest
 from streampiped.core.lifecycle import State, is_alive
 from streampiped.phases import Phase
 from support.transcript import CHAIN, Play
@@ -133,15 +133,22 @@ def test_operator_starts_a_failed_stage() -> None:
 
 
 def test_planned_restart_imports_first() -> None:
-    """The old stage works on until its successor has loaded; then it leaves, and one reset brings all back."""
+    """The old stage works on until its successor has loaded and the sources hold behind an epoch; then it leaves, and
+    one reset to that epoch brings all back."""
     play = Play().up()
     old = play.incarnation("middle")
     play.say(p.Operate(1, "restart", ("middle",), 30.0))
     fork = play.of(p.Fork)[0]
     assert play.state("middle") is State.RUNNING
     play.born("middle", fork.incarnation)
+    assert play.of(AskBarrier) == [AskBarrier("source", 1, 1, hold=False)]
+    assert not play.of(p.AskLeave)
+    play.commit(1)
+    assert play.of(AskBarrier) == [AskBarrier("source", 1, 2, hold=True)]
+    play.commit(2)
     assert play.of(p.AskLeave) == [p.AskLeave("middle", old)]
     play.died("middle", old)
+    assert {r.epoch for r in play.of(p.SendReset)} == {2}
     assert play.incarnation("middle") == fork.incarnation
     assert {r.name for r in play.of(p.SendReset)} == set(CHAIN)
     play.all_ready()
@@ -232,6 +239,7 @@ def test_commands_are_worked_on_one_at_a_time() -> None:
     play.say(p.Operate(2, "restart", ("sink",), 30.0))
     assert not play.of(p.Fork)
     play.born("middle", first)
+    play.hold()
     play.died("middle")
     play.all_ready()
     assert [f.name for f in play.of(p.Fork)] == ["sink"]
@@ -245,6 +253,7 @@ def test_timed_out_command_goes_on() -> None:
     play.wait(3.0)
     assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 8)]
     play.born("middle", number)
+    play.hold()
     play.died("middle")
     play.all_ready()
     assert play.incarnation("middle") == number
@@ -432,7 +441,7 @@ def test_snapshot_of_an_old_generation_is_dropped() -> None:
     play.all_ready()
     play.wait(1.0)
     for name in CHAIN:
-        play.say(p.SnapshotDone(name, 1, 1, "old", 1, 1))
+        play.say(p.SnapshotDone(1, 1, Part(name, "old", 1, 1)))
     assert not play.of(WriteManifest)
 
 
@@ -608,7 +617,7 @@ class World:
                     self.todo = [e for e in self.todo if not isinstance(e, p.Forked | p.LauncherReady)]
                     self.play.say(p.LauncherDied("killed"))
                 case AskBarrier(_, generation, epoch, _):
-                    self.todo += [p.SnapshotDone(n, generation, epoch, "f", 1, 1) for n in CHAIN]
+                    self.todo += [p.SnapshotDone(generation, epoch, Part(n, "f", 1, 1)) for n in CHAIN]
                 case WriteManifest(generation, epoch, _, _):
                     self.todo.append(p.ManifestWritten(generation, epoch))
                 case p.AskCommit(stage, generation, epoch):

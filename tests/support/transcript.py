@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, TellCommitted, WriteManifest
+from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, Part, TellCommitted, WriteManifest
 from streampiped.core.health import Sample
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import State
@@ -106,7 +106,7 @@ class Play:
 
     def snapshots(self, epoch: int) -> list[p.Command]:
         for name in CHAIN:
-            self.say(p.SnapshotDone(name, self.machine.generation, epoch, f"{name}.{epoch}", 1, 2))
+            self.say(p.SnapshotDone(self.machine.generation, epoch, Part(name, f"{name}.{epoch}", 1, 2)))
         return self.out
 
     def commit(self, epoch: int) -> list[p.Command]:
@@ -114,6 +114,14 @@ class Play:
         self.snapshots(epoch)
         self.say(p.ManifestWritten(self.machine.generation, epoch))
         return self.say(p.CommitDone("sink", self.machine.generation, epoch))
+
+    def hold(self) -> list[p.Command]:
+        """The epochs that are asked for are committed, up to the one behind which the sources hold."""
+        while True:
+            barrier = [c for c in self.history if isinstance(c, AskBarrier)][-1]
+            self.commit(barrier.epoch)
+            if barrier.hold:
+                return self.out
 
     def sample(self, name: str, pulse: int, phase: Phase = Phase.PROCESSING, **flags: bool) -> list[p.Command]:
         found = {"waiting_input": False, "waiting_control": False, "blocked_output": False, **flags}

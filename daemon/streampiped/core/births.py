@@ -37,10 +37,10 @@ class Births:
         process.bear(self._incarnations, now, now + self._start_timeout if self.launcher_ready else None)
         self._ask(process.name, process.incarnation)
 
-    def fork_successor(self, process: Process, now: float) -> None:
+    def fork_successor(self, process: Process, now: float, *, hurry: bool = False) -> None:
         """Ask for a process that will bear this name, and leave the present one at work."""
         self._incarnations += 1
-        process.successor = Successor(self._incarnations, deadline=now + self._start_timeout)
+        process.successor = Successor(self._incarnations, deadline=now + self._start_timeout, hurry=hurry)
         self._ask(process.name, self._incarnations)
 
     def _ask(self, name: str, incarnation: int) -> None:

@@ -1,7 +1,8 @@
 """How processes leave the world, by themselves or asked, and who comes after them.
 
 An unexpected death is followed by a fork, now or later, or by giving up. An expected one, which a restart or a stop has
-asked for, counts for nothing. Where a successor waits, it takes over. The death of a data stage opens a generation.
+asked for, counts for nothing. Where a successor waits, it takes over, behind an epoch with which the sources hold, so
+that nothing has to be repeated. The death of a data stage opens a generation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from streampiped.core.generations import Generations
 from streampiped.core.intensity import GiveUp
 from streampiped.core.lifecycle import Input, State
 from streampiped.core.operations import Operations
+from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster
 from streampiped.errors import ExitCode
 
@@ -29,6 +31,7 @@ class Deaths:
         generations: Generations,
         operations: Operations,
         ending: Ending,
+        poison: Poison,
     ) -> None:
         self._desk = desk
         self._roster = roster
@@ -37,6 +40,7 @@ class Deaths:
         self._generations = generations
         self._operations = operations
         self._ending = ending
+        self._poison = poison
 
     # to end a process
 
@@ -96,7 +100,21 @@ class Deaths:
         if (heir := process.heir(event.incarnation)) is not None:
             self._bury_successor(process, heir.said or event.reason, now)
         elif process.incarnation == event.incarnation and process.alive:
+            bare = event.killed and process.said is None
+            if not process.expected and self._poison.died(process.name, event.inside, killed=bare):
+                self._desk.emit("records_suspected", process.name, records=told(event.inside))
             self._bury(process, event.reason, now)
+
+    def on_judged(self, event: p.Judged, now: float) -> None:
+        """A trial is over. Guilty rows are skipped from the next reset on, and no fault of the stage's."""
+        process = self._roster[event.name]
+        if process.incarnation != event.incarnation:
+            return
+        self._poison.judged(event.name)
+        if event.guilty:
+            process.intensity.forget()
+            if event.generation == self._generations.current and self._ending.closing is None:
+                self._generations.reset(f"{event.guilty} of {event.name}'s records put aside")
 
     # what follows
 
@@ -149,9 +167,15 @@ class Deaths:
     # successors
 
     def promote(self, now: float) -> None:
-        """Let loaded successors take over: all that one wish has named together, so that there is one reset."""
+        """Let loaded successors take over: all that one wish has named together, so that there is one reset. While a
+        generation runs, that comes behind an epoch with which the sources hold, however slow its barrier is."""
         waiting = [stage for stage in self._roster.stages if stage.successor is not None]
-        if not waiting or not all(stage.successor is not None and stage.successor.loaded for stage in waiting):
+        heirs = [stage.successor for stage in waiting if stage.successor is not None]
+        if not waiting or not all(heir.loaded for heir in heirs):
+            return
+        patient = not any(heir.hurry for heir in heirs) and all(stage.stays for stage in waiting)
+        if patient and self._generations.running and not self._generations.epochs.held:
+            self._generations.hold(now, ahead=True)
             return
         for stage in waiting:
             if stage.stays:
@@ -187,3 +211,12 @@ class Deaths:
             for other in wish.names:
                 self.drop_successor(self._roster[other], now)
             self._desk.put(p.Answer(wish.ticket, ExitCode.FAILED, reason))
+
+
+def told(spans: p.Spans) -> str:
+    """For people: where records came from.
+
+    >>> told((("a", 5, 1), ("b", 0, 10)))
+    'a 5, b 0 to 9'
+    """
+    return ", ".join(f"{source} {first}" + (f" to {first + n - 1}" if n > 1 else "") for source, first, n in spans)

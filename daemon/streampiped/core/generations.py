@@ -8,26 +8,37 @@ go comes when all are ready. Services (log extractor, service monitor) have no l
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import Aborted, Coordinator, EpochCommand, Part, TellCommitted
+from streampiped.core.epochs import Aborted, Coordinator, EpochCommand, TellCommitted
 from streampiped.core.lifecycle import Input, State
+from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster
+
+IMPAIRED_BACKOFF_FIRST_S: Final = 0.5  # a full disk is rarely freed sooner
+IMPAIRED_BACKOFF_MAX_S: Final = 10.0  # an operator who freed it should not wait longer
 
 
 class Generations:
     """Opens generations, lets them go, and takes to the coordinator what happens to their epochs."""
 
-    def __init__(self, desk: Desk, roster: Roster, limits: Limits, epochs: Coordinator) -> None:
+    def __init__(self, desk: Desk, roster: Roster, limits: Limits, epochs: Coordinator, poison: Poison) -> None:
         self.current = 0
         self.running = False
         """The current one has gone and no stage has died since."""
         self.ever_ran = False
+        self.trouble: str | None = None
+        """What the outer world refuses to a stage; None once an epoch has been committed again."""
+        self.reset_at: float | None = None
+        """When the next attempt is due, after somebody was impaired."""
         self.epochs = epochs
         self._desk = desk
         self._roster = roster
+        self._poison = poison
         self._reset_timeout = limits.reset_timeout
         self._reset_wanted: str | None = None
+        self._impairments = 0
 
     # from reset to go
 
@@ -46,13 +57,14 @@ class Generations:
 
     def settle(self, now: float) -> None:
         """Open the generation that is wanted, let the current one go, whichever the state of the stages asks for."""
-        if self._reset_wanted is not None and not self.epochs.writing:
+        due = self.reset_at is None or now >= self.reset_at
+        if self._reset_wanted is not None and due and not self.epochs.writing:
             self._open(self._reset_wanted, now)
         if not self.running and self._reset_wanted is None and self._all_ready():
             self._go(now)
 
     def _open(self, reason: str, now: float) -> None:
-        self._reset_wanted = None
+        self._reset_wanted = self.reset_at = None
         self.current += 1
         if self.current > 1:
             self._desk.emit("generation_reset", generation=self.current, reason=reason, origin=self.epochs.origin)
@@ -63,7 +75,10 @@ class Generations:
 
     def _send_reset(self, stage: Process, now: float) -> None:
         stage.move(Input.RESET, now, now + self._reset_timeout)
-        self._desk.put(p.SendReset(stage.name, stage.incarnation, self.current, self.epochs.committed))
+        changes = tuple(change for change in self.epochs.changes if change["stage"] == stage.name)
+        suspects = self._poison.suspects(stage.name)
+        epoch = self.epochs.committed
+        self._desk.put(p.SendReset(stage.name, stage.incarnation, self.current, epoch, suspects, changes))
 
     def _all_ready(self) -> bool:
         stages = self._roster.stages
@@ -106,19 +121,44 @@ class Generations:
         self._desk.emit("stage_ready", stage.name, generation=event.generation)
         stage.move(Input.READY, now)
 
+    def on_impaired(self, event: p.Impaired, now: float) -> None:
+        """Nobody is dead, and nothing goes on: all stages go back to the committed epoch, again and again with
+        back-off, until the world allows it."""
+        stage = self._roster[event.name]
+        if stage.incarnation != event.incarnation or event.generation != self.current or self._reset_wanted:
+            return
+        delay = min(IMPAIRED_BACKOFF_MAX_S, IMPAIRED_BACKOFF_FIRST_S * 2.0 ** min(self._impairments, 10))
+        self._impairments += 1
+        self.trouble = f"{event.name}: {event.reason}"
+        self._desk.emit("stage_impaired", event.name, reason=event.reason, delay=delay)
+        for other in self._roster.stages:
+            if other.state is State.RESETTING:  # it waits with the others; its own time begins with the next reset
+                other.deadline = None
+        self.reset(self.trouble)
+        self.reset_at = now + delay
+
     # epochs
 
     def tick(self, emitted: int, now: float) -> None:
         """`emitted`: records given by all sources in this generation."""
         self._perform(self.epochs.tick(now, emitted))
 
-    def hold(self, now: float) -> None:
-        """One more epoch, behind which the sources emit nothing."""
-        self._perform(self.epochs.hold(now))
+    def hold(self, now: float, *, ahead: bool = False) -> None:
+        """One more epoch, behind which the sources emit nothing; `ahead`: an ordinary one before it."""
+        self._perform(self.epochs.hold(now, ahead=ahead))
+
+    def release(self, now: float) -> None:
+        """Nobody needs the sources to hold."""
+        self._perform(self.epochs.release(now))
+
+    def demand(self, now: float) -> int:
+        """An epoch that is asked for from now on; its number."""
+        wanted, commands = self.epochs.demand(now)
+        self._perform(commands)
+        return wanted
 
     def on_snapshot_done(self, event: p.SnapshotDone, now: float) -> None:
-        part = Part(event.name, event.file, event.length, event.checksum)
-        self._perform(self.epochs.snapshot_done(part, event.generation, event.epoch))
+        self._perform(self.epochs.snapshot_done(event.part, event.generation, event.epoch, now))
 
     def on_snapshot_failed(self, event: p.SnapshotFailed, now: float) -> None:
         self._perform(self.epochs.snapshot_failed(event.generation, event.epoch, event.reason, now))
@@ -148,7 +188,9 @@ class Generations:
                     self._desk.put(command)
 
     def _tell(self, news: TellCommitted) -> None:
-        self._desk.emit("epoch_committed", epoch=news.epoch, seconds=news.seconds)
+        self.trouble = None
+        self._impairments = 0
+        self._desk.emit("epoch_committed", epoch=news.epoch, seconds=news.times.total)
         self._desk.put(news)
         if news.final and self.epochs.finished:
             self._desk.emit("pipeline_finished", epoch=news.epoch)

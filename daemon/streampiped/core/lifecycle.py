@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from streampiped.core.tables import Table
+
 
 class State(Enum):
     """What a process is doing, as far as the supervisor knows."""
@@ -42,43 +44,33 @@ class Input(Enum):
     GIVE_UP = "give up"
 
 
-class ImpossibleInputError(AssertionError):
-    """A wrong program: this input cannot come in this state."""
-
-
 _DEAD: Final = (State.STOPPED, State.BACKOFF, State.FAILED)
 _ALIVE: Final = tuple(s for s in State if s not in _DEAD)
 
-TABLE: Final[dict[tuple[State, Input], State]] = {
-    (State.STOPPED, Input.FORK): State.STARTING,
-    (State.BACKOFF, Input.FORK): State.STARTING,
-    (State.FAILED, Input.FORK): State.STARTING,
-    (State.STARTING, Input.FORKED): State.LOADING,
-    (State.LOADING, Input.LOADED): State.LOADED,
-    (State.LOADED, Input.RESET): State.RESETTING,
-    (State.RESETTING, Input.RESET): State.RESETTING,
-    (State.READY, Input.RESET): State.RESETTING,
-    (State.RUNNING, Input.RESET): State.RESETTING,
-    (State.RESETTING, Input.READY): State.READY,
-    (State.READY, Input.GO): State.RUNNING,
-    (State.LOADED, Input.GO): State.RUNNING,  # services have no links and no generation
-    (State.STOPPED, Input.STAY_DOWN): State.STOPPED,
-    (State.BACKOFF, Input.STAY_DOWN): State.STOPPED,
-    (State.FAILED, Input.STAY_DOWN): State.STOPPED,
-    (State.STOPPED, Input.RETRY): State.BACKOFF,
-    (State.STOPPED, Input.GIVE_UP): State.FAILED,
-    **{(s, Input.ASK): State.STOPPING for s in _ALIVE if s is not State.KILLING},
-    **{(s, Input.KILL): State.KILLING for s in _ALIVE},
-    **{(s, Input.DIED): State.STOPPED for s in _ALIVE},
-}
-
-
-def advance(state: State, event: Input) -> State:
-    """The next state; ImpossibleInputError names state and input when there is none."""
-    try:
-        return TABLE[state, event]
-    except KeyError:
-        raise ImpossibleInputError(f"{event.value!r} cannot happen in state {state.value!r}") from None
+TABLE: Final = Table[State, Input](
+    {
+        (State.STOPPED, Input.FORK): State.STARTING,
+        (State.BACKOFF, Input.FORK): State.STARTING,
+        (State.FAILED, Input.FORK): State.STARTING,
+        (State.STARTING, Input.FORKED): State.LOADING,
+        (State.LOADING, Input.LOADED): State.LOADED,
+        (State.LOADED, Input.RESET): State.RESETTING,
+        (State.RESETTING, Input.RESET): State.RESETTING,
+        (State.READY, Input.RESET): State.RESETTING,
+        (State.RUNNING, Input.RESET): State.RESETTING,
+        (State.RESETTING, Input.READY): State.READY,
+        (State.READY, Input.GO): State.RUNNING,
+        (State.LOADED, Input.GO): State.RUNNING,  # services have no links and no generation
+        (State.STOPPED, Input.STAY_DOWN): State.STOPPED,
+        (State.BACKOFF, Input.STAY_DOWN): State.STOPPED,
+        (State.FAILED, Input.STAY_DOWN): State.STOPPED,
+        (State.STOPPED, Input.RETRY): State.BACKOFF,
+        (State.STOPPED, Input.GIVE_UP): State.FAILED,
+        **{(s, Input.ASK): State.STOPPING for s in _ALIVE if s is not State.KILLING},
+        **{(s, Input.KILL): State.KILLING for s in _ALIVE},
+        **{(s, Input.DIED): State.STOPPED for s in _ALIVE},
+    }
+)
 
 
 def is_alive(state: State) -> bool:
@@ -89,13 +81,11 @@ def is_alive(state: State) -> bool:
 def mermaid() -> str:
     """The table as a Mermaid state diagram. Inputs that lead to the same state from every living one are drawn once
     each; without colons or semicolons in the note, at which Mermaid's lexer would end it."""
-    drawn_from = {Input.ASK: State.RUNNING, Input.KILL: State.STOPPING, Input.DIED: State.KILLING}
-    lines = ["stateDiagram-v2", "    [*] --> stopped"]
-    for (state, event), target in TABLE.items():
-        if drawn_from.get(event, state) is state:
-            lines.append(f"    {state.value} --> {target.value}: {event.value}")
-    lines.append("    note right of running")
-    lines.append("        From every living state, ask to leave leads to stopping,")
-    lines.append("        kill to killing and died to stopped")
-    lines.append("    end note")
-    return "\n".join(lines)
+    once = {Input.ASK: State.RUNNING, Input.KILL: State.STOPPING, Input.DIED: State.KILLING}
+    note = [
+        "    note right of running",
+        "        From every living state, ask to leave leads to stopping,",
+        "        kill to killing and died to stopped",
+        "    end note",
+    ]
+    return "\n".join([TABLE.mermaid(State.STOPPED, once), *note])

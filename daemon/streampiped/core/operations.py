@@ -8,19 +8,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
+from streampiped.core.epochs import Change
 from streampiped.core.protocol import Verb
+
+Kind: TypeAlias = Verb | Literal["checkpoint", "change"]
 
 
 @dataclass(slots=True)
 class Wish:
-    """`deadline`: when the operator wants an answer at the latest (None: has had it)."""
+    """`deadline`: when the operator wants an answer at the latest (None: has had it). `force`: a restart that waits for
+    no barrier. `change`: of a "change". `epoch`: the one that a "checkpoint" waits for, once it is at work."""
 
     ticket: int
-    verb: Verb
+    verb: Kind
     names: tuple[str, ...]
     timeout: float
     deadline: float | None
+    force: bool = False
+    change: Change | None = None
+    epoch: int = 0
 
 
 class Operations:
@@ -36,7 +44,7 @@ class Operations:
         if wish.verb != "stop":
             self._queue.append(wish)
             return []
-        beaten = [w for w in self._all() if w.verb != "stop" and set(w.names) & set(wish.names)]
+        beaten = [w for w in self._all() if w.verb in ("start", "restart") and set(w.names) & set(wish.names)]
         for loser in beaten:
             self._remove(loser)
         self._queue.appendleft(wish)
@@ -69,7 +77,7 @@ class Operations:
     def about(self, name: str) -> list[Wish]:
         """Take off the wish at work if it wants `name` to run and cannot have it."""
         wish = self._current
-        if wish is None or wish.verb == "stop" or name not in wish.names:
+        if wish is None or wish.verb not in ("start", "restart") or name not in wish.names:
             return []
         self._current = None
         return [wish] if wish.deadline is not None else []

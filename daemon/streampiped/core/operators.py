@@ -1,7 +1,7 @@
-"""What operators want, and how it comes about: start, stop and restart, one wish at a time.
+"""What operators want, and how it comes about: start, stop, restart, an epoch, a changed state; one wish at a time.
 
 A data stage is restarted by a successor that imports first; a service is asked to leave and forked again, because
-nobody waits for its output.
+nobody waits for its output. A stop is remembered for the next start of the daemon.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
 from streampiped.core.ending import Ending
+from streampiped.core.generations import Generations
 from streampiped.core.lifecycle import State
 from streampiped.core.operations import Operations, Wish
 from streampiped.core.processes import Desk, Process, Roster
@@ -20,11 +21,19 @@ class Operators:
     """Begins wishes, sees when they have come about, answers."""
 
     def __init__(
-        self, desk: Desk, roster: Roster, births: Births, deaths: Deaths, operations: Operations, ending: Ending
+        self,
+        desk: Desk,
+        roster: Roster,
+        births: Births,
+        generations: Generations,
+        deaths: Deaths,
+        operations: Operations,
+        ending: Ending,
     ) -> None:
         self._desk = desk
         self._roster = roster
         self._births = births
+        self._generations = generations
         self._deaths = deaths
         self._operations = operations
         self._ending = ending
@@ -34,11 +43,26 @@ class Operators:
             self._refuse(event.ticket, self._ending.closing)
             return
         names = event.names or tuple(process.name for process in self._roster)
-        wish = Wish(event.ticket, event.verb, names, event.timeout, now + event.timeout)
+        wish = Wish(event.ticket, event.verb, names, event.timeout, now + event.timeout, event.force)
         for beaten in self._operations.add(wish):
             for name in beaten.names:
                 self._deaths.drop_successor(self._roster[name], now)
             self._answer(beaten, ExitCode.REFUSED, f"overtaken by stop {', '.join(names)}")
+
+    def on_checkpoint(self, event: p.Checkpoint, now: float) -> None:
+        """An epoch is made of a generation that runs; anything else would be waiting for we know not what."""
+        if (reason := self._ending.closing or self._why_not_running()) is not None:
+            self._refuse(event.ticket, reason)
+            return
+        self._operations.add(Wish(event.ticket, "checkpoint", (), event.timeout, now + event.timeout))
+
+    def on_propose(self, event: p.Propose, now: float) -> None:
+        if (reason := self._ending.closing or self._why_not_running()) is not None:
+            self._refuse(event.ticket, reason)
+            return
+        names = (str(event.change["stage"]),)
+        wish = Wish(event.ticket, "change", names, event.timeout, now + event.timeout, change=event.change)
+        self._operations.add(wish)
 
     def settle(self, now: float) -> bool:
         """Answer the wish at work if it has come about, then begin the next; False when there is none to begin."""
@@ -47,15 +71,13 @@ class Operators:
         following = self._operations.next()
         if following is None:
             return False
-        for name in following.names:
-            self._begin(following, self._roster[name], now)
+        self._begin(following, now)
         return True
 
     def tick(self, now: float) -> None:
         """Whoever has waited long enough is told so; the work goes on."""
         for wish in self._operations.timed_out(now):
-            waits = ", ".join(f"{name} is {self._roster[name].state.value}" for name in wish.names)
-            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {wish.timeout:g} s: {waits}")
+            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {wish.timeout:g} s: {self._waits(wish)}")
 
     def close(self, reason: str, now: float) -> None:
         """We are shutting down: nothing that was wanted will come about."""
@@ -64,7 +86,22 @@ class Operators:
         for process in self._roster:
             self._deaths.drop_successor(process, now)
 
-    def _begin(self, wish: Wish, process: Process, now: float) -> None:
+    def _begin(self, wish: Wish, now: float) -> None:
+        if wish.verb == "checkpoint":
+            wish.epoch = self._generations.demand(now)
+        elif wish.change is not None:
+            self._generations.epochs.propose(wish.change)
+        else:
+            stopped = self._stopped()
+            for name in wish.names:
+                self._set(wish, self._roster[name], now)
+            if self._stopped() != stopped:
+                self._desk.put(p.RememberStopped(self._stopped()))
+
+    def _stopped(self) -> tuple[str, ...]:
+        return tuple(process.name for process in self._roster if not process.wanted)
+
+    def _set(self, wish: Wish, process: Process, now: float) -> None:
         if wish.verb == "stop":
             self._deaths.stop(process, now)
         elif not process.alive:
@@ -75,9 +112,16 @@ class Operators:
             if process.stays:  # else its death is on the way, and a fork follows that as well
                 self._deaths.ask(process, now)
         elif wish.verb == "restart" and process.successor is None:
-            self._births.fork_successor(process, now)
+            self._births.fork_successor(process, now, hurry=wish.force)
+        elif wish.force and process.successor is not None:
+            process.successor.hurry = True
 
     def _is_done(self, wish: Wish) -> bool:
+        epochs = self._generations.epochs
+        if wish.verb == "checkpoint":
+            return (epochs.told or 0) >= wish.epoch
+        if wish.change is not None:
+            return wish.change not in epochs.proposed and epochs.told == epochs.committed
         return all(self._has_come(self._roster[name], wish) for name in wish.names)
 
     def _has_come(self, process: Process, wish: Wish) -> bool:
@@ -88,13 +132,29 @@ class Operators:
         return process.state is State.RUNNING or (process.state is State.READY and self._roster.holding is not None)
 
     def _how_done(self, wish: Wish) -> str:
+        if wish.verb in ("checkpoint", "change"):
+            return str(self._generations.epochs.told or 0)
         held = self._roster.holding
         if wish.verb == "stop" or held is None:
             return "done"
         return f"done; the pipeline holds because {held.name} is {held.state.value}"
 
+    def _waits(self, wish: Wish) -> str:
+        epochs = self._generations.epochs
+        states = [f"{name} is {self._roster[name].state.value}" for name in wish.names]
+        if wish.verb in ("restart", "checkpoint", "change") and self._generations.running and not epochs.held:
+            states.append(f"the epoch under way is {epochs.step.value}")
+        return ", ".join(states)
+
+    def _why_not_running(self) -> str | None:
+        if self._generations.running:
+            return None
+        held = self._roster.holding
+        return f"{held.name} is {held.state.value}" if held is not None else "the pipeline does not run"
+
     def _answer(self, wish: Wish, code: ExitCode, text: str) -> None:
         self._desk.put(p.Answer(wish.ticket, code, text))
 
     def _refuse(self, ticket: int, reason: str) -> None:
-        self._desk.put(p.Answer(ticket, ExitCode.REFUSED, f"refused: shutting down ({reason})"))
+        why = f"shutting down ({reason})" if self._ending.closing is not None else reason
+        self._desk.put(p.Answer(ticket, ExitCode.REFUSED, f"refused: {why}"))

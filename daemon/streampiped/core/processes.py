@@ -12,7 +12,7 @@ from typing import Final
 from streampiped.core import protocol as p
 from streampiped.core.health import StallClock
 from streampiped.core.intensity import Intensity
-from streampiped.core.lifecycle import Input, State, advance, is_alive
+from streampiped.core.lifecycle import TABLE, Input, State, is_alive
 
 LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
 LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
@@ -26,6 +26,7 @@ class Limits:
     reset_timeout: float
     stop_timeout: float
     drain_timeout: float
+    poison_attempts: int = 2
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class Successor:
     """When it must have loaded."""
     said: str | None = None
     """Why it cannot, in its own words or in ours."""
+    hurry: bool = False
+    """It takes over at once: an operator does not want to wait for a barrier."""
 
 
 @dataclass(slots=True)
@@ -79,7 +82,7 @@ class Process:
 
     def move(self, event: Input, now: float, deadline: float | None = None) -> None:
         """Into the next state, which has lasted too long at `deadline`."""
-        self.state = advance(self.state, event)
+        self.state = TABLE.advance(self.state, event)
         self.since = now
         self.deadline = deadline
 

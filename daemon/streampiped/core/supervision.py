@@ -10,7 +10,7 @@ it: processes (data, the desk), births (forks), generations (links and epochs), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
@@ -18,9 +18,12 @@ from streampiped.core.deaths import Deaths
 from streampiped.core.ending import Ending
 from streampiped.core.epochs import Coordinator
 from streampiped.core.generations import Generations
+from streampiped.core.lifecycle import State
 from streampiped.core.operations import Operations
 from streampiped.core.operators import Operators
+from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster
+from streampiped.core.story import Line, Story
 from streampiped.core.watch import Watch
 
 __all__ = ["Limits", "Process", "Supervision"]
@@ -30,16 +33,18 @@ class Supervision:
     """The state machine over all processes."""
 
     def __init__(self, processes: Iterable[Process], limits: Limits, epochs: Coordinator) -> None:
+        self._story = Story()
+        poison = Poison(limits.poison_attempts)
         self._desk = desk = Desk()
         self._roster = roster = Roster(processes)
         self._drain_timeout = limits.drain_timeout
         self._operations = operations = Operations()
         self._births = births = Births(desk, roster, limits)
-        self._generations = generations = Generations(desk, roster, limits, epochs)
+        self._generations = generations = Generations(desk, roster, limits, epochs, poison)
         self._ending = ending = Ending(desk)
-        self._deaths = deaths = Deaths(desk, roster, limits, births, generations, operations, ending)
+        self._deaths = deaths = Deaths(desk, roster, limits, births, generations, operations, ending, poison)
         self._watch = Watch(desk, roster, limits, births, deaths)
-        self._operators = Operators(desk, roster, births, deaths, operations, ending)
+        self._operators = Operators(desk, roster, births, generations, deaths, operations, ending)
         self._handlers = self._routes()
 
     def _routes(self) -> dict[type, Callable[..., None]]:
@@ -55,6 +60,8 @@ class Supervision:
             p.Died: deaths.on_died,
             p.SnapshotDone: generations.on_snapshot_done,
             p.SnapshotFailed: generations.on_snapshot_failed,
+            p.Impaired: generations.on_impaired,
+            p.Judged: deaths.on_judged,
             p.ManifestWritten: generations.on_manifest_written,
             p.ManifestFailed: generations.on_manifest_failed,
             p.CommitDone: generations.on_commit_done,
@@ -62,25 +69,34 @@ class Supervision:
             p.Sampled: self._watch.on_sampled,
             p.Tick: self._on_tick,
             p.Operate: self._operators.on_operate,
+            p.Checkpoint: self._operators.on_checkpoint,
+            p.Propose: self._operators.on_propose,
             p.Shutdown: self._on_shutdown,
             p.FarewellSaid: self._on_farewell_said,
         }
 
     # the calls of the shell
 
-    def start(self, now: float) -> list[p.Command]:
-        """Begin: the launcher, then every process, in the order of the plan."""
+    def start(self, now: float, stopped: Collection[str] = ()) -> list[p.Command]:
+        """Begin: the launcher, then every process, in the order of the plan, but for those that an operator has
+        stopped before the daemon was started again."""
         self._desk.put(p.StartLauncher())
         self._generations.reset("start")
         for process in self._roster:
-            self._births.fork(process, now)
+            process.wanted = process.name not in stopped
+            if process.wanted:
+                self._births.fork(process, now)
         return self._desk.clear()
 
     def handle(self, event: p.Event, now: float) -> list[p.Command]:
         """What to do about `event` at `now` (seconds, monotonic), in order."""
+        self._story.heard(event, now)
         self._handlers[type(event)](event, now)
         self._settle(now)
-        return self._desk.clear()
+        commands = self._desk.clear()
+        for command in commands:
+            self._story.did(command, now)
+        return commands
 
     def deadline(self) -> float | None:
         """When the shell must send a `Tick` at the latest."""
@@ -88,6 +104,7 @@ class Supervision:
             self.epochs.deadline(),
             self._ending.drain_until,
             self._births.launcher_at,
+            self._generations.reset_at,
             self._operations.deadline(),
             *(time for process in self._roster for time in process.due()),
         ]
@@ -110,6 +127,10 @@ class Supervision:
         """The first data stage that keeps the pipeline from running and will not come back by itself."""
         return self._roster.holding
 
+    def story(self, name: str) -> list[Line]:
+        """The last events and decisions that led to the state of a process, oldest first."""
+        return self._story.of(name)
+
     @property
     def epochs(self) -> Coordinator:
         return self._generations.epochs
@@ -127,6 +148,17 @@ class Supervision:
     @property
     def ever_ran(self) -> bool:
         return self._generations.ever_ran
+
+    @property
+    def trouble(self) -> str | None:
+        """What the outer world refuses to a stage, which is why everybody waits."""
+        return self._generations.trouble
+
+    @property
+    def settled(self) -> bool:
+        """Everything that is wanted is up: it runs, or is ready and waits for what an operator has stopped."""
+        up = (State.RUNNING, State.READY)
+        return all(process.state in up for process in self._roster if process.wanted)
 
     @property
     def closing(self) -> str | None:
@@ -154,8 +186,26 @@ class Supervision:
         begun = True
         while begun:  # a wish that has begun may already have come about
             self._deaths.promote(now)
+            self._apply_changes(now)
             self._generations.settle(now)
             begun = self._operators.settle(now)
+        if not self._hold_needed():
+            self._generations.release(now)
+
+    def _hold_needed(self) -> bool:
+        awaited = any(stage.successor is not None for stage in self._roster.stages)
+        return awaited or bool(self.epochs.proposed) or self._ending.closing is not None
+
+    def _apply_changes(self, now: float) -> None:
+        """A change takes effect directly behind a barrier: all go back to that epoch, where most of them are already,
+        and the stage that it concerns applies it before any input; a restore from that epoch does the same."""
+        if not self.running or any(stage.successor is not None for stage in self._roster.stages):
+            return
+        if self.epochs.proposed:
+            self._generations.hold(now, ahead=True)
+        elif self.epochs.held and self.epochs.unapplied:
+            kinds = ", ".join(sorted({f"{change['kind']} in {change['stage']}" for change in self.epochs.changes}))
+            self._generations.reset(kinds)
 
     # the end
 

@@ -14,9 +14,9 @@ import os
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from streampiped.runtime.blackbox import BlackBox
+from streampiped.runtime.blackbox import BlackBox, Reading
 from streampiped.runtime.channel import Channel, make_pair
 from streampiped.runtime.launch import Launch, execute_launcher
 from streampiped.runtime.linux import children, comm_of
@@ -50,6 +50,8 @@ class Child:
     channel: Channel
     blackbox: BlackBox
     output: OutputReader
+    last: Reading | None = None
+    """What its black box said when it was dead."""
 
     def signal(self, *signals: signal.Signals) -> None:
         for signum in signals:
@@ -244,6 +246,7 @@ class Spawner:
         self._listener.on_died(child, reason)
 
     def _release(self, child: Child) -> None:
+        child.last = child.blackbox.read()
         os.close(child.pidfd)
         child.channel.close()
         child.output.close()
@@ -272,6 +275,10 @@ class Spawner:
         self._orphans.discard(pid)
         self._sweep()  # its own children are ours now
         self._alone.set()
+
+
+BARE_KILL: Final = "killed by SIGKILL"
+"""How `describe` tells a death by SIGKILL, whoever sent it."""
 
 
 def describe(status: Any) -> str:

@@ -1,0 +1,103 @@
+"""What happened to whom and what was decided about it: the answer to "why is it down?". Pure.
+
+The supervision tells every event and every command here; a process's story is the last of them that concern it, with
+those that concern the whole pipeline between. Epochs that are committed as they should be are no news.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict, deque
+from typing import Final
+
+from streampiped.core import protocol as p
+from streampiped.core.epochs import AskBarrier, AskPause, AskResume
+
+LINES_KEPT: Final = 60  # per process; a crash loop has about eight lines a turn
+PIPELINE: Final = ""
+"""The name under which the pipeline's own story is kept."""
+
+Line = tuple[float, str]
+"""When, on the clock of `now`, and what."""
+
+
+class Story:
+    """The last events and decisions, by process."""
+
+    def __init__(self) -> None:
+        self._lines: defaultdict[str, deque[Line]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
+
+    def heard(self, event: p.Event, now: float) -> None:
+        if (told := _event(event)) is not None:
+            self._lines[told[0]].append((now, told[1]))
+
+    def did(self, command: p.Command, now: float) -> None:
+        if (told := _command(command)) is not None:
+            self._lines[told[0]].append((now, f"-> {told[1]}"))
+
+    def of(self, name: str) -> list[Line]:
+        """Oldest first."""
+        return list(heapq.merge(self._lines[name], self._lines[PIPELINE], key=lambda line: line[0]))[-LINES_KEPT:]
+
+
+def _event(event: p.Event) -> tuple[str, str] | None:
+    match event:
+        case p.LauncherReady():
+            return PIPELINE, "the fork server is ready"
+        case p.LauncherDied(reason):
+            return PIPELINE, f"the fork server died: {reason}"
+        case p.Forked(name, _, pid):
+            return name, f"forked, pid {pid}"
+        case p.ForkFailed(name, _, reason):
+            return name, f"could not be forked: {reason}"
+        case p.Loaded(name):
+            return name, "loaded"
+        case p.Ready(name, _, generation):
+            return name, f"ready for generation {generation}"
+        case p.Failed(name, _, phase, reason):
+            return name, f"failed in {phase}: {reason}"
+        case p.Died(name, _, reason, inside):
+            return name, f"died: {reason}" + (" inside process" if inside else "")
+        case p.Impaired(name, _, _, reason):
+            return name, f"cannot go on: {reason}"
+        case p.Judged(name, _, _, guilty):
+            return name, f"tried the suspected records: {guilty} guilty"
+        case p.SnapshotFailed(name, _, epoch, reason):
+            return name, f"could not write its snapshot of epoch {epoch}: {reason}"
+        case p.ManifestFailed(_, epoch, reason):
+            return PIPELINE, f"the manifest of epoch {epoch} could not be written: {reason}"
+        case p.SourceEnded(name):
+            return name, "its source has ended"
+        case p.Operate(_, verb, names, _, force):
+            return PIPELINE, f"an operator wants: {verb} {' '.join(names) or 'all'}{' by force' if force else ''}"
+        case p.Propose(_, change):
+            return PIPELINE, f"an operator wants: {change['kind']} in {change['stage']}"
+        case p.Shutdown(reason):
+            return PIPELINE, f"shutting down: {reason}"
+    return None
+
+
+def _command(command: p.Command) -> tuple[str, str] | None:
+    match command:
+        case p.Fork(name):
+            return name, "fork it"
+        case p.SendReset(name, _, generation, epoch, suspects):
+            origin = "the beginning" if epoch is None else f"epoch {epoch}"
+            return name, f"reset to {origin} for generation {generation}{', with suspects' if suspects else ''}"
+        case p.SendGo(name, generation):
+            return name, f"go, generation {generation}"
+        case p.AskLeave(name):
+            return name, "asked to leave"
+        case p.Kill(name):
+            return name, "killed"
+        case p.DumpStack(name):
+            return name, "asked for its stack: it hangs"
+        case AskBarrier(name, _, epoch, hold) if hold:
+            return PIPELINE, f"{name} is to hold behind epoch {epoch}"
+        case AskPause(name):
+            return PIPELINE, f"{name} is to pause"
+        case AskResume(name):
+            return PIPELINE, f"{name} goes on"
+        case p.Log(event, name, values) if event in ("stage_restart_scheduled", "stage_given_up"):
+            return name, event.replace("_", " ") + ": " + ", ".join(f"{k} {v}" for k, v in values.items())
+    return None
