@@ -21,7 +21,14 @@ CHAIN = ("source", "middle", "sink")
 class Play:
     """A pipeline source -> middle -> sink with a service `monitor`, driven by hand."""
 
-    def __init__(self, *, max_restarts: int = 3, finished: bool = False, committed: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_restarts: int = 3,
+        finished: bool = False,
+        committed: int | None = None,
+        stopped: tuple[str, ...] = (),
+    ) -> None:
         def process(name: str, service: bool = False) -> Process:
             return Process(name, service, 8.0, Intensity(max_restarts, 60.0, 1.0, 8.0, 60.0, lambda: 1.0))
 
@@ -31,7 +38,7 @@ class Play:
         self.pid = 1000
         self.emitted = 0
         self.history: list[p.Command] = []
-        self.out = self._keep(self.machine.start(self.now))
+        self.out = self._keep(self.machine.start(self.now, stopped))
 
     def _keep(self, commands: list[p.Command]) -> list[p.Command]:
         self.history += commands

@@ -243,7 +243,7 @@ class Coordinator:
         self._ended.clear()
         self._emitted = 0
         self._holding = False
-        self._demanded = self.unapplied  # what the changes did is worth an epoch, whether or not records come
+        self._demanded = bool(self.changes)  # what they do is worth an epoch, whether or not records come
         self.unapplied = False
         self._due = now + self._interval
         return []

@@ -25,19 +25,25 @@ class Story:
     """The last events and decisions, by process."""
 
     def __init__(self) -> None:
-        self._lines: defaultdict[str, deque[Line]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
+        self._lines: defaultdict[str, deque[tuple[int, Line]]] = defaultdict(lambda: deque(maxlen=LINES_KEPT))
+        self._count = 0
 
     def heard(self, event: p.Event, now: float) -> None:
         if (told := _event(event)) is not None:
-            self._lines[told[0]].append((now, told[1]))
+            self._keep(told[0], (now, told[1]))
 
     def did(self, command: p.Command, now: float) -> None:
         if (told := _command(command)) is not None:
-            self._lines[told[0]].append((now, f"-> {told[1]}"))
+            self._keep(told[0], (now, f"-> {told[1]}"))
 
     def of(self, name: str) -> list[Line]:
         """Oldest first."""
-        return list(heapq.merge(self._lines[name], self._lines[PIPELINE], key=lambda line: line[0]))[-LINES_KEPT:]
+        both = heapq.merge(self._lines[name], self._lines[PIPELINE])
+        return [line for _, line in both][-LINES_KEPT:]
+
+    def _keep(self, name: str, line: Line) -> None:
+        self._count += 1  # many things happen at the same time; their order is what explains
+        self._lines[name].append((self._count, line))
 
 
 def _event(event: p.Event) -> tuple[str, str] | None:

@@ -194,7 +194,8 @@ class Supervision:
 
     def _hold_needed(self) -> bool:
         awaited = any(stage.successor is not None for stage in self._roster.stages)
-        return awaited or bool(self.epochs.proposed) or self._ending.closing is not None
+        changing = bool(self.epochs.proposed) or self.epochs.unapplied
+        return awaited or changing or self._ending.closing is not None
 
     def _apply_changes(self, now: float) -> None:
         """A change takes effect directly behind a barrier: all go back to that epoch, where most of them are already,

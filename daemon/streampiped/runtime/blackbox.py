@@ -87,10 +87,9 @@ class BlackBox:
         words[INSIDE] = (at - WORDS) // 3
 
     def read(self) -> Reading:
-        values = self.words[:WORDS].tolist()
-        count = min(values.pop(), SPANS_MAX)
-        flat = iter(self.words[WORDS : WORDS + 3 * count].tolist())
-        return Reading(values[0], Phase(values[1]), *values[2:], tuple(zip(flat, flat, flat, strict=True)))
+        generation, phase, *counts, spans = self.words[:WORDS].tolist()
+        flat = iter(self.words[WORDS : WORDS + 3 * min(spans, SPANS_MAX)].tolist())
+        return Reading(generation, Phase(phase), *counts, inside=tuple(zip(flat, flat, flat, strict=True)))
 
     def close(self) -> None:
         self.words.release()
