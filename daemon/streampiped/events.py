@@ -65,6 +65,10 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     ),
     "epoch_committed": EventSpec("debug", "epoch {epoch} committed in {seconds:.3f} s"),
     "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),
+    "epoch_damaged": EventSpec("warning", "epoch {epoch} is damaged and put aside: {reason}"),
+    "epoch_fell_back": EventSpec(
+        "warning", "going on from epoch {epoch}, the newest that is whole; newer and damaged: {damaged}"
+    ),
     # control
     "command_received": EventSpec("info", "{method} {params} by uid {uid}"),
     "command_refused": EventSpec("warning", "{method} refused for uid {uid}: {reason}"),
