@@ -2,7 +2,8 @@
 
 The process that was started becomes the supervisor, which must stay small and import neither pydantic nor numpy nor
 user code. Typer alone brings pydantic. So even the command line is understood in a child that is thrown away
-(`commands.py` in `runtime/apart.py`); what comes back is an exit code, or a plan and how to run it.
+(`commands.py` in `runtime/apart.py`); what comes back is an exit code, a plan and how to run it,
+or a task on the state directory.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.CONFIG
     except KeyboardInterrupt:  # nothing has started, so there is nothing to drain
         return ExitCode.OK if "run" in arguments else ExitCode.FAILED
+    if answer["task"] is not None:
+        from streampiped.state_commands import perform  # it loads numpy, and never becomes the supervisor
+
+        return perform(answer["task"])
     if answer["plan"] is None:
         return int(answer["code"])
     plan = Plan.from_dict(answer["plan"])

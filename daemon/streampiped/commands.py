@@ -37,8 +37,9 @@ UntilFinished = Annotated[
 
 def understand(arguments: list[str]) -> dict[str, Any]:
     """Parse, and do everything but running. `plan` (`Plan.to_dict`), `fresh` and `until_finished` say what is to be
-    run; without a plan everything was said already and `code` is the exit code."""
-    answer: dict[str, Any] = {"plan": None, "code": int(ExitCode.OK)}
+    run, `task` what is to be done to the state directory (`state_commands.perform`); without either everything was said
+    already and `code` is the exit code."""
+    answer: dict[str, Any] = {"plan": None, "task": None, "code": int(ExitCode.OK)}
     try:
         app(arguments, prog_name="streampiped", obj=answer)
     except SystemExit as left:
@@ -81,6 +82,40 @@ def run(
     """Run the pipeline in the foreground until SIGTERM or Ctrl-C, which drain it."""
     plan = _plan_of(_chosen(config), state_dir, runtime_dir, keep_directories=True)
     context.obj |= {"plan": plan.to_dict(), "fresh": fresh, "until_finished": until_finished}
+
+
+@app.command()
+def restore(
+    context: typer.Context,
+    wanted: Annotated[
+        str, typer.Option("--from", metavar="EPOCH|NAME", help="The epoch, or the name it is kept under.")
+    ],
+    config: Config = None,
+    state_dir: StateDir = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Make an older epoch the one that the next start goes on from, while no daemon runs. Says what it discards."""
+    plan = _plan_of(_chosen(config), state_dir, None, keep_directories=False)
+    context.obj["task"] = {"verb": "restore", "plan": plan.to_dict(), "wanted": wanted, "yes": yes}
+
+
+@app.command()
+def fsck(
+    context: typer.Context,
+    config: Config = None,
+    state_dir: StateDir = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended; no whole epoch is removed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of findings for programs.")] = False,
+) -> None:
+    """Check a state directory whose daemon is stopped. Exit 0: clean, 1: findings, 78: not a state directory."""
+    pipeline = None
+    if config is not None or state_dir is None:
+        plan = _plan_of(_chosen(config), state_dir, None, keep_directories=False)
+        state_dir, pipeline = plan.paths.state, plan.pipeline
+    options = {"state_dir": state_dir, "pipeline": pipeline, "repair": repair, "json": as_json}
+    context.obj["task"] = {"verb": "fsck", **options}
 
 
 def summary(plan: Plan) -> str:

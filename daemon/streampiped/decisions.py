@@ -50,6 +50,7 @@ def decisions_for(plan: Plan, highest: int, restored: Manifest | None) -> Superv
         restored.epoch if restored is not None else None,
         highest,
         restored is not None and restored.finished,
+        tuple(restored.changes) if restored is not None else (),
     )
     return Supervision(
         processes,

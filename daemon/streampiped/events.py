@@ -67,6 +67,10 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
     "records_suspected": EventSpec("warning", "died of {records} again; its successor tries them in a fork first"),
     "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),
+    "epoch_damaged": EventSpec("warning", "epoch {epoch} is damaged and put aside: {reason}"),
+    "epoch_fell_back": EventSpec(
+        "warning", "going on from epoch {epoch}, the newest that is whole; newer and damaged: {damaged}"
+    ),
     # control
     "command_received": EventSpec("info", "{method} {params} by uid {uid}"),
     "command_refused": EventSpec("warning", "{method} refused for uid {uid}: {reason}"),

@@ -46,7 +46,7 @@ from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, 
 from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.queries import Queries
-from streampiped.runtime.snapshots import Manifest, StateDirectory
+from streampiped.runtime.snapshots import Found, StateDirectory
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
 from streampiped.topology import Plan
 from streampiped.wire import messages as m
@@ -65,15 +65,16 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
         if fresh:
             StateDirectory.discard(Path(plan.paths.state))
         state = StateDirectory(Path(plan.paths.state), plan.pipeline)
-        restored = state.newest()
-        check_shape(plan, restored)
+        found = state.newest()
+        check_shape(plan, found.manifest)
+        state.put_aside(found.damaged)
     except (StreampipeError, OSError) as error:
         print(f"streampiped: {error}", file=sys.stderr)
         return ExitCode.FAILED if isinstance(error, StateBusyError) else ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
     raise_descriptor_limit()
-    supervisor = Supervisor(plan, state, restored, until_finished, early)
+    supervisor = Supervisor(plan, state, found, until_finished, early)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
 
@@ -82,9 +83,10 @@ class Supervisor:
     """Events in, commands out, in order. Implements `spawn.Listener`."""
 
     def __init__(
-        self, plan: Plan, state: StateDirectory, restored: Manifest | None, until_finished: bool, early: Launch | None
+        self, plan: Plan, state: StateDirectory, found: Found, until_finished: bool, early: Launch | None
     ) -> None:
         self.plan = plan
+        self._found = found
         self._early = early
         self.log = EventLog(
             Path(plan.paths.logs),
@@ -92,8 +94,8 @@ class Supervisor:
             file_bytes_max=plan.logs.file_bytes_max,
             files_kept=plan.logs.files_kept,
         )
-        self.supervision = decisions_for(plan, state.highest(), restored)
-        self.disk = Disk(plan, state, restored)
+        self.supervision = decisions_for(plan, state.highest(), found.manifest)
+        self.disk = Disk(plan, state, found.manifest)
         self._stopped = stopped.load(Path(plan.paths.state))
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
@@ -163,6 +165,7 @@ class Supervisor:
             stages=len(self.plan.stages),
             state_dir=self.plan.paths.state,
         )
+        self._tell_what_was_found()
         self._perform(self.supervision.start(time.monotonic(), self._stopped))
         self._tick()
         if self._foreground is not None:
@@ -170,6 +173,13 @@ class Supervisor:
         await self._done.wait()
         await self._leave(server)
         return self._exit_code
+
+    def _tell_what_was_found(self) -> None:
+        for damage in self._found.damaged:
+            self._emit("epoch_damaged", epoch=damage.epoch, reason=str(damage))
+        if self._found.damaged and self._found.manifest is not None:
+            numbers = ", ".join(str(damage.epoch) for damage in self._found.damaged)
+            self._emit("epoch_fell_back", epoch=self._found.manifest.epoch, damaged=numbers)
 
     async def _leave(self, server: ControlServer) -> None:
         self._emit("pipeline_stopped")

@@ -29,6 +29,9 @@ class Reading:
     position of the first row and the rows of the batch that is (or was last) in `process`; `lag_ns` is the age of
     that batch when it was done; `total` the length of a bounded source, 0 when unknown."""
 
+    inside: tuple[tuple[int, int, int], ...]
+    """Spans of the batch that is in `process`: (source, first position, count), the source by its place among the
+    plan's stages. Empty outside of `process`; stays after an exception there, until the process is gone."""
     generation: int
     phase: Phase
     pulse: int
@@ -41,9 +44,6 @@ class Reading:
     lag_ns: int
     total: int
     since_ns: int
-    inside: tuple[tuple[int, int, int], ...]
-    """Spans of the batch that is in `process`: (source, first position, count), the source by its place among the
-    plan's stages. Empty outside of `process`; stays after an exception there, until the process is gone."""
 
 
 class BlackBox:
@@ -89,7 +89,7 @@ class BlackBox:
     def read(self) -> Reading:
         generation, phase, *counts, spans = self.words[:WORDS].tolist()
         flat = iter(self.words[WORDS : WORDS + 3 * min(spans, SPANS_MAX)].tolist())
-        return Reading(generation, Phase(phase), *counts, inside=tuple(zip(flat, flat, flat, strict=True)))
+        return Reading(tuple(zip(flat, flat, flat, strict=True)), generation, Phase(phase), *counts)
 
     def close(self) -> None:
         self.words.release()

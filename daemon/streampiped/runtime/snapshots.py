@@ -1,126 +1,77 @@
-"""The state directory: snapshots, manifests, the lock. docs/specs/snapshots.md is the contract.
+"""The state directory: who holds it, whose it is, and what is in it. docs/specs/snapshots.md is the contract.
 
-    STATE/format                     "streampipe state 1" and the pipeline's name
-    STATE/lock                       held with flock by the running supervisor
-    STATE/epochs/e00000012.g3.NAME.snap   a stage's snapshot (wire/state.py)
-    STATE/epochs/e00000012.manifest  names, lengths and checksums of an epoch's snapshots; its rename is the commit
-    STATE/stages/NAME/               a stage's own files
-
-A file is written under a temporary name, fsynced, renamed, and its directory fsynced.
+STATE/format                     "streampipe state 1" and the pipeline's name
+STATE/lock                       held with flock by the running supervisor
+STATE/epochs/e00000012.g3.NAME.snap   a stage's snapshot (wire/state.py)
+STATE/epochs/e00000012.manifest  names, lengths and checksums of an epoch's snapshots; its rename is the commit
+STATE/epochs/kept.json           names of epochs that are kept
+STATE/stages/NAME/               a stage's own files
+STATE/stopped                    who is stopped on purpose (runtime/stopped.py)
+STATE/dead_letters.sqlite        records that are put aside (runtime/dead_letters.py)
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import re
 import shutil
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from streampiped.errors import StateBusyError, StateError
+from streampiped.runtime.durable import give_to_owner, make_directory, sync_directory, write_durably
+from streampiped.runtime.epoch_store import DAMAGED, DISCARDED, Damage, EpochStore
+from streampiped.runtime.kept import KeptEpochs
+from streampiped.runtime.manifests import FORMAT, Manifest, manifest_name, snapshot_name
+from streampiped.runtime.state_size import StateSize
 
-FORMAT: Final = 1
-_EPOCH_FILE: Final = re.compile(r"e(\d{8,})\.(?:manifest|g\d+\..+\.snap)(?:\.tmp)?")
+__all__ = [
+    "Damage",
+    "Found",
+    "Manifest",
+    "StateDirectory",
+    "manifest_name",
+    "snapshot_name",
+    "sync_directory",
+    "write_durably",
+]
+
+FORMAT_LINE: Final = f"streampipe state {FORMAT}"
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """A committed epoch. `parts`: stage -> (file name, bytes, CRC-32). `shape`: stage -> class."""
+class Found:
+    """What a start restores (None: nothing was ever committed), and the newer epochs that it cannot, newest first."""
 
-    epoch: int
-    generation: int
-    finished: bool
-    parts: dict[str, tuple[str, int, int]]
-    shape: dict[str, str]
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """All or nothing, and still there after a power loss."""
-    temporary = path.with_name(path.name + ".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def snapshot_name(stage: str, generation: int, epoch: int) -> str:
-    return f"e{epoch:08d}.g{generation}.{stage}.snap"
-
-
-def manifest_name(epoch: int) -> str:
-    return f"e{epoch:08d}.manifest"
-
-
-def read_snapshot(path: Path, length: int, checksum: int) -> bytes:
-    """The bytes that the manifest promised; StateError when they are others."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StateError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) != length or zlib.crc32(data) != checksum:
-        raise StateError(
-            f"{path}: {len(data)} bytes with checksum {zlib.crc32(data):08x}, "
-            f"the manifest says {length} with {checksum:08x}"
-        )
-    return data
+    manifest: Manifest | None
+    damaged: tuple[Damage, ...] = ()
 
 
 class StateDirectory:
-    """The supervisor's side of the state directory; exactly one process holds it."""
+    """The state directory in the hands of the one process that holds it."""
 
-    def __init__(self, root: Path, pipeline: str) -> None:
-        """Create what is missing and take the lock. StateError when another daemon has it, or when the directory
-        belongs to another pipeline or a later format; then nothing was touched."""
+    def __init__(self, root: Path, pipeline: str | None, *, create: bool = True) -> None:
+        """Take the lock; with `create`, make what is missing. `pipeline` None: anybody's. StateError when another
+        process has it, or when it is of another pipeline or format; then nothing was touched, not even the lock."""
         self.root = root
         self.epochs = root / "epochs"
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
+        self.store = EpochStore(self.epochs)
+        self._names = KeptEpochs(self.epochs)
+        self._size = StateSize(root)
+        if not _check_format(root, pipeline) and not create:
+            raise StateError(f"{root}: not a state directory of streampipe: it has no file 'format'")
+        make_directory(root)
+        self._lock = _take_lock(root)
         try:
-            self._check_format(pipeline)
-            self.epochs.mkdir(exist_ok=True)
+            if not _check_format(root, pipeline):  # now nobody else can write it
+                write_durably(root / "format", f"{FORMAT_LINE}\npipeline {pipeline}\n".encode())
+            if create:
+                make_directory(self.epochs)
         except BaseException:
             os.close(self._lock)
             raise
-
-    def _take_lock(self) -> int:
-        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise StateBusyError(f"{self.root}: in use by another streampiped") from None
-        return fd
-
-    def _check_format(self, pipeline: str) -> None:
-        path = self.root / "format"
-        wanted = f"streampipe state {FORMAT}\npipeline {pipeline}\n"
-        if not path.exists():
-            write_durably(path, wanted.encode())
-            return
-        found = path.read_text(errors="replace")
-        if found != wanted:
-            raise StateError(
-                f"{self.root}: holds {' of '.join(found.split(chr(10))[:2])!r}, expected format {FORMAT} of pipeline "
-                f"{pipeline!r}; use another --state-dir, or --fresh to discard it"
-            )
 
     @staticmethod
     def discard(root: Path) -> None:
@@ -130,64 +81,182 @@ class StateDirectory:
             return
         if not (root / "format").exists():
             raise StateError(f"{root}: not empty and not a state directory of streampipe; nothing was removed")
-        directory = StateDirectory.__new__(StateDirectory)
-        directory.root = root
-        lock = directory._take_lock()
-        for entry in ("epochs", "stages"):
-            shutil.rmtree(root / entry, ignore_errors=True)
-        (root / "format").unlink()
-        os.close(lock)
+        lock = _take_lock(root)
+        try:
+            for entry in ("epochs", "stages"):
+                shutil.rmtree(root / entry, ignore_errors=True)
+            for path in (root / "stopped", *root.glob("dead_letters.sqlite*")):
+                path.unlink(missing_ok=True)
+            (root / "format").unlink()
+        finally:
+            os.close(lock)
+
+    # epochs
 
     def highest(self) -> int:
         """The largest epoch number in any file name, 0 when there is none: numbers are never used twice."""
-        numbers = (_EPOCH_FILE.fullmatch(name) for name in os.listdir(self.epochs))
-        return max((int(m[1]) for m in numbers if m), default=0)
+        return self.store.highest()
 
-    def newest(self) -> Manifest | None:
-        """The newest committed epoch. StateError when its manifest or one of its snapshots is damaged."""
-        committed = self._committed()
-        if not committed:
-            return None
-        path = self.epochs / manifest_name(committed[-1])
-        try:
-            manifest = _manifest(json.loads(path.read_text()))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise StateError(f"{path}: not a manifest of format {FORMAT}: {error!r}") from error
-        for file, length, checksum in manifest.parts.values():
-            read_snapshot(self.epochs / file, length, checksum)
-        return manifest
+    def newest(self) -> Found:
+        """The newest epoch that is whole, every byte of it read. Changes nothing.
 
-    def _committed(self) -> list[int]:
-        """The epochs that have a manifest, ascending; by number, for beyond 99 999 999 names sort otherwise."""
-        matches = (_EPOCH_FILE.fullmatch(name) for name in os.listdir(self.epochs) if name.endswith(".manifest"))
-        return sorted(int(match[1]) for match in matches if match)
+        StateError, with the operator's choices, when none is whole, or when newer ones are damaged and a source or
+        sink cannot go back."""
+        damaged: list[Damage] = []
+        for epoch in reversed(self.store.committed()):
+            match self.store.examine(epoch):
+                case Damage() as damage:
+                    damaged.append(damage)
+                case Manifest() as manifest:
+                    if damaged and manifest.unretractable:
+                        raise StateError(self._choices(damaged, manifest.unretractable))
+                    return Found(manifest, tuple(damaged))
+        if damaged or self.store.put_aside():
+            raise StateError(self._choices(damaged, []))
+        return Found(None)
+
+    def put_aside(self, damaged: tuple[Damage, ...]) -> None:
+        """Before a run begins with an older epoch: no later start may find the damaged ones, for by then the sinks have
+        gone back. Durable; OSError when it is not."""
+        self.store.put_away(sorted(damage.epoch for damage in damaged), DAMAGED)
+
+    def make_newest(self, epoch: int) -> None:
+        """An operator wants `epoch` restored: put every newer one away for good, with its names. Durable; after an
+        interruption a start finds either what it would have found before or `epoch`."""
+        newer = [number for number in self.store.committed() if number > epoch]
+        names = [name for name, number in self.kept().items() if number in newer]
+        self.store.put_away(newer, DISCARDED)
+        self.store.remove_snapshots(newer)
+        self.forget_names(names)
+
+    def _choices(self, damaged: list[Damage], stubborn: list[str]) -> str:
+        """Why there is no start, and what an operator can do about it."""
+        whole = [e for e in reversed(self.store.committed()) if isinstance(self.store.examine(e), Manifest)]
+        first = damaged[0] if damaged else f"{self.epochs}: the manifests of all epochs were damaged and put aside"
+        if not whole:
+            return f"{first}; no epoch is whole; put the files back, or --fresh to begin anew and discard the state"
+        names = {epoch: name for name, epoch in self._names_for_people().items()}
+        shown = ", ".join(f"{epoch} ({names[epoch]})" if epoch in names else str(epoch) for epoch in whole)
+        return (
+            f"{first}; {' and '.join(stubborn)} cannot go back to an older epoch without repeating or losing records; "
+            f"choose: `streampiped restore --from EPOCH` (whole: {shown}), or --fresh to begin anew"
+        )
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest: the commit point of its epoch. Blocks for the disk; OSError when it fails."""
-        body = {
-            "format": FORMAT,
-            "epoch": manifest.epoch,
-            "generation": manifest.generation,
-            "finished": manifest.finished,
-            "parts": {name: list(part) for name, part in manifest.parts.items()},
-            "shape": manifest.shape,
-        }
-        write_durably(self.epochs / manifest_name(manifest.epoch), json.dumps(body, indent=1).encode())
+        """Write the manifest: the commit point of its epoch. Blocks for the disk; OSError when it fails, and then the
+        manifest may be there all the same: `withdraw` it before anybody counts the epoch as aborted."""
+        self.store.commit(manifest)
+
+    def withdraw(self, epoch: int) -> None:
+        """No later start finds the manifest of `epoch`. OSError when that is not certain: try again."""
+        self.store.withdraw(epoch)
 
     def retain(self, count: int, committed: int) -> None:
-        """Remove all but the newest `count` committed epochs, and what aborted epochs before `committed` left."""
-        kept = set(self._committed()[-max(1, count) :])
-        for name in os.listdir(self.epochs):
-            match = _EPOCH_FILE.fullmatch(name)
-            if match and int(match[1]) < committed and int(match[1]) not in kept:
-                (self.epochs / name).unlink(missing_ok=True)
+        """Remove all but the newest `count` whole epochs and the kept ones, and what aborted epochs before `committed`
+        left. StateError when the names cannot be read: then everything stays."""
+        self.store.retain(count, committed, set(self.kept().values()))
+
+    def checkpoints(self, now: float) -> list[dict[str, Any]]:
+        """Every committed epoch, newest first, msgpack-able; `now` is Unix time. `whole` is told by a glance (every
+        file is there with its length), `live` is what a start would restore by that."""
+        names = self._names_for_people()
+        rows = []
+        live = True
+        for epoch in reversed(self.store.committed()):
+            row = _row(self.store, epoch, now)
+            row["names"] = sorted(name for name, of in names.items() if of == epoch)
+            row["live"] = live and row["whole"]
+            live = live and not row["whole"]
+            rows.append(row)
+        return rows
+
+    # names
+
+    def keep(self, name: str, epoch: int) -> None:
+        """Keep a committed epoch, whatever the retention says. A name that is there already moves to it."""
+        if epoch not in self.store.committed():
+            raise StateError(f"epoch {epoch} is not there; there are {self.store.committed()}")
+        self._names.keep(name, epoch)
+
+    def forget(self, name: str) -> None:
+        """The epoch stays until the retention takes it. StateError when there is no such name."""
+        self._names.forget(name)
+
+    def kept(self) -> dict[str, int]:
+        """Name -> epoch. StateError when the file cannot be understood."""
+        return self._names.read()
+
+    def forget_names(self, names: Iterable[str]) -> None:
+        """Those whose epochs are gone."""
+        for name in list(names):
+            self._names.forget(name)
+
+    def _names_for_people(self) -> dict[str, int]:
+        try:
+            return self.kept()
+        except StateError:  # told by retention and fsck, and no reason to show nothing
+            return {}
+
+    # the rest
+
+    def size(self, now: float) -> int:
+        """Bytes of all files below the directory; the stages' own are counted every few seconds only. `now` in
+        seconds, monotonic."""
+        return self._size.bytes(now)
 
     def close(self) -> None:
         os.close(self._lock)
 
 
-def _manifest(body: dict[str, Any]) -> Manifest:
-    if body["format"] != FORMAT:
-        raise ValueError(f"format {body['format']}")
-    parts = {name: (str(p[0]), int(p[1]), int(p[2])) for name, p in body["parts"].items()}
-    return Manifest(body["epoch"], body["generation"], body["finished"], parts, dict(body["shape"]))
+def _take_lock(root: Path) -> int:
+    fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        give_to_owner(fd, root)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise StateBusyError(f"{root}: in use by another streampiped") from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_format(root: Path, pipeline: str | None) -> bool:
+    """Whether it is a state directory of this format and pipeline; False when it is none yet. Only reads."""
+    path = root / "format"
+    try:
+        found = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        if EpochStore(root / "epochs").committed():
+            raise StateError(f"{root}: has epochs and no file 'format', whose are they? Put it back") from None
+        return False
+    except OSError as error:
+        raise StateError(f"{path}: cannot be read: {error.strerror}") from error
+    wanted = [FORMAT_LINE, f"pipeline {pipeline}"]
+    if found != wanted and (pipeline is not None or found[:1] != wanted[:1]):
+        owner = f" of pipeline {pipeline!r}" if pipeline is not None else ""
+        raise StateError(
+            f"{root}: holds {' of '.join(found[:2])!r}, expected format {FORMAT}{owner}; "
+            "use another --state-dir, or --fresh to discard it"
+        )
+    return True
+
+
+def _row(store: EpochStore, epoch: int, now: float) -> dict[str, Any]:
+    found = store.examine(epoch, lengths_only=True)
+    manifest = found if isinstance(found, Manifest) else None
+    at = manifest.at if manifest is not None else None
+    if at is None:  # damaged, or of an early version: as old as its file
+        at = os.stat(store.path / manifest_name(epoch)).st_mtime
+    return {
+        "epoch": epoch,
+        "at": at,
+        "age": max(0.0, now - at),
+        "seconds": manifest.seconds if manifest else None,
+        "bytes": store.bytes_of(epoch),
+        "positions": dict(manifest.positions) if manifest else {},
+        "finished": manifest.finished if manifest else False,
+        "whole": manifest is not None,
+        "reason": None if manifest else str(found),
+    }

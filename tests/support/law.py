@@ -1,0 +1,192 @@
+"""The law on the real daemon: whatever is killed, the outcome is that of a run that nobody disturbed.
+
+`outcome` reads what a finished run has left: the sink's rows, every stage's snapshot, and the report's results.
+`Chaos` disturbs a run that is under way, by a seed, and counts what it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from streampiped.errors import RpcError
+from support.daemon import Daemon, all_pids, children, comm, wait_for
+
+STAGES: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
+PATIENT: Final = """
+[pipeline]
+seed = 7
+[supervision]
+max_restarts = 1000000
+window = "1s"
+backoff_first = "1ms"
+backoff_max = "20ms"
+stable_after = "10ms"
+[checkpoint]
+interval = "{interval}"
+[log_extractor]
+enabled = false
+[service_monitor]
+enabled = false
+"""
+STREAM: Final = """
+[stages.generator]
+class = "generator"
+batch_max = {batch}
+rate = "{rate}"
+[stages.generator.source]
+type = "synthetic"
+records = {records}
+drift_at = [{drift}]
+[stages.normalizer]
+class = "normalizer"
+input = "generator"
+[stages.consumer]
+class = "consumer"
+input = "normalizer"
+[stages.consumer.rolling]
+"""
+REST: Final = """
+[stages.trainer]
+class = "trainer"
+input = "consumer"
+[stages.evaluator]
+class = "evaluator"
+input = "trainer"
+"""
+
+
+def config(records: int, *, rate: str = "0/s", batch: int = 256, interval: str = "100ms") -> str:
+    """The default chain over a bounded synthetic stream that changes its law in the middle."""
+    stream = STREAM.format(batch=batch, rate=rate, records=records, drift=records // 2)
+    return PATIENT.format(interval=interval) + stream.replace("[stages.consumer.rolling]\n", "") + REST
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished run leaves. Digests, so that a difference is one line and not a million."""
+
+    rows: int
+    distinct: int
+    digest: str
+    snapshots: dict[str, str]
+    results: dict[str, Any]
+
+    def differences(self, other: Outcome) -> list[str]:
+        """Empty when both are the same to the last bit."""
+        found = [name for name in ("rows", "distinct", "digest") if getattr(self, name) != getattr(other, name)]
+        found += [f"snapshot of {n}" for n in self.snapshots if self.snapshots[n] != other.snapshots.get(n)]
+        return found + [f"results.{n}" for n in self.results if self.results[n] != other.results.get(n)]
+
+
+def outcome(daemon: Daemon) -> Outcome:
+    """Of a pipeline that is finished and still running."""
+    results = daemon.call("report")["results"]
+    rows, distinct, digest = _rows(daemon.state / "stages" / "consumer" / "records.sqlite")
+    return Outcome(rows, distinct, digest, _snapshots(daemon.state / "epochs"), results)
+
+
+def _rows(path: Path) -> tuple[int, int, str]:
+    """Number, distinct positions and digest of the visible rows, in the order of their ids; without the epoch, whose
+    numbers burn."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        names = [row[1] for row in db.execute("PRAGMA table_info(records)")]
+        listed = ", ".join(f'"{name}"' for name in names)
+        digest, rows = hashlib.sha256(), 0
+        for row in db.execute(f"SELECT {listed} FROM committed_records ORDER BY id"):
+            digest.update(repr(row).encode())
+            rows += 1
+        distinct = db.execute("SELECT count(DISTINCT position) FROM committed_records").fetchone()[0]
+    return rows, distinct, digest.hexdigest()
+
+
+def _snapshots(epochs: Path) -> dict[str, str]:
+    """Digest of every stage's snapshot in the newest epoch."""
+    newest = sorted(epochs.glob("e*.manifest"), key=lambda path: int(path.name[1:].split(".")[0]))[-1]
+    parts = json.loads(newest.read_text())["parts"]
+    return {name: hashlib.sha256((epochs / part[0]).read_bytes()).hexdigest() for name, part in parts.items()}
+
+
+def finish(daemon: Daemon, seconds: float = 120.0) -> Outcome:
+    """Wait until every source has ended and everything is committed."""
+
+    def finished() -> bool:
+        try:
+            return bool(daemon.status()["state"] == "finished")
+        except RpcError:
+            return False
+
+    wait_for(finished, "the stream has ended and is committed", seconds, step=0.02)
+    return outcome(daemon)
+
+
+@dataclass(slots=True)
+class Chaos:
+    """Disturbs a run. Every choice follows from the seed; when it is carried out does not."""
+
+    seed: int
+    done: Counter[str] = field(default_factory=Counter)
+    rng: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+
+    def pause(self, most: float) -> None:
+        """Until the next disturbance: instants are what this is about."""
+        time.sleep(self.rng.random() * most)
+
+    def strike(self, daemon: Daemon) -> str:
+        """One disturbance of a stage, several, or the launcher; never of the supervisor. What it was."""
+        pids = family(daemon)
+        stages = [pid for pid, name in pids.items() if name in STAGES]
+        launchers = [pid for pid, name in pids.items() if name == "launcher"]
+        kind = self.rng.choices(("one", "several", "all", "launcher", "stop"), (50, 15, 8, 12, 15))[0]
+        victims = {
+            "one": self.rng.sample(stages, min(1, len(stages))),
+            "several": self.rng.sample(stages, min(2, len(stages))),
+            "all": stages,
+            "launcher": launchers,
+            "stop": self.rng.sample(stages, min(1, len(stages))),
+        }[kind]
+        for pid in victims:
+            _signal(pid, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        if kind == "stop":
+            self.pause(0.15)
+            for pid in victims:
+                _signal(pid, signal.SIGCONT)
+        self.done[kind] += bool(victims)
+        self.done["signals"] += len(victims)
+        return kind
+
+
+def family(daemon: Daemon) -> dict[int, str]:
+    """The supervisor's children by pid, as the kernel sees them: no question is put to a daemon in trouble."""
+    return {pid: comm(pid) for pid in children(daemon.process.pid)}
+
+
+def nobody_left(root: Path) -> bool:
+    """No process holds the runtime directory of a daemon that is gone."""
+    needle = str(root).encode()
+    return not any(needle in _cmdline(pid) for pid in all_pids())
+
+
+def _cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _signal(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)

@@ -1,0 +1,175 @@
+"""The daemon on a state directory that somebody or something has harmed: it goes on exactly, or says why it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streampiped.errors import ExitCode
+from streampiped.runtime.snapshots import StateDirectory, manifest_name
+from support.daemon import BIN, Daemon, running, wait_for
+from support.state_dirs import contents
+
+pytestmark = pytest.mark.system
+
+RECORDS = 30_000
+OFF = "\n[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n"
+QUICK = '[pipeline]\n[checkpoint]\ninterval = "200ms"\n'
+STORE = f"""{QUICK}{OFF}
+[stages.generator]
+class = "generator"
+records = {RECORDS}
+rate = "{{rate}}/s"
+[stages.normalizer]
+class = "normalizer"
+input = "generator"
+[stages.consumer]
+class = "consumer"
+input = "normalizer"
+"""
+TELLER = f"""{QUICK}{OFF}
+[stages.count]
+class = "support.simple_stages:Count"
+[stages.teller]
+class = "support.teller:Teller"
+input = "count"
+max_rate = "10k/s"
+"""
+
+
+def killed_after(config: str, directory: Path, epochs: int) -> None:
+    """Run the pipeline until it has committed so many epochs, then kill everything at once."""
+    with running(config, directory) as daemon:
+        wait_for(lambda: (daemon.status()["epoch"] or 0) >= epochs, f"{epochs} epochs")
+
+
+def rows(directory: Path) -> list[Any]:
+    """What somebody with the sqlite3 shell sees, but for the epochs, which are not part of the result."""
+    with contextlib.closing(sqlite3.connect(directory / "state" / "stages" / "consumer" / "records.sqlite")) as store:
+        cursor = store.execute("SELECT * FROM committed_records ORDER BY id")
+        epoch = [name for name, *_ in cursor.description].index("epoch")
+        return [row[:epoch] + row[epoch + 1 :] for row in cursor]
+
+
+def finished(config: str, directory: Path) -> list[dict[str, Any]]:
+    """Run the pipeline to the end of its stream; its warnings."""
+    daemon = Daemon(config, directory, "--until-finished")
+    try:
+        assert daemon.wait() == ExitCode.OK, daemon.stderr()
+        return [e for e in daemon.events() if e["event"] in ("epoch_damaged", "epoch_fell_back")]
+    finally:
+        daemon.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    assert finished(STORE.format(rate="1M"), directory) == []
+    return rows(directory)
+
+
+def newest(directory: Path) -> tuple[Path, Path, int]:
+    """Manifest and normalizer's snapshot of the newest epoch, and its number."""
+    state = StateDirectory(directory / "state", "streampipe", create=False)
+    try:
+        manifest = state.newest().manifest
+        assert manifest is not None
+        file = manifest.parts["normalizer" if "normalizer" in manifest.parts else "count"][0]
+        return state.epochs / manifest_name(manifest.epoch), state.epochs / file, manifest.epoch
+    finally:
+        state.close()
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda manifest, snapshot: snapshot.write_bytes(snapshot.read_bytes()[:-1]),
+        lambda manifest, snapshot: flip(snapshot),
+        lambda manifest, snapshot: snapshot.unlink(),
+        lambda manifest, snapshot: flip(manifest),
+    ],
+    ids=["snapshot cut", "snapshot flipped", "snapshot gone", "manifest flipped"],
+)
+def test_damage_of_the_newest_epoch_costs_no_row(
+    tmp_path: Path, undisturbed: list[Any], harm: Callable[[Path, Path], Any]
+) -> None:
+    """With a damaged newest epoch the daemon goes back to the one before, says so, and at the end the store has the very
+    rows of a run that nobody disturbed."""
+    slow = STORE.format(rate="10k")
+    killed_after(slow, tmp_path, epochs=3)
+    manifest, snapshot, epoch = newest(tmp_path)
+    harm(manifest, snapshot)
+    told = finished(STORE.format(rate="1M"), tmp_path)
+    assert [(e["event"], e["level"]) for e in told] == [("epoch_damaged", "warning"), ("epoch_fell_back", "warning")]
+    assert told[0]["epoch"] == epoch
+    assert told[1]["epoch"] < epoch
+    assert manifest.with_name(manifest.name + ".damaged").exists()
+    assert rows(tmp_path) == undisturbed
+
+
+def test_a_restored_epoch_is_exact(tmp_path: Path, undisturbed: list[Any]) -> None:
+    """After `streampiped restore` of a kept epoch the stream goes on from there, the store takes back what came later,
+    and at the end it has the very rows of a run that nobody disturbed."""
+    slow = STORE.format(rate="10k")
+    killed_after(slow, tmp_path, epochs=2)
+    state = StateDirectory(tmp_path / "state", "streampipe", create=False)
+    state.keep("early", state.store.committed()[0])
+    state.close()
+    killed_after(slow, tmp_path, epochs=6)
+    command = [BIN / "streampiped", "restore", "--config", tmp_path / "streampipe.toml"]
+    options = ["--state-dir", tmp_path / "state", "--from", "early", "--yes"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.OK, "")
+    assert "NOT EXACT" not in done.stdout
+    assert finished(STORE.format(rate="1M"), tmp_path) == []
+    assert rows(tmp_path) == undisturbed
+
+
+def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path) -> None:
+    """With a damaged newest epoch and a sink that cannot take back, the daemon does not start, exits 78 with the choices
+    and touches nothing; after `streampiped restore` it runs."""
+    killed_after(TELLER, tmp_path, epochs=3)
+    manifest, _, epoch = newest(tmp_path)
+    flip(manifest)
+    before = contents(tmp_path / "state")
+    daemon = Daemon(TELLER, tmp_path)
+    try:
+        assert daemon.wait() == ExitCode.CONFIG
+    finally:
+        daemon.close()
+    assert contents(tmp_path / "state") == before
+    text = daemon.stderr()
+    assert f"{manifest}: not a manifest of format 1" in text
+    assert "teller cannot go back" in text
+    assert f"`streampiped restore --from EPOCH` (whole: {epoch - 1}, " in text
+    command = [BIN / "streampiped", "restore", "--config", tmp_path / "streampipe.toml", "--state-dir"]
+    options = [tmp_path / "state", "--from", str(epoch - 1), "--yes"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "NOT EXACT: teller: cannot take back" in done.stdout) == (ExitCode.OK, True), done
+    with running(TELLER, tmp_path) as again:
+        assert again.status()["epoch"] >= epoch - 1
+
+
+def test_another_pipelines_state_is_refused_whole(tmp_path: Path) -> None:
+    """The daemon leaves the state of another pipeline as it is: exit 78, one clear line, no file made or changed."""
+    killed_after(TELLER, tmp_path, epochs=1)
+    before = contents(tmp_path / "state")
+    daemon = Daemon(TELLER.replace("[pipeline]\n", '[pipeline]\nname = "other"\n', 1), tmp_path)
+    try:
+        assert daemon.wait() == ExitCode.CONFIG
+    finally:
+        daemon.close()
+    assert "expected format 1 of pipeline 'other'; use another --state-dir" in daemon.stderr()
+    assert contents(tmp_path / "state") == before
