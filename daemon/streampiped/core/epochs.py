@@ -331,8 +331,8 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Every source has ended, and everything that they gave is committed."""
-        return self._final and self._all_ended()
+        """Every source has ended, and everything that they gave is committed and visible."""
+        return self._final and self._all_ended() and self.told == self.committed
 
     # what happens to an epoch
 

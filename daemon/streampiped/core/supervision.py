@@ -225,7 +225,7 @@ class Supervision:
         self._operators.close(event.reason, now)
         if hurry:
             self._leave(now)
-        elif not self.running or self.epochs.finished:
+        elif not self.running or self.epochs.held:
             self._ending.bid_farewell()
         else:
             self._ending.drain(now + self._drain_timeout)
