@@ -1,13 +1,8 @@
-"""The data path of one stage: links in, the stage's own code, links out; barriers, snapshots, resets.
+"""The data path of one stage: performs what `core/stage_side.py` decides, and moves batches while it says so.
 
 One batch at a time. A frame is queued to every output before anything waits for one of them (else a diamond would
 deadlock), and nothing more is read until every output is idle: that is the backpressure, and it is what makes views
 of the read buffer safe to hand on.
-
-                 reset(g)              go(g)
-    idle ------------------> ready -----------> flowing <--> paused (output full, sink prepares, rate, hold)
-     ^                                             |
-     +---------------------------------------------+  reset(g+1)
 """
 
 from __future__ import annotations
@@ -15,34 +10,50 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
-from streampiped.errors import FrameError
+from streampiped.core import stage_side as side
+from streampiped.errors import FrameError, StorageError
+from streampiped.gate import Gate
 from streampiped.host import Host
 from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime import blackbox as bb
-from streampiped.runtime.pipes import PipeWriter
-from streampiped.saver import Saver
+from streampiped.saver import Cut, Saver
 from streampiped.stage_api import StageApi
+from streampiped.stage_links import InputLink, StageLinks
 from streampiped.stages.base import Ended, Idle, SinkStage, SourceStage, Stage
 from streampiped.wire import messages as m
-from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
+from streampiped.wire.frames import Barrier, End, Frame, Hello
 
 TURN_S: Final = 0.01  # work between two looks at the control socket: `status` must not wait for a busy stage
 
-
-class InputLink:
-    """One input of one generation."""
-
-    __slots__ = ("barrier", "ended", "fd", "name", "reader")
-
-    def __init__(self, name: str, fd: int, generation: int, frame_bytes_max: int) -> None:
-        self.name = name
-        self.fd = fd
-        self.reader = FrameReader(generation, frame_bytes_max)
-        self.barrier: int | None = None
-        self.ended = False
+_PHASES: Final = {
+    side.State.LOADED: Phase.WAITING,
+    side.State.SETTLING: Phase.RESTORING,
+    side.State.RESTORING: Phase.RESTORING,
+    side.State.READY: Phase.WAITING,
+    side.State.APPLYING: Phase.WAITING,
+    side.State.FLOWING: Phase.WAITING,
+    side.State.ALIGNING: Phase.WAITING,  # until nothing is left to take from the other inputs
+    side.State.PREPARING: Phase.PREPARING,
+    side.State.HOLDING: Phase.HOLDING,
+    side.State.ENDED: Phase.ENDED,
+    side.State.STILL: Phase.HOLDING,
+}
+_DEEDS: Final[dict[type[side.Command], str]] = {
+    side.Restore: "restore",
+    side.Apply: "a change",
+    side.Snapshot: "snapshot",
+    side.Commit: "commit",
+    side.Hear: "committed",
+}
+"""In what a stage has failed, for people."""
+_REFUSABLE: Final = (side.Restore, side.Apply, side.Commit)
+"""Commands during which a StorageError is the disk's failure and not the stage's."""
 
 
 class DataPath:
@@ -54,99 +65,127 @@ class DataPath:
         self._spec = process.spec
         self._loop = process.loop
         self._words = process.blackbox.words
+        self._places = {spec.name: place for place, spec in enumerate(process.plan.stages)}
         self._saver = Saver(process, stage)
         self._api = StageApi(process, stage)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._generation = 0
-        self._restored: int | None = None
-        self._inputs: list[InputLink] = []
-        self._outputs: list[PipeWriter] = []
-        self._frames = FrameWriter(0, process.plan.links.frame_bytes_max)
-        self._resetting: asyncio.Task[None] | None = None
-        self._durable: asyncio.Task[None] | None = None
-        self._flowing = False
-        self._preparing = False
-        self._holding = False
-        self._ended = False
-        self._reading = False
+        self._gate = Gate(process, stage)
+        self._side = side.StageSide(holds_back=self._saver.holds_back)
+        frame_bytes_max = process.plan.links.frame_bytes_max
+        self._links = StageLinks(process.loop, frame_bytes_max, self._may_flow, self._run, self._output_idle)
+        self._reset: tuple[m.Reset, list[int]] | None = None
+        self._cut: Cut | None = None
+        self._report: m.SnapshotDone | m.SnapshotFailed | None = None
+        self._letters: deque[tuple[int, Batch]] = deque()
+        self._usual: Callable[[], bool] = self._read_source if isinstance(stage, SourceStage) else self._take_frame
+        self._step = self._usual
         self._turn: asyncio.Handle | None = None
         self._throttle_until = 0.0
         self._wake_fd: int | None = None
+        self._questions: set[asyncio.Task[None]] = set()
+        self._performers: dict[type[side.Command], Callable[[Any], None]] = {
+            side.Drop: lambda _: self._drop(),
+            side.Restore: self._restore,
+            side.SayReady: lambda c: self._say(m.Ready(c.generation)),
+            side.Hear: self._hear,
+            side.Apply: self._apply,
+            side.Snapshot: self._snapshot,
+            side.EmitBarrier: lambda c: self._links.emit(Barrier(c.epoch)),
+            side.Save: self._save,
+            side.Report: lambda _: self._say(self._report),
+            side.EmitEnd: lambda _: self._links.emit(End()),
+            side.SayEnded: lambda c: self._say(m.SourceEnded(c.generation, self._words[bb.RECORDS_OUT])),
+            side.Commit: self._commit,
+            side.SayCommitDone: lambda c: self._say(m.CommitDone(c.generation, c.epoch)),
+            side.SayImpaired: lambda c: self._say(m.Impaired(c.generation, c.reason)),
+            side.SayJudged: lambda c: self._say(m.Judged(c.generation, c.guilty)),
+        }
 
-    # messages
+    # messages in, commands out
 
     def handle(self, message: m.Message, descriptors: list[int]) -> None:
-        """A message of the supervisor; what belongs to another generation is dropped."""
-        if isinstance(message, m.Reset):
-            before = self._resetting
-            self._resetting = self._task(self._reset(message, descriptors, before))
-            return
-        if message.generation != self._generation or self._is_resetting():  # type: ignore[union-attr]  # all have one
-            return
+        """A message of the supervisor, with the descriptors that came along."""
         match message:
-            case m.Go():
-                self._go()
-            case m.Barrier():
-                self._source_barrier(message.epoch, message.hold)
-            case m.Commit():
-                self._commit(message.epoch)
-            case m.Committed():
-                self._committed(message.epoch)
+            case m.Reset(generation, epoch, snapshot, inputs, _, _, changes):
+                self._let_go()
+                self._reset = message, descriptors
+                self._perform(self._side.reset(generation, epoch, snapshot, inputs, changes))
+            case m.Go(generation):
+                self._perform(self._side.go(generation))
+            case m.Barrier(generation, epoch, hold):
+                self._perform(self._side.asked(generation, epoch, hold))
+            case m.Pause(generation):
+                self._perform(self._side.pause(generation))
+            case m.Resume(generation):
+                self._perform(self._side.resume(generation))
+            case m.Commit(generation, epoch):
+                self._perform(self._side.commit(generation, epoch))
+            case m.Committed(generation, epoch):
+                self._perform(self._side.committed(generation, epoch))
 
     def close(self) -> None:
         """Stop everything; unfinished epochs are somebody else's to repeat."""
-        self._close_links()
+        self._drop()
+        self._let_go()
         self._saver.close()
         self._api.close()
 
+    def _perform(self, commands: Sequence[side.Command]) -> None:
+        """In order, and then go on as the state allows. The rest is dropped when the disk refuses one of them."""
+        for command in commands:
+            try:
+                self._performers[type(command)](command)
+            except StorageError as error:
+                if not isinstance(command, _REFUSABLE):
+                    self._process.fail(_DEEDS.get(type(command), "the protocol"), error)
+                self._perform(self._side.refused(str(error)))
+                return
+            except FrameError as error:
+                self._process.fail("a link", error)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is the stage's failure
+                self._process.fail(_DEEDS.get(type(command), "the protocol"), error)
+        self._process.blackbox.enter(_PHASES[self._side.state])
+        self._links.rest()  # a turn listens again, to those that do not wait any more
+        if self._side.flows:
+            self._next_turn()
+        else:
+            self._cancel_turn()
+
+    def _say(self, message: m.Message | None) -> None:
+        assert message is not None
+        self._process.channel.send(message)
+
     # generations
 
-    def _is_resetting(self) -> bool:
-        return self._resetting is not None and not self._resetting.done()
+    def _let_go(self) -> None:
+        """Of links that were offered and never taken: a newer reset has come."""
+        if self._reset is not None:
+            for fd in self._reset[1]:
+                os.close(fd)
+            self._reset = None
 
-    async def _reset(self, reset: m.Reset, descriptors: list[int], before: asyncio.Task[None] | None) -> None:
-        """Drop the old generation, become the restored epoch, take the new links, answer ready."""
-        try:
-            if before is not None and not before.done():
-                await before
-            self._close_links()
-            self._process.blackbox.enter(Phase.RESTORING)
-            if self._durable is not None:
-                await self._durable  # a prepare that is under way must not race with the rollback
-            self._saver.restore(reset.epoch, reset.snapshot)
-        except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
-            self._process.fail("restore", error)
-        self._generation = reset.generation
-        frame_bytes_max = self._process.plan.links.frame_bytes_max
-        self._frames = FrameWriter(reset.generation, frame_bytes_max)
-        for name, fd in zip(reset.inputs, descriptors, strict=False):
-            self._inputs.append(InputLink(name, fd, reset.generation, frame_bytes_max))
-        for fd in descriptors[len(reset.inputs) :]:
-            self._outputs.append(PipeWriter(fd, self._loop, self._output_idle))
-        total = self._stage.total() if isinstance(self._stage, SourceStage) else None
-        self._restored = reset.epoch
-        self._process.blackbox.begin(reset.generation, total or 0)
-        self._process.blackbox.enter(Phase.WAITING)
-        self._api.serve()
-        self._process.channel.send(m.Ready(reset.generation))
-
-    def _close_links(self) -> None:
-        self._flowing = self._holding = self._ended = self._preparing = False
-        self._throttle_until = 0.0
-        self._stop_reading()
+    def _drop(self) -> None:
         self._cancel_turn()
-        for link in self._inputs:
-            os.close(link.fd)
-        for output in self._outputs:
-            output.close()
-        self._inputs, self._outputs = [], []
+        self._links.close()
+        self._letters.clear()
+        self._step = self._usual
+        self._throttle_until = 0.0
 
-    def _go(self) -> None:
-        self._flowing = True
-        self._process.blackbox.enter(Phase.WAITING)
-        if self._restored is not None:
-            self._committed(self._restored)  # what was restored is durable: a model of that epoch can be served again
-        self._next_turn()
+    def _restore(self, command: side.Restore) -> None:
+        self._process.blackbox.enter(Phase.RESTORING)
+        self._saver.restore(command.epoch, command.snapshot, keep=command.keep)
+        assert self._reset is not None
+        (reset, descriptors), self._reset = self._reset, None
+        self._links.open(command.generation, self._side.inlets, descriptors)
+        self._gate.reset(reset.suspects)
+        total = self._stage.total() if isinstance(self._stage, SourceStage) else None
+        self._process.blackbox.begin(command.generation, total or 0)
+        self._api.serve()
+        self._perform(self._side.restored())
+
+    def _apply(self, command: side.Apply) -> None:
+        for change in command.changes:
+            self._letters.extend(self._gate.letters(change))
+        self._step = self._take_letter
 
     # the flow
 
@@ -167,49 +206,46 @@ class DataPath:
         """One turn: as much as there is, for at most TURN_S."""
         self._cancel_turn()
         until = time.monotonic() + TURN_S
-        step = self._read_source if isinstance(self._stage, SourceStage) else self._take_frame
         try:
             while self._may_flow():
-                if not step():
+                if not self._step():
                     return
                 if time.monotonic() >= until:
                     self._next_turn()
                     return
         except FrameError as error:
             self._process.fail("a link", error)
+        except StorageError as error:
+            self._words[bb.INSIDE] = 0
+            self._perform(self._side.refused(str(error)))
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("process", error)
 
     def _may_flow(self) -> bool:
         """Whether nothing holds us up; who holds us up calls `_next_turn` when it is over."""
-        if not self._flowing or self._preparing or self._holding:
+        if not self._side.flows:
             return False
-        if not all(output.idle for output in self._outputs):
-            self._stop_reading()
+        if not self._links.idle:
+            self._links.rest()
             self._process.blackbox.enter(Phase.BLOCKED)
             return False
-        wait = self._throttle_until - time.monotonic()
-        if wait > 0:
-            self._stop_reading()
-            self._process.blackbox.enter(Phase.THROTTLED)
-            self._next_turn(wait)
-            return False
+        if self._throttle_until:
+            wait = self._throttle_until - time.monotonic()
+            if wait > 0:
+                self._links.rest()
+                self._process.blackbox.enter(Phase.THROTTLED)
+                self._next_turn(wait)
+                return False
         return True
 
     def _output_idle(self) -> None:
-        if self._flowing:
+        if self._side.flows:
             self._process.blackbox.enter(Phase.WAITING)
             self._next_turn()
 
-    def _emit(self, frame: Frame) -> None:
-        if self._outputs:
-            buffers = self._frames.encode(frame)
-            for output in self._outputs:
-                output.write(buffers)
-
-    def _emit_batch(self, batch: Batch) -> None:
+    def _emit(self, batch: Batch) -> None:
         self._words[bb.RECORDS_OUT] += batch.rows
-        self._emit(batch)
+        self._links.emit(batch)
 
     def _throttle(self, rows: int) -> None:
         if self._spec.max_rate:
@@ -221,10 +257,9 @@ class DataPath:
     def _read_source(self) -> bool:
         stage = self._stage
         assert isinstance(stage, SourceStage)
-        if self._ended:
-            return False
         words = self._words
         words[bb.PHASE] = Phase.PROCESSING
+        self._side.moved = True
         result = stage.read(time.monotonic())
         words[bb.PULSE] += 1
         words[bb.PHASE] = Phase.WAITING
@@ -232,16 +267,13 @@ class DataPath:
             result.ingest_ns = time.monotonic_ns()
             words[bb.RECORDS_IN] += result.rows
             self._count(result)
-            self._emit_batch(result)
+            self._emit(result)
             self._throttle(result.rows)
             return True
         if isinstance(result, Ended):
-            self._ended = True
-            self._process.blackbox.enter(Phase.ENDED)
-            self._emit(End())
-            self._process.channel.send(m.SourceEnded(self._generation, self._words[bb.RECORDS_OUT]))
-            return False
-        self._await_source(stage, result)
+            self._perform(self._side.ended())
+        else:
+            self._await_source(stage, result)
         return False
 
     def _await_source(self, stage: SourceStage, idle: Idle) -> None:
@@ -252,59 +284,72 @@ class DataPath:
             self._wake_fd = fd
             self._loop.add_reader(fd, self._run)
 
-    def _source_barrier(self, epoch: int, hold: bool) -> None:
-        if hold:
-            self._holding = True
-            self._cancel_turn()
-        self._guarded_snapshot(epoch)
-
     # a stage with inputs
 
     def _take_frame(self) -> bool:
         """Handle one frame; False when more must be read first."""
-        for link in self._inputs:
-            if link.barrier is not None:
-                continue  # early at the barrier: not read further until the others are there
+        waits = False
+        for link in self._links.inputs:
+            if link.inlet.waits:
+                waits = True
+                continue
             frame = link.reader.next()
             if frame is not None:
                 self._handle_frame(link, frame)
                 return True
-        if any(link.barrier is not None for link in self._inputs):
+        if waits:
             self._process.blackbox.enter(Phase.ALIGNING)
-        self._start_reading()
+        self._links.listen()
         return False
 
     def _handle_frame(self, link: InputLink, frame: Frame) -> None:
         match frame:
             case Batch():
-                self._process_batch(frame)
+                self._take_batch(frame, 0)
             case Barrier(epoch):
-                link.barrier = epoch
-                if all(other.barrier == epoch for other in self._inputs):
-                    for other in self._inputs:
-                        other.barrier = None
-                    self._snapshot(epoch)
+                self._perform(self._side.barrier(link.inlet, epoch))
             case End():
-                link.ended = True
-                if all(other.ended for other in self._inputs):
-                    self._ended = True
-                    self._emit(End())
+                self._perform(self._side.end(link.inlet))
             case Hello():
                 pass
 
+    def _take_letter(self) -> bool:
+        """Process a batch of records that come back into the stream; behind the last one begins the usual flow."""
+        if self._letters:
+            attempt, batch = self._letters.popleft()
+            batch.ingest_ns = time.monotonic_ns()
+            self._take_batch(batch, attempt)
+            return True
+        self._step = self._usual
+        self._perform(self._side.applied())
+        return False
+
+    def _take_batch(self, batch: Batch, attempt: int) -> None:
+        if self._gate.looks:
+            admitted, guilty = self._gate.admit(batch, attempt)
+            if guilty is not None:
+                self._perform(self._side.judged(guilty))
+            if admitted is None:
+                return
+            batch = admitted
+        self._process_batch(batch)
+
     def _process_batch(self, batch: Batch) -> None:
-        words = self._words
+        words, spans = self._words, batch.spans
         words[bb.SEQUENCE] = batch.sequence
-        words[bb.POSITION] = batch.spans[0].start if batch.spans else 0
+        words[bb.POSITION] = spans[0].start if spans else 0
         words[bb.ROWS] = batch.rows
+        self._process.blackbox.hold([(self._places[s.source], s.start, s.count) for s in spans])
         words[bb.PHASE] = Phase.PROCESSING
+        self._side.moved = True
         result = self._stage.process(batch)
+        words[bb.INSIDE] = 0  # and not after an exception: the supervisor sees what the stage has died of
         words[bb.PULSE] += 1
         words[bb.PHASE] = Phase.WAITING
         words[bb.RECORDS_IN] += batch.rows
         self._count(batch)
         if result is not None:
-            self._emit_batch(result)
+            self._emit(result)
         self._throttle(batch.rows)
 
     def _count(self, batch: Batch) -> None:
@@ -313,85 +358,37 @@ class DataPath:
         words[bb.LAG_NS] = max(0, now - batch.ingest_ns)
         words[bb.BATCHES] += 1
         if words[bb.BATCHES] == 1:
-            self._process.channel.send(m.FirstBatch(self._generation, now))
-
-    def _start_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            for link in self._inputs:
-                if link.barrier is None:
-                    self._loop.add_reader(link.fd, self._readable, link)
-
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            for link in self._inputs:
-                self._loop.remove_reader(link.fd)
-
-    def _readable(self, link: InputLink) -> None:
-        if not self._may_flow():  # a view of the buffer may still be on its way out
-            return
-        try:
-            count = os.readv(link.fd, [link.reader.space()])
-        except BlockingIOError:
-            return
-        if not count:  # the supervisor holds both ends, so this generation is over
-            self._stop_reading()
-            return
-        link.reader.filled(count)
-        self._run()
-        if link.barrier is not None and self._reading:
-            self._loop.remove_reader(link.fd)
+            self._say(m.FirstBatch(self._side.generation, now))
 
     # epochs
 
-    def _guarded_snapshot(self, epoch: int) -> None:
-        try:
-            self._snapshot(epoch)
-        except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
-            self._process.fail("snapshot", error)
-
-    def _snapshot(self, epoch: int) -> None:
-        """All inputs are aligned: serialise, forward the barrier at once, make it durable beside the data path."""
+    def _snapshot(self, _: side.Snapshot) -> None:
         self._process.blackbox.enter(Phase.PREPARING)
-        data = self._saver.pack()
-        self._emit(Barrier(epoch))
-        self._preparing = isinstance(self._stage, SinkStage)
-        self._stop_reading()  # inputs that were early are read again
-        self._durable = self._task(self._make_durable(self._generation, epoch, data))
-        if not self._preparing:
-            self._process.blackbox.enter(Phase.ENDED if self._ended else Phase.WAITING)
-            self._next_turn()
+        self._cut = self._saver.cut()
 
-    async def _make_durable(self, generation: int, epoch: int, data: bytes) -> None:
+    def _save(self, command: side.Save) -> None:
+        cut, self._cut = self._cut, None
+        assert cut is not None
+        work = self._saver.save(command.generation, command.epoch, cut)
+        work.add_done_callback(partial(self._saved, command.generation))
+
+    def _saved(self, generation: int, work: asyncio.Future[m.SnapshotDone | m.SnapshotFailed]) -> None:
         try:
-            answer = await self._saver.save(generation, epoch, data)
+            self._report = work.result()
+        except StorageError as error:
+            self._perform(self._side.unprepared(str(error)))
         except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
             self._process.fail("prepare", error)
-        self._process.channel.send(answer)
-        if self._preparing and generation == self._generation:
-            self._preparing = False
-            self._process.blackbox.enter(Phase.WAITING)
-            self._next_turn()
+        else:
+            self._perform(self._side.saved(generation))
 
-    def _commit(self, epoch: int) -> None:
+    def _commit(self, command: side.Commit) -> None:
         if isinstance(self._stage, SinkStage):
-            try:
-                self._stage.commit(epoch)
-            except Exception as error:  # noqa: BLE001  the manifest stands: a new process commits by `rollback`
-                self._process.fail("commit", error)
-        self._process.channel.send(m.CommitDone(self._generation, epoch))
+            self._stage.commit(command.epoch)
 
-    def _committed(self, epoch: int) -> None:
-        try:
-            call = self._stage.committed(epoch)
-        except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure
-            self._process.fail("committed", error)
+    def _hear(self, command: side.Hear) -> None:
+        call = self._stage.committed(command.epoch)
         if call is not None:
-            self._task(self._api.ask(call))
-
-    def _task(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+            task = self._loop.create_task(self._api.ask(call))
+            self._questions.add(task)
+            task.add_done_callback(self._questions.discard)

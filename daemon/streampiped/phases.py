@@ -18,3 +18,4 @@ class Phase(IntEnum):
     ENDED = 7
     LEAVING = 8
     ALIGNING = 9  # a barrier is there on one input and not yet on all: nothing is read from that one
+    HOLDING = 10  # asked to give nothing, or the disk refuses and the next reset is waited for

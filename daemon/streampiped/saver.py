@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from streampiped.errors import StateError
 from streampiped.host import Host
 from streampiped.runtime.snapshots import snapshot_name, write_durably
-from streampiped.stages.base import SinkStage, Stage
+from streampiped.stages.base import SinkStage, SourceStage, Stage
 from streampiped.wire import state as wire_state
 from streampiped.wire.messages import SnapshotDone, SnapshotFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A stage at one barrier, serialised. `position`: of a source, the records it has given since the stream began.
+    Times as in `SnapshotDone`."""
+
+    data: bytes
+    position: int | None
+    aligned_ns: int
+    snapshot_ns: int
 
 
 class Saver:
@@ -20,30 +33,37 @@ class Saver:
 
     def __init__(self, process: Host, stage: Stage) -> None:
         self._stage = stage
+        self._loop = process.loop
         self._name = process.spec.name
         self._kind = process.spec.klass
         self._epochs = Path(process.plan.paths.state, "epochs")
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "saver")
 
-    def pack(self) -> bytes:
-        """The stage's present state as portable bytes."""
-        return wire_state.pack(self._kind, self._stage.snapshot())
+    @property
+    def holds_back(self) -> bool:
+        """Whether the stage must take nothing from `cut` until `save` is over."""
+        return isinstance(self._stage, SinkStage)
 
-    async def save(self, generation: int, epoch: int, data: bytes) -> SnapshotDone | SnapshotFailed:
-        """Make `data`, and what a sink has prepared, durable; what the supervisor is to be told. A disk that takes no
-        snapshot is an answer, and tried again with new files. What a sink or user code raises is raised: a sink that
-        could not prepare has lost its transaction, and only a restore brings it back."""
-        name = snapshot_name(self._name, generation, epoch)
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, epoch, name, data)
-        except OSError as error:
-            return SnapshotFailed(generation, epoch, str(error))
-        return SnapshotDone(generation, epoch, name, len(data), zlib.crc32(data))
+    def cut(self) -> Cut:
+        """The stage's present state as portable bytes. On the data path, with every input at the barrier."""
+        aligned = time.monotonic_ns()
+        data = wire_state.pack(self._kind, self._stage.snapshot())
+        position = self._stage.position() if isinstance(self._stage, SourceStage) else None
+        return Cut(data, position, aligned, time.monotonic_ns() - aligned)
 
-    def restore(self, epoch: int | None, snapshot: str | None) -> None:
-        """Become what the stage was at `epoch` (None: new). StateError when the snapshot cannot be used."""
+    def save(self, generation: int, epoch: int, cut: Cut) -> asyncio.Future[SnapshotDone | SnapshotFailed]:
+        """Make the cut, and what a sink has prepared, durable; what the supervisor is to be told. A disk that takes no
+        snapshot is an answer, and tried again with new files. What a sink raises is raised: one that could not prepare
+        has lost its transaction, and only a reset brings it back."""
+        return self._loop.run_in_executor(self._thread, self._save, generation, epoch, cut)
+
+    def restore(self, epoch: int | None, snapshot: str | None, *, keep: bool) -> None:
+        """Become what the stage was at `epoch` (None: new); `keep`: it is that already, and only what a sink has
+        written since is to be taken back. StateError when the snapshot cannot be used."""
         if isinstance(self._stage, SinkStage):
             self._stage.rollback(epoch)
+        if keep:
+            return
         if snapshot is None:
             self._stage.restore(None)
             return
@@ -58,10 +78,29 @@ class Saver:
         """Wait for what is under way."""
         self._thread.shutdown(wait=True)
 
-    def _write(self, epoch: int, name: str, data: bytes) -> None:
+    def _save(self, generation: int, epoch: int, cut: Cut) -> SnapshotDone | SnapshotFailed:
+        began = time.monotonic_ns()
         if isinstance(self._stage, SinkStage):
-            try:
-                self._stage.prepare(epoch)
-            except OSError as error:
-                raise StateError(f"prepare of epoch {epoch}: {error}") from error
-        write_durably(self._epochs / name, data)
+            self._prepare(self._stage, epoch)
+        name = snapshot_name(self._name, generation, epoch)
+        try:
+            write_durably(self._epochs / name, cut.data)
+        except OSError as error:
+            return SnapshotFailed(generation, epoch, str(error))
+        return SnapshotDone(
+            generation,
+            epoch,
+            name,
+            len(cut.data),
+            zlib.crc32(cut.data),
+            cut.position,
+            cut.aligned_ns,
+            cut.snapshot_ns,
+            time.monotonic_ns() - began,
+        )
+
+    def _prepare(self, sink: SinkStage, epoch: int) -> None:
+        try:
+            sink.prepare(epoch)
+        except OSError as error:  # not a refused snapshot, which would be an answer
+            raise StateError(f"prepare of epoch {epoch}: {error}") from error

@@ -132,7 +132,9 @@ class StageProcess:
                 self._answer(message)
             case m.Roster() if isinstance(self.path, ServicePath):
                 self._guard("roster", lambda: self.path.roster(message.processes))  # type: ignore[union-attr]  # above
-            case m.Reset() | m.Go() | m.Barrier() | m.Commit() | m.Committed() if isinstance(self.path, DataPath):
+            case m.Reset() | m.Go() | m.Barrier() | m.Pause() | m.Resume() | m.Commit() | m.Committed() if isinstance(
+                self.path, DataPath
+            ):
                 self.path.handle(message, descriptors)
             case _:
                 for fd in descriptors:
