@@ -85,7 +85,7 @@ class SupervisorBackend:
             self._tickets.pop(ticket, None)
         if code:
             raise RpcError(text, code)
-        return text
+        return str(text)
 
     def answer(self, ticket: int, code: int, text: str) -> None:
         """What the decisions answer."""

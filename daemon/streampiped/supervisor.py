@@ -40,6 +40,7 @@ from streampiped.errors import ExitCode, RpcError, StateBusyError, StorageError,
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
+from streampiped.phases import Phase
 from streampiped.runtime import stopped
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.launch import Launch
@@ -420,12 +421,13 @@ class Supervisor:
             return
         reading = child.blackbox.read()
         generation = self.supervision.generation
+        held_up = self._links.starved if reading.phase is Phase.CREDITS else self._links.blocked
         sample = Sample(
             pulse=reading.pulse,
             phase=reading.phase,
             waiting_input=self._links.waiting(generation, command.name),
             waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
-            blocked_output=self._links.blocked(generation, command.name),
+            blocked_output=held_up(generation, command.name),
         )
         self._events.append(p.Sampled(command.name, command.incarnation, sample))
 
