@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from streampiped import __version__
-from streampiped.control_server import Identity, Subscription, Verb
+from streampiped.control_backend import Identity, Subscription, Verb
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Process
 from streampiped.core.supervision import Supervision
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, RpcError
 from streampiped.runtime.blackbox import Reading
+from streampiped.runtime.dead_letters import Status
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.spawn import Spawner
 from streampiped.topology import Plan
@@ -91,7 +92,11 @@ class SupervisorBackend:
 
     # changes
 
-    async def change(self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str) -> dict[str, Any]:
+    async def change(
+        self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str, force: bool = False
+    ) -> dict[str, Any]:
+        if force:
+            raise _not_offered("restart by force")
         self._ticket += 1
         ticket = self._ticket
         future = self.tickets[ticket] = asyncio.get_running_loop().create_future()
@@ -108,6 +113,37 @@ class SupervisorBackend:
         future = self.tickets.get(ticket)
         if future is not None and not future.done():
             future.set_result((code, text))
+
+    # epochs, reasons and dead letters
+
+    async def why(self, stage: str) -> dict[str, Any]:
+        raise _not_offered("why")
+
+    async def checkpoint(self, keep: str | None, timeout: float, who: str) -> dict[str, Any]:
+        raise _not_offered("checkpoint")
+
+    async def checkpoints(self) -> list[dict[str, Any]]:
+        raise _not_offered("checkpoints")
+
+    async def forget_checkpoint(self, name: str, who: str) -> dict[str, Any]:
+        raise _not_offered("checkpoints")
+
+    async def dead_letters(
+        self, stage: str | None, status: Status | None, after: int, limit: int, whole: bool
+    ) -> list[dict[str, Any]]:
+        raise _not_offered("dead letters")
+
+    async def dead_letter_counts(self, stage: str | None) -> dict[Status, int]:
+        raise _not_offered("dead letters")
+
+    async def dead_letter(self, letter: int) -> dict[str, Any] | None:
+        raise _not_offered("dead letters")
+
+    async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
+        raise _not_offered("replay")
+
+    async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
+        raise _not_offered("drop")
 
     # logs and subscriptions
 
@@ -284,3 +320,7 @@ class SupervisorBackend:
             known = [p[field] for p in everyone if p.get(field) is not None]
             totals[field] = sum(known) if known else None
         return totals
+
+
+def _not_offered(what: str) -> RpcError:
+    return RpcError(f"{what}: this daemon does not offer it", ExitCode.REFUSED)

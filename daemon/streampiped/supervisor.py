@@ -21,7 +21,8 @@ import uvloop
 
 from streampiped import __version__
 from streampiped.backend import SupervisorBackend
-from streampiped.control_server import ControlServer, Verb
+from streampiped.control_backend import Verb
+from streampiped.control_server import ControlServer
 from streampiped.core import protocol as p
 from streampiped.core.epochs import AskBarrier, AskCommit, TellCommitted, WriteManifest
 from streampiped.core.health import Sample
