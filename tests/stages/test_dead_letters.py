@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -173,6 +174,28 @@ def test_killed_while_it_was_made(letters: DeadLetters, tmp_path: Path) -> None:
     assert statuses(letters) == [(1, 0, "dead")]
 
 
+def test_killed_in_the_middle_of_a_verdict(letters: DeadLetters, tmp_path: Path) -> None:
+    """What a killed supervisor left half written is for its successor to take back: a stage that looks earlier is
+    refused and changes nothing."""
+    letters.add(STAGE, [guilty(1)], now=1.0)
+    root = tmp_path / "later"
+    root.mkdir()
+    with writing(tmp_path) as db:
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("UPDATE skips SET position = 2")
+        db.execute("UPDATE letters SET traceback = ?", ("x" * 100_000,))  # more than the cache: it is in the file now
+        for name in (FILE, f"{FILE}-journal"):
+            shutil.copy(tmp_path / name, root / name)
+    before = [path.read_bytes() for path in sorted(root.iterdir())]
+    with pytest.raises(StorageError, match=FILE):
+        dead_letters.skips(root, STAGE)
+    assert [path.read_bytes() for path in sorted(root.iterdir())] == before
+    successor = DeadLetters(root)
+    successor.reconcile(None)
+    successor.close()
+    assert dead_letters.skips(root, STAGE) == {("generator", 0): [1]}
+
+
 def test_full_disk(letters: DeadLetters, tmp_path: Path) -> None:
     """A disk that refuses is a StorageError, nothing of that verdict is there, and the next attempt succeeds."""
     letters.add(STAGE, [guilty(1)], now=1.0)
@@ -246,9 +269,9 @@ def test_records_of_a_replay(letters: DeadLetters, tmp_path: Path) -> None:
     (change,) = letters.plan()
     letters.replayed(change, 12)
     letters.add(STAGE, [guilty(4, 1, record=pack({"other": 0}))], now=2.0)
-    assert dead_letters.records(tmp_path, change) == [
-        ("a", 5, 1, {"x": 1.5}), ("generator", 4, 1, {"x": math.inf}), ("generator", 9, 1, {"x": 1.5}),
-    ]  # fmt: skip
+    expected = [("a", 5, 1, {"x": 1.5}), ("generator", 4, 1, {"x": math.inf}), ("generator", 9, 1, {"x": 1.5})]
+    assert dead_letters.records(tmp_path, change) == expected
+    assert dead_letters.records(tmp_path, {**change, "letters": change["letters"][::-1]}) == expected
 
 
 def test_replay_of_what_is_not_there(letters: DeadLetters, tmp_path: Path) -> None:
@@ -297,13 +320,14 @@ def test_dead_again(letters: DeadLetters) -> None:
 def test_attempts_are_never_used_twice(letters: DeadLetters, tmp_path: Path) -> None:
     """After a restore to before a replay in which a row died its next replay is a new attempt: the skip of the old one
     would swallow it."""
-    letters.add(STAGE, [guilty(1)], now=1.0)
+    letters.add(STAGE, [guilty(1), guilty(2)], now=1.0)
     (change,) = letters.plan()
     letters.replayed(change, 5)
+    assert statuses(letters) == [(1, 1, "replayed"), (2, 1, "replayed")]
     letters.add(STAGE, [guilty(1, 1)], now=2.0)
     letters.reconcile(4)
-    ((_, attempt),) = letters.plan()[0]["letters"]
-    assert ("generator", attempt) not in dead_letters.skips(tmp_path, STAGE)
+    assert letters.plan()[0]["letters"] == [[1, 2], [2, 2]]
+    assert ("generator", 2) not in dead_letters.skips(tmp_path, STAGE)
 
 
 def test_complaints(letters: DeadLetters, tmp_path: Path) -> None:
