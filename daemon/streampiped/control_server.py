@@ -154,7 +154,7 @@ class ControlServer:
 
     async def checkpoint(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         keep = given["keep"]
-        who = self._received("checkpoint", f"kept as {keep}" if keep else "", peer)
+        who = self._received("checkpoint", f"kept as {keep}" if keep else "unnamed", peer)
         work = self._backend.checkpoint(keep, given["timeout"], who)
         return {"epoch": None, "position": None, "keep": keep} | await self._carried_out("checkpoint", work, given)
 

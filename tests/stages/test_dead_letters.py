@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError
 from streampiped.runtime import dead_letters
 from streampiped.runtime.dead_letters import FILE, REPLAY_LETTERS_MAX, DeadLetters
+from streampiped.runtime.snapshots import StateDirectory
 from streampiped.wire.letters import pack, unpack
 from streampiped.wire.messages import Guilty
 
@@ -328,6 +329,17 @@ def test_attempts_are_never_used_twice(letters: DeadLetters, tmp_path: Path) -> 
     letters.reconcile(4)
     assert letters.plan()[0]["letters"] == [[1, 2], [2, 2]]
     assert ("generator", 2) not in dead_letters.skips(tmp_path, STAGE)
+
+
+def test_fresh_begins_without_letters(tmp_path: Path) -> None:
+    """Discarding the state discards the letters: positions begin again, and skips of old ones would hit new rows."""
+    root = tmp_path / "state"
+    StateDirectory(root, "friedman").close()
+    letters = DeadLetters(root)
+    letters.add(STAGE, [guilty(1)], now=1.0)
+    letters.close()
+    StateDirectory.discard(root)
+    assert dead_letters.skips(root, STAGE) == {}
 
 
 def test_complaints(letters: DeadLetters, tmp_path: Path) -> None:

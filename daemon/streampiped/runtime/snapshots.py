@@ -5,6 +5,7 @@
     STATE/epochs/e00000012.g3.NAME.snap   a stage's snapshot (wire/state.py)
     STATE/epochs/e00000012.manifest  names, lengths and checksums of an epoch's snapshots; its rename is the commit
     STATE/stages/NAME/               a stage's own files
+    STATE/dead_letters.sqlite        rows that a stage cannot live with (dead_letters.py)
 
 A file is written under a temporary name, fsynced, renamed, and its directory fsynced.
 """
@@ -135,6 +136,8 @@ class StateDirectory:
         lock = directory._take_lock()
         for entry in ("epochs", "stages"):
             shutil.rmtree(root / entry, ignore_errors=True)
+        for name in ("dead_letters.sqlite", "dead_letters.sqlite-journal"):  # positions begin again
+            (root / name).unlink(missing_ok=True)
         (root / "format").unlink()
         os.close(lock)
 
