@@ -123,9 +123,10 @@ class Disk:
         """Let go of a name. StateError when there is none such."""
         await self._in_thread(self._state.forget, name)
 
-    def retain(self, committed: int) -> None:
-        """Remove, some time later, what is older than the retained epochs."""
-        self._thread.submit(self._remove, committed)
+    def retain(self, epoch: int) -> None:
+        """`epoch` was committed or aborted: remove, some time later, what is older than it and not retained. After an
+        abort too, for on a full disk the snapshots of every attempt would make the next one less likely."""
+        self._thread.submit(self._remove, epoch)
 
     def close(self) -> None:
         """Wait for what is under way, and let go of the state directory."""
@@ -136,9 +137,9 @@ class Disk:
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _remove(self, committed: int) -> None:
+    def _remove(self, before: int) -> None:
         try:
-            self._state.retain(self._retain_epochs, committed)
+            self._state.retain(self._retain_epochs, before)
         except (OSError, StateError) as error:  # what could not be removed is removed after a later epoch
             self._retention = f"old epochs cannot be removed: {error}"
         else:

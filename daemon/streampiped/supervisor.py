@@ -326,6 +326,8 @@ class Supervisor:
             generation = command.values["generation"]
             self._emit("pipeline_ready", generation=generation, seconds=time.monotonic() - self._began)
             self._notifier.ready()
+        if command.event == "epoch_aborted":
+            self.disk.retain(command.values["epoch"])
         if command.event == "launcher_given_up":
             self._exit_code = ExitCode.FAILED
         if command.event == "stage_given_up" and self._foreground is not None:

@@ -218,6 +218,31 @@ def test_a_full_disk_costs_an_epoch_and_nothing_else(small_disk: Path) -> None:
         assert state.newest().manifest == third
 
 
+def test_attempts_on_a_full_disk_do_not_fill_it(tmp_path: Path) -> None:
+    """However often an epoch is aborted, before the first commit and after it, only the newest attempt's snapshots are
+    there, which keep its number from being used again; the committed ones stay."""
+    state = StateDirectory(tmp_path, "p")
+
+    async def story() -> None:
+        disk = Disk(plan_for(tmp_path), state, None)
+
+        async def aborted(*epochs: int) -> set[str]:
+            for epoch in epochs:
+                prepared(state, epoch)
+                disk.retain(epoch)
+            await disk.checkpoints()
+            return listing(state)
+
+        assert await aborted(1, 2, 3) == {snapshot_name(stage, 1, 3) for stage in SHAPE}
+        await disk.commit(command_of(prepared(state, 4)))
+        left = {snapshot_name(stage, 1, epoch) for stage in SHAPE for epoch in (4, 9)}
+        assert await aborted(*range(5, 10)) == left | {manifest_name(4)}
+        assert state.highest() == 9
+        disk.close()
+
+    asyncio.run(story())
+
+
 # restore
 
 
@@ -309,7 +334,7 @@ def test_restore_past_damage_that_stops_the_start(root: Path) -> None:
         for epoch in (5, 6):
             committed(state, epoch, retractable={"total": False})
         (state.epochs / manifest_name(6)).write_bytes(b"")
-        with pytest.raises(StateError, match="restore --from"):
+        with pytest.raises(StateError, match="streampiped restore"):
             state.newest()
     assert restore(plan_for(root), "5", sure=True) == ExitCode.OK
     with opened(root) as state:
@@ -458,7 +483,7 @@ def test_repair_does_not_choose_for_the_operator(root: Path) -> None:
         findings = look_over(state)
         assert [(f.epoch, f.remedy) for f in findings] == [(6, Remedy.RESTORE)]
         mend(state, findings)
-        with pytest.raises(StateError, match="restore --from"):
+        with pytest.raises(StateError, match="streampiped restore"):
             state.newest()
         for epoch in state.store.committed():
             (state.epochs / manifest_name(epoch)).write_bytes(b"")
