@@ -89,6 +89,13 @@ def newest(directory: Path) -> tuple[Path, Path, int]:
         state.close()
 
 
+def restore(directory: Path, wanted: str) -> subprocess.CompletedProcess[str]:
+    """`streampiped restore` as an operator types it."""
+    place = ["--config", str(directory / "streampipe.toml"), "--state-dir", str(directory / "state")]
+    command = [str(BIN / "streampiped"), "restore", *place, "--from", wanted, "--yes"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -131,9 +138,7 @@ def test_a_restored_epoch_is_exact(tmp_path: Path, undisturbed: list[Any]) -> No
     state.keep("early", state.store.committed()[0])
     state.close()
     killed_after(slow, tmp_path, epochs=6)
-    command = [BIN / "streampiped", "restore", "--config", tmp_path / "streampipe.toml"]
-    options = ["--state-dir", tmp_path / "state", "--from", "early", "--yes"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    done = restore(tmp_path, "early")
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     assert "NOT EXACT" not in done.stdout
     assert finished(STORE.format(rate="1M"), tmp_path) == []
@@ -157,9 +162,7 @@ def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path) -> None:
     assert f"{manifest}: not a manifest of format 1" in text
     assert "teller cannot go back" in text
     assert f"--from EPOCH` (whole: {epoch - 1}, " in text
-    command = [BIN / "streampiped", "restore", "--config", tmp_path / "streampipe.toml", "--state-dir"]
-    options = [tmp_path / "state", "--from", str(epoch - 1), "--yes"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    done = restore(tmp_path, str(epoch - 1))
     assert (done.returncode, "NOT EXACT: teller: cannot take back" in done.stdout) == (ExitCode.OK, True), done
     with running(TELLER, tmp_path) as again:
         assert again.status()["epoch"] >= epoch - 1
