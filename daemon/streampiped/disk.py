@@ -111,8 +111,7 @@ class Disk:
 
     async def _withdraw(self, epoch: int, cause: OSError) -> None:
         """Until the manifest is gone for certain, nobody may be told that the epoch is aborted: a start that found it
-        would restore what the stages have gone on without. When we are closed first, nobody is told anything, and the
-        next start finds one or the other."""
+        would restore what the stages have gone on without. Only when everybody leaves that does not matter."""
         delay = WITHDRAW_BACKOFF_FIRST_S
         try:
             while not self._closing.is_set():
@@ -125,7 +124,6 @@ class Disk:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), delay)
                 delay = min(WITHDRAW_BACKOFF_MAX_S, delay * 2.0)
-            raise asyncio.CancelledError
         finally:
             self._withdrawal = None
 
@@ -164,20 +162,26 @@ class Disk:
         """Let go of a name. StateError when there is none such."""
         await self.do(self._state.forget, name)
 
-    def retain(self, committed: int) -> None:
-        """Remove, some time later, what is older than the retained epochs."""
-        self._thread.submit(self._remove, committed)
+    def retain(self, epoch: int) -> None:
+        """`epoch` was committed or aborted: remove, some time later, what is older than it and not retained. After an
+        abort too, for on a full disk the snapshots of every attempt would make the next one less likely."""
+        self._thread.submit(self._remove, epoch)
+
+    def give_up(self) -> None:
+        """Everybody leaves: a manifest that can be neither kept nor removed must not keep us. The next start finds one
+        or the other, and either is right, for nobody has gone on without it."""
+        self._closing.set()
 
     def close(self) -> None:
         """Wait for what is under way, and let go of the state directory."""
-        self._closing.set()
+        self.give_up()
         self._thread.shutdown(wait=True)
         self._letters.close()
         self._state.close()
 
-    def _remove(self, committed: int) -> None:
+    def _remove(self, before: int) -> None:
         try:
-            self._state.retain(self._retain_epochs, committed)
+            self._state.retain(self._retain_epochs, before)
         except (OSError, StateError) as error:  # what could not be removed is removed after a later epoch
             self._retention = f"old epochs cannot be removed: {error}"
         else:

@@ -225,6 +225,8 @@ class Supervisor:
                     self._on_state_change()
         finally:
             self._handling = False
+            if self.supervision.leaving:
+                self.disk.give_up()
             self._set_timer()
             self._flush_log()
 
@@ -367,6 +369,8 @@ class Supervisor:
         self.log.write(command.event, stage=command.stage, **command.values)
         if command.event == "generation_reset":
             self._cause = str(command.values["reason"])
+        if command.event == "epoch_aborted":
+            self.disk.retain(command.values["epoch"])
         if command.event == "launcher_given_up":
             self._exit_code = ExitCode.FAILED
         if command.event == "stage_given_up" and self._foreground is not None:
