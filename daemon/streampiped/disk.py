@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from streampiped.core.epochs import WriteManifest
+from streampiped.core.epoch_commands import WriteManifest
 from streampiped.errors import StateError, StorageError
 from streampiped.runtime.dead_letters import DeadLetters
 from streampiped.runtime.snapshots import Manifest, StateDirectory

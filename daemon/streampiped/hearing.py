@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import Part
+from streampiped.core.epoch_commands import Part
 from streampiped.wire import messages as m
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 from streampiped import __version__
-from streampiped.core.epochs import EpochTimes
+from streampiped.core.epoch_commands import EpochTimes
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Process
 from streampiped.core.supervision import Supervision

@@ -23,7 +23,7 @@ from streampiped import __version__
 from streampiped.backend import SupervisorBackend
 from streampiped.control_server import ControlServer
 from streampiped.core import protocol as p
-from streampiped.core.epochs import (
+from streampiped.core.epoch_commands import (
     AskBarrier,
     AskCommit,
     AskPause,

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from streampiped import disk as disk_module
-from streampiped.core.epochs import Part, WriteManifest
+from streampiped.core.epoch_commands import Part, WriteManifest
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, StateError
 from streampiped.runtime.snapshots import Manifest, StateDirectory, manifest_name, snapshot_name
