@@ -14,8 +14,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
-from streampipectl.commands import EXIT_INTERRUPTED, Call, perform
-from streampipectl.values import CHANGE_TIMEOUT_S, LOG_LEVEL, LOG_LINES, duration, level, line_count
+from streampipectl.changes import EXIT_INTERRUPTED
+from streampipectl.commands import Call, perform
+from streampipectl.values import (
+    CHANGE_TIMEOUT_S,
+    LETTERS,
+    LOG_LEVEL,
+    LOG_LINES,
+    checkpoint_name,
+    duration,
+    letter_count,
+    letter_id,
+    letter_status,
+    level,
+    line_count,
+)
 from streampiped.errors import ExitCode
 
 COMPLETION_VARIABLE: Final = "_STREAMPIPECTL_COMPLETE"
@@ -30,31 +43,40 @@ class Option(NamedTuple):
 
 
 class Syntax(NamedTuple):
+    """`place`: the key of what stands without an option's name. One that has no default must be given."""
+
     defaults: Mapping[str, Any]
     options: Mapping[str, Option]
     places: Literal["none", "one", "many"] = "none"
     place: str = ""
+    convert: Callable[[str], Any] = str
 
 
 _WHERE: Final = {"--socket": Option("socket", str), "--runtime-dir": Option("runtime_dir", str)}
 _JSON: Final = {"--json": Option("as_json", value=True)}
-_CHANGE: Final = Syntax(
-    {"stages": (), "timeout": CHANGE_TIMEOUT_S, "wait": True},
-    {
-        "--timeout": Option("timeout", duration),
-        "--wait": Option("wait", value=True),
-        "--no-wait": Option("wait", value=False),
-    },
-    "many",
-    "stages",
-)
+_PATIENT: Final = {"timeout": CHANGE_TIMEOUT_S, "wait": True}
+_PATIENCE: Final = {
+    "--timeout": Option("timeout", duration),
+    "--wait": Option("wait", value=True),
+    "--no-wait": Option("wait", value=False),
+}
+_CHANGE: Final = Syntax({"stages": (), **_PATIENT}, _PATIENCE, "many", "stages")
+_STAGE: Final = {"--stage": Option("stage", str)}
+_STATUS: Final = {"--status": Option("status", letter_status)}
+_CHOSEN: Final = {"letters": (), "every": False, "stage": None}
+_CHOICE: Final = {**_STAGE, "--all": Option("every", value=True)}
 _FOLLOW: Final = Option("follow", value=True)
 
 SYNTAX: Final[Mapping[str, Syntax]] = {
     "status": Syntax({"as_json": False, "watch": False}, {**_JSON, "--watch": Option("watch", value=True)}),
     "start": _CHANGE,
     "stop": _CHANGE,
-    "restart": _CHANGE,
+    "restart": Syntax(
+        {**_CHANGE.defaults, "force": False},
+        {**_CHANGE.options, "--force": Option("force", value=True)},
+        "many",
+        "stages",
+    ),
     "report": Syntax({"as_json": False}, _JSON),
     "logs": Syntax(
         {"stage": None, "follow": False, "lines": LOG_LINES, "level": LOG_LEVEL, "as_json": False},
@@ -68,8 +90,21 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
         "one",
         "stage",
     ),
+    "why": Syntax({"as_json": False}, _JSON, "one", "stage"),
+    "checkpoint": Syntax({"keep": None, **_PATIENT}, {"--keep": Option("keep", checkpoint_name), **_PATIENCE}),
+    "checkpoints": Syntax({"as_json": False, "forget": None}, {**_JSON, "--forget": Option("forget", checkpoint_name)}),
+    "dlq list": Syntax(
+        {"stage": None, "status": "dead", "limit": LETTERS, "as_json": False},
+        {**_STAGE, **_STATUS, "--limit": Option("limit", letter_count), **_JSON},
+    ),
+    "dlq show": Syntax({"as_json": False}, _JSON, "one", "letter", letter_id),
+    "dlq export": Syntax({"stage": None, "status": "dead"}, {**_STAGE, **_STATUS}),
+    "dlq replay": Syntax({**_CHOSEN, **_PATIENT}, {**_CHOICE, **_PATIENCE}, "many", "letters", letter_id),
+    "dlq drop": Syntax(_CHOSEN, _CHOICE, "many", "letters", letter_id),
     "version": Syntax({}, {}),
 }
+GROUPS: Final = {"dlq"}
+"""Words that a second one completes to a command."""
 
 
 def parse(arguments: Sequence[str]) -> Call | None:
@@ -78,10 +113,12 @@ def parse(arguments: Sequence[str]) -> Call | None:
     values: dict[str, Any] = {"socket": None, "runtime_dir": None}
     if not _take_options(words, _WHERE, values):
         return None
-    syntax = SYNTAX.get(words.pop(0)) if words else None
+    command = words.pop(0) if words else ""
+    if command in GROUPS and words:
+        command = f"{command} {words.pop(0)}"
+    syntax = SYNTAX.get(command)
     if syntax is None:
         return None
-    command = arguments[len(arguments) - len(words) - 1]
     values |= syntax.defaults
     places: list[str] = []
     while words:
@@ -89,13 +126,22 @@ def parse(arguments: Sequence[str]) -> Call | None:
             return None
         if words:
             places.append(words.pop(0))
+    return Call(command, values) if _take_places(places, syntax, values) else None
+
+
+def _take_places(places: list[str], syntax: Syntax, values: dict[str, Any]) -> bool:
+    """Put what stands without an option's name into `values`; False when it is not plainly right."""
+    try:
+        found = tuple(map(syntax.convert, places))
+    except ValueError:
+        return False
     if syntax.places == "many":
-        values[syntax.place] = tuple(places)
-    elif syntax.places == "one" and len(places) == 1:
-        values[syntax.place] = places[0]
-    elif places:
-        return None
-    return Call(command, values)
+        values[syntax.place] = found
+    elif syntax.places == "one" and len(found) == 1:
+        values[syntax.place] = found[0]
+    else:
+        return not found and (syntax.place in values or not syntax.place)
+    return True
 
 
 def _take_options(words: list[str], options: Mapping[str, Option], values: dict[str, Any]) -> bool:

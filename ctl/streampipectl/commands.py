@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from streampipectl import render
+from streampipectl.changes import EXIT_INTERRUPTED, carry_out
 from streampipectl.client import Client, socket_path
+from streampipectl.output import colour, complain, dumped, say, screen, width
 from streampiped import __version__
 from streampiped.errors import ExitCode, RpcError
 from streampiped.wire.rpc import PROTOCOL
 
-CHANGE_SLACK_S: Final = 3.0  # the daemon says itself that time is up; only a dead one lets us wait longer
 WATCH_SILENCE_S: Final = 15.0  # a watched daemon speaks every second
-SCREEN: Final = (80, 24)  # columns and lines of a terminal that does not know its size
-EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
 
 class Call(NamedTuple):
@@ -43,7 +41,7 @@ def status(path: str, as_json: bool, watch: bool) -> int:
     client = Client(path)
     if not watch:
         answer = client.call("status", {"usage": True})
-        say(dumped(answer, indent=2) if as_json else render.status_text(answer, _width(), _colour()))
+        say(dumped(answer, indent=2) if as_json else render.status_text(answer, width(), colour()))
         return _health(answer)
     answer = client.call("watch", {})
     try:
@@ -70,27 +68,41 @@ def _draw(answer: Mapping[str, Any], as_json: bool, drawn: int) -> int:
     if not sys.stdout.isatty():
         say(render.status_text(answer) + "\n")
         return 0
-    columns, rows = _screen()
+    columns, rows = screen()
     # one line less than the screen: a table that scrolls can no longer be drawn over
-    lines = render.status_text(answer, columns, _colour()).split("\n")[: rows - 1]
+    lines = render.status_text(answer, columns, colour()).split("\n")[: rows - 1]
     up = f"\x1b[{drawn}F" if drawn else ""
     say(up + "\n".join(f"{line}\x1b[K" for line in lines) + "\n\x1b[J", end="")
     return len(lines)
 
 
 def change(verb: str) -> Callable[..., int]:
-    def run(path: str, stages: tuple[str, ...], timeout: float, wait: bool) -> int:
-        client = Client(path)
-        params = {"stages": list(stages), "timeout": timeout, "wait": wait}
-        try:
-            answer = client.call(verb, params, timeout + CHANGE_SLACK_S)
-        except KeyboardInterrupt:
-            complain(f"{verb} goes on; `streampipectl status` shows how far it is")
-            return EXIT_INTERRUPTED
-        say(render.change_text(answer, stages))
-        return int(ExitCode.OK)
+    def run(path: str, stages: tuple[str, ...], timeout: float, wait: bool, force: bool = False) -> int:
+        params = {"stages": list(stages), "timeout": timeout, "wait": wait, **({"force": True} if force else {})}
+        return carry_out(path, verb, params, lambda answer: render.change_text(answer, stages))
 
     return run
+
+
+def checkpoint(path: str, keep: str | None, timeout: float, wait: bool) -> int:
+    return carry_out(path, "checkpoint", {"keep": keep, "timeout": timeout, "wait": wait}, render.checkpoint_text)
+
+
+def checkpoints(path: str, as_json: bool, forget: str | None) -> int:
+    client = Client(path)
+    if forget is not None:
+        answer = client.call("forget_checkpoint", {"name": forget})
+        say(dumped(answer) if as_json else f"{forget}: epoch {answer['epoch']} is kept no longer")
+        return int(ExitCode.OK)
+    answer = client.call("checkpoints", {})
+    say(dumped(answer, indent=2) if as_json else render.checkpoints_text(answer, width()))
+    return int(ExitCode.OK)
+
+
+def why(path: str, stage: str, as_json: bool) -> int:
+    answer = Client(path).call("why", {"stage": stage})
+    say(dumped(answer, indent=2) if as_json else render.why_text(answer, width()))
+    return int(ExitCode.OK)
 
 
 def report(path: str, as_json: bool) -> int:
@@ -119,8 +131,8 @@ def logs(path: str, stage: str | None, follow: bool, lines: int, level: str, as_
 def _event_line() -> Callable[[Mapping[str, Any]], str]:
     from streampiped.events import describe  # dataclasses below it cost 10 ms, which only this command pays
 
-    colour = _colour()
-    return lambda record: render.event_text(record, describe(str(record.get("event")), record), colour)
+    coloured = colour()
+    return lambda record: render.event_text(record, describe(str(record.get("event")), record), coloured)
 
 
 def version(path: str) -> int:
@@ -137,6 +149,15 @@ def version(path: str) -> int:
     return int(ExitCode.OK)
 
 
+def dead_letters(action: str) -> Callable[..., int]:
+    def run(path: str, **options: Any) -> int:
+        from streampipectl import letters  # `status` does not wait for what only these need
+
+        return letters.ACTIONS[action](path, **options)
+
+    return run
+
+
 COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "status": status,
     "start": change("start"),
@@ -144,44 +165,13 @@ COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "restart": change("restart"),
     "report": report,
     "logs": logs,
+    "why": why,
+    "checkpoint": checkpoint,
+    "checkpoints": checkpoints,
+    "dlq list": dead_letters("list"),
+    "dlq show": dead_letters("show"),
+    "dlq export": dead_letters("export"),
+    "dlq replay": dead_letters("replay"),
+    "dlq drop": dead_letters("drop"),
     "version": version,
 }
-
-
-def say(text: str, end: str = "\n") -> None:
-    """To stdout at once: what reads the other end of a pipe, or a terminal, should not wait."""
-    sys.stdout.write(text + end)
-    sys.stdout.flush()
-
-
-def complain(text: str) -> None:
-    sys.stderr.write(f"streampipectl: {render.clean(text)}\n")
-
-
-def dumped(value: Any, indent: int | None = None) -> str:
-    """JSON by the book: NaN and infinities, which JSON does not have, become null."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _width() -> int | None:
-    return _screen()[0] if sys.stdout.isatty() else None
-
-
-def _screen() -> tuple[int, int]:
-    """Columns and lines of the terminal; a terminal without a size (serial line, some containers) says 0."""
-    size = os.get_terminal_size(sys.stdout.fileno())
-    return size.columns or SCREEN[0], max(size.lines or SCREEN[1], 2)
-
-
-def _colour() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -41,6 +41,7 @@ Timeout = Annotated[
     typer.Option(parser=_checked(values.duration), metavar="TIME", help="Then exit with 8; the change goes on."),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+CHANGE_TIMEOUT = f"{values.CHANGE_TIMEOUT_S:g}s"
 
 app = typer.Typer(
     help="Look at a running streampipe pipeline, and change it.",
@@ -86,11 +87,14 @@ def status(
     _call("status", context, socket, runtime_dir, as_json=as_json, watch=watch)
 
 
+Force = Annotated[bool, typer.Option("--force", help="Wait for no barrier: back to the last epoch, as after a crash.")]
+
+
 def _declare_change(verb: str, text: str) -> None:
     def run(
         context: typer.Context,
         stages: Stages = None,
-        timeout: Timeout = f"{values.CHANGE_TIMEOUT_S:g}s",
+        timeout: Timeout = CHANGE_TIMEOUT,
         wait: Wait = True,
         socket: Socket = None,
         runtime_dir: RuntimeDir = None,
@@ -102,7 +106,21 @@ def _declare_change(verb: str, text: str) -> None:
 
 _declare_change("start", "Start stages, or the whole pipeline.")
 _declare_change("stop", "Stop stages, or the whole pipeline, in order; the daemon stays and answers.")
-_declare_change("restart", "Restart stages, or all of them; the others go on.")
+
+
+@app.command()
+def restart(
+    context: typer.Context,
+    stages: Stages = None,
+    force: Force = False,
+    timeout: Timeout = CHANGE_TIMEOUT,
+    wait: Wait = True,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Restart stages, or all of them; the others go on."""
+    options = {"stages": tuple(stages or ()), "force": force, "timeout": timeout, "wait": wait}
+    _call("restart", context, socket, runtime_dir, **options)
 
 
 @app.command()
@@ -134,6 +152,135 @@ def logs(
 
 
 @app.command()
+def why(
+    context: typer.Context,
+    stage: Annotated[str, typer.Argument(metavar="STAGE")],
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Say what a stage waits for, and what led to its present state."""
+    _call("why", context, socket, runtime_dir, stage=stage, as_json=as_json)
+
+
+@app.command()
+def checkpoint(
+    context: typer.Context,
+    keep: Annotated[
+        str | None,
+        typer.Option(parser=_checked(values.checkpoint_name), metavar="NAME", help="Keep it under this name."),
+    ] = None,
+    timeout: Timeout = CHANGE_TIMEOUT,
+    wait: Wait = True,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Make an epoch now, a point that one can go back to."""
+    _call("checkpoint", context, socket, runtime_dir, keep=keep, timeout=timeout, wait=wait)
+
+
+@app.command()
+def checkpoints(
+    context: typer.Context,
+    as_json: Json = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(parser=_checked(values.checkpoint_name), metavar="NAME", help="Keep it no longer."),
+    ] = None,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """List the epochs that one can go back to (`streampiped restore`)."""
+    _call("checkpoints", context, socket, runtime_dir, as_json=as_json, forget=forget)
+
+
+@app.command()
 def version(context: typer.Context, socket: Socket = None, runtime_dir: RuntimeDir = None) -> None:
     """Print the versions of this tool and of the daemon."""
     _call("version", context, socket, runtime_dir)
+
+
+dlq = typer.Typer(
+    help="Look at dead letters, rows that a stage could not live with, and decide about them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(dlq, name="dlq")
+
+OfStage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="Those of this stage alone.")]
+Status = Annotated[
+    str,
+    typer.Option(parser=_checked(values.letter_status), metavar="STATUS", help="dead, replayed, dropped or all."),
+]
+Letters = Annotated[list[int] | None, typer.Argument(parser=_checked(values.letter_id), metavar="ID")]
+Every = Annotated[bool, typer.Option("--all", help="Every dead one (of --stage).")]
+
+
+@dlq.command("list")
+def dlq_list(
+    context: typer.Context,
+    stage: OfStage = None,
+    status: Status = "dead",
+    limit: Annotated[
+        str, typer.Option(parser=_checked(values.letter_count), metavar="N", help="So many at most.")
+    ] = str(values.LETTERS),
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """List them, the oldest first."""
+    options = {"stage": stage, "status": status, "limit": limit, "as_json": as_json}
+    _call("dlq list", context, socket, runtime_dir, **options)
+
+
+@dlq.command("show")
+def dlq_show(
+    context: typer.Context,
+    letter: Annotated[int, typer.Argument(parser=_checked(values.letter_id), metavar="ID")],
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Show one: its record, the reason, the traceback."""
+    _call("dlq show", context, socket, runtime_dir, letter=letter, as_json=as_json)
+
+
+@dlq.command("export")
+def dlq_export(
+    context: typer.Context,
+    stage: OfStage = None,
+    status: Status = "dead",
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Print them whole, each a line of JSON."""
+    _call("dlq export", context, socket, runtime_dir, stage=stage, status=status)
+
+
+@dlq.command("replay")
+def dlq_replay(
+    context: typer.Context,
+    letters: Letters = None,
+    every: Every = False,
+    stage: OfStage = None,
+    timeout: Timeout = CHANGE_TIMEOUT,
+    wait: Wait = True,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Give them to their stage once more, each exactly once."""
+    options = {"letters": tuple(letters or ()), "every": every, "stage": stage, "timeout": timeout, "wait": wait}
+    _call("dlq replay", context, socket, runtime_dir, **options)
+
+
+@dlq.command("drop")
+def dlq_drop(
+    context: typer.Context,
+    letters: Letters = None,
+    every: Every = False,
+    stage: OfStage = None,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Give them up for ever; they stay on the list as dropped."""
+    _call("dlq drop", context, socket, runtime_dir, letters=tuple(letters or ()), every=every, stage=stage)

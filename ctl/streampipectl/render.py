@@ -31,7 +31,8 @@ def status_text(status: Mapping[str, Any], width: int | None = None, colour: boo
     if (report := status.get("report")) is not None:
         mse, r2 = _figure(report.get("mse")), _figure(report.get("r2"))
         lines.append(f"MSE {mse}, R2 {r2} over {count(report.get('rows'))} rows")
-    lines += ["", *_table(status["processes"], status.get("now"), width)]
+    lines += _recovery(status)
+    lines += ["", *table(COLUMNS, status["processes"], status.get("now"), width)]
     lines += _reasons(status)
     lines = [line if width is None else shorten(line, width) for line in lines]
     return "\n".join(_painted(lines, status) if colour else lines)
@@ -67,9 +68,32 @@ def _totals(status: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _recovery(status: Mapping[str, Any]) -> list[str]:
+    """What the last epoch took and the last recovery, what waits on the disk and for the operator; nothing of what is
+    not known."""
+    lines = []
+    if parts := status.get("epoch_parts"):
+        known = [f"{word} {duration(parts[key])}" for key, word in EPOCH_PARTS if parts.get(key) is not None]
+        lines.append(f"last epoch {duration(parts.get('total'))}" + (f": {', '.join(known)}" if known else ""))
+    kept = [] if status.get("state_bytes") is None else [f"state {size(status['state_bytes'])}"]
+    if status.get("recovery_s") is not None:
+        kept.append(f"last recovery {duration(status['recovery_s'])}")
+    if letters := status.get("dead_letters"):
+        kept.append(f"{count(letters)} dead letter{'' if letters == 1 else 's'}")
+    if held := status.get("held"):
+        kept.append(f"held: {' '.join(map(clean, held))}")
+    return [*lines, ", ".join(kept)] if kept else lines
+
+
+EPOCH_PARTS: Final = (
+    ("align", "align"), ("snapshot", "snapshot"), ("fsync", "fsync"), ("manifest", "manifest"), ("sink_commit", "sink"),
+)  # fmt: skip
+"""Keys of a status's `epoch_parts`, and the word for each."""
+
+
 class Column(NamedTuple):
-    """`cell` takes a process and the daemon's clock. `rank`: the higher, the sooner the column is left out on
-    a narrow terminal; 0 never."""
+    """`cell` takes an entry (of a status, a process) and the daemon's clock. `rank`: the higher, the sooner the column
+    is left out on a narrow terminal; 0 never."""
 
     title: str
     cell: Callable[[Mapping[str, Any], float | None], str]
@@ -77,13 +101,15 @@ class Column(NamedTuple):
     left: bool = False
 
 
-def _table(processes: Sequence[Mapping[str, Any]], now: float | None, width: int | None) -> list[str]:
-    """Narrow terminals get smaller gaps first and then fewer columns."""
-    columns = list(COLUMNS)
+def table(
+    wanted: Sequence[Column], entries: Sequence[Mapping[str, Any]], now: float | None, width: int | None
+) -> list[str]:
+    """A heading and a line per entry. Narrow terminals get smaller gaps first and then fewer columns."""
+    columns = list(wanted)
     gap = 2
     while True:
         rows = [[column.title for column in columns]]
-        rows += [[column.cell(process, now) for column in columns] for process in processes]
+        rows += [[column.cell(entry, now) for column in columns] for entry in entries]
         widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
         least = max(columns, key=lambda column: column.rank)
         if width is None or sum(widths) + gap * (len(widths) - 1) <= width or least.rank == 0:
@@ -142,10 +168,8 @@ def paint(text: str, tone: str) -> str:
 def event_text(record: Mapping[str, Any], text: str, colour: bool = False) -> str:
     """A log event on one line: time of day in local time, level, process, `text` (what `events.describe`
     makes)."""
-    seconds = float(record.get("ts") or 0.0)
-    clock = time.strftime("%H:%M:%S", time.localtime(seconds))
     level = clean(record.get("level", MISSING))
-    line = f"{clock}.{int(seconds % 1 * 1000):03d} {level:<8} {clean(record.get('stage') or MISSING)}: {clean(text)}"
+    line = f"{clock(record.get('ts'))} {level:<8} {clean(record.get('stage') or MISSING)}: {clean(text)}"
     tone = {"debug": "dim", "notice": "bold", "warning": "other", "error": "bad", "critical": "bad"}.get(level)
     return paint(line, tone) if colour and tone else line
 
@@ -157,6 +181,38 @@ def change_text(answer: Mapping[str, Any], stages: Sequence[str]) -> str:
         return f"{what}: accepted, going on"
     changed = ", ".join(clean(name) for name in answer.get("changed", ()))
     return f"{what}: {changed or 'nothing to do'}, {answer['seconds']:.2f} s"
+
+
+def checkpoint_text(answer: Mapping[str, Any]) -> str:
+    """One line about an epoch that was asked for."""
+    if not answer["done"]:
+        return "checkpoint: accepted, going on"
+    position = f", {count(answer['position'])} records" if answer.get("position") is not None else ""
+    kept = f", kept as {clean(answer['keep'])}" if answer.get("keep") else ""
+    return f"checkpoint: epoch {answer['epoch']}{position}, {answer['seconds']:.2f} s{kept}"
+
+
+def checkpoints_text(answer: Mapping[str, Any], width: int | None = None) -> str:
+    """The epochs that one can go back to; a star at the live one."""
+    lines = table(CHECKPOINT_COLUMNS, answer["checkpoints"], answer.get("now"), width)
+    return "\n".join(lines) if answer["checkpoints"] else "no epoch has been committed yet"
+
+
+def why_text(answer: Mapping[str, Any], width: int | None = None) -> str:
+    """The state of a stage, what it waits for, and how it came to that."""
+    state = clean(answer["state"])
+    since = _since(answer, answer.get("now"))
+    lines = [f"{clean(answer['stage'])}: {state}" + (f" for {since}" if since != MISSING else "")]
+    lines += [f"{word}: {clean(answer[key])}" for key, word in WHY if answer.get(key)]
+    if (wait := answer.get("next_attempt_s")) is not None:
+        lines.append(f"next attempt: in {duration(wait)}")
+    for entry in answer.get("story") or ():
+        cause = f" ({clean(entry['cause'])})" if entry.get("cause") else ""
+        lines.append(f"  {clock(entry.get('ts'))} {clean(entry['what'])}{cause}")
+    return "\n".join(line if width is None else shorten(line, width) for line in lines)
+
+
+WHY: Final = (("reason", "reason"), ("waits_for", "waits for"))
 
 
 def report_text(report: Mapping[str, Any]) -> str:
@@ -218,6 +274,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def clock(ts: float | None) -> str:
+    """The time of day in local time, to the millisecond."""
+    seconds = float(ts or 0.0)
+    return f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{int(seconds % 1 * 1000):03d}"
+
+
 def clean(text: object) -> str:
     """Text of strangers on one line: a control character could move the cursor or speak to the terminal."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
@@ -231,8 +293,12 @@ def _figure(value: object) -> str:
     return MISSING if value is None else f"{value:.6g}" if isinstance(value, float) else clean(value)
 
 
-def _since(process: Mapping[str, Any], now: float | None) -> str:
-    since = process.get("since")
+def _since(entry: Mapping[str, Any], now: float | None) -> str:
+    return age(entry.get("since"), now)
+
+
+def age(since: float | None, now: float | None) -> str:
+    """How long ago `since` was at `now`, both seconds since the epoch."""
     return MISSING if since is None or now is None else duration(max(0.0, now - since))
 
 
@@ -253,4 +319,13 @@ COLUMNS: Final = (
     Column("CPU", lambda p, _: _percent(p.get("cpu_percent")), rank=2),
     Column("RSS", lambda p, _: size(p.get("rss_bytes")), rank=2),
     Column("USS", lambda p, _: size(p.get("uss_bytes")), rank=5),
+)
+
+CHECKPOINT_COLUMNS: Final = (
+    Column("EPOCH", lambda c, _: f"{c['epoch']}{'*' if c.get('live') else ''}"),
+    Column("AGE", lambda c, now: age(c.get("at"), now)),
+    Column("SIZE", lambda c, _: size(c.get("bytes"))),
+    Column("RECORDS", lambda c, _: count(c.get("position"))),
+    Column("TOOK", lambda c, _: duration(c.get("seconds")), rank=1),
+    Column("NAMES", lambda c, _: " ".join(map(clean, c.get("names") or ())) or MISSING, left=True),
 )

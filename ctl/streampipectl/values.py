@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 CHANGE_TIMEOUT_S: Final = 30.0  # a start takes about 2 s, an orderly stop up to the drain timeout, 20 s
@@ -14,6 +15,12 @@ LOG_LINES_MAX: Final = 10_000  # the daemon's own limit
 LOG_LEVEL: Final = "info"
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical")
 """Those of `streampiped.events`, whose import costs 10 ms; a test holds them equal."""
+
+LETTERS: Final = 50
+LETTERS_MAX: Final = 100_000  # listed by one command; each is a line
+LETTER_ID_MAX: Final = 2**63 - 1  # the daemon's own limit
+LETTER_STATUSES: Final = ("dead", "replayed", "dropped", "all")
+CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"  # the daemon's own rule
 
 _UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -43,3 +50,27 @@ def level(text: str) -> str:
     if text in LEVELS:
         return text
     raise ValueError(f"{text!r} should be one of {', '.join(LEVELS)}")
+
+
+def letter_id(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= LETTER_ID_MAX:
+        return int(text)
+    raise ValueError(f"{text!r} should be the number of a dead letter, as `dlq list` shows it")
+
+
+def letter_count(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= LETTERS_MAX:
+        return int(text)
+    raise ValueError(f"{text!r} should be a number of letters, 1 to {LETTERS_MAX}")
+
+
+def letter_status(text: str) -> str:
+    if text in LETTER_STATUSES:
+        return text
+    raise ValueError(f"{text!r} should be one of {', '.join(LETTER_STATUSES)}")
+
+
+def checkpoint_name(text: str) -> str:
+    if re.fullmatch(CHECKPOINT_NAME, text):
+        return text
+    raise ValueError(f"{text!r} should be a name: a letter, then at most 63 letters, digits and any of . _ -")

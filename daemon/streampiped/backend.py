@@ -1,4 +1,4 @@
-"""What the control server asks of the supervisor: status, report, logs, changes. Reads; decides nothing."""
+"""What the control server asks of the supervisor: status, report, logs, changes. Decides nothing."""
 
 from __future__ import annotations
 
@@ -6,74 +6,42 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from streampiped import __version__
-from streampiped.control_server import Identity, Subscription, Verb
-from streampiped.core.lifecycle import State
-from streampiped.core.processes import Process
-from streampiped.core.supervision import Supervision
-from streampiped.disk import Disk
-from streampiped.errors import ExitCode, RpcError
-from streampiped.runtime.blackbox import Reading
+from streampiped.control_backend import Identity, Subscription, Verb
+from streampiped.core import protocol as p
+from streampiped.errors import ExitCode, RpcError, StateError, StorageError
+from streampiped.runtime.dead_letters import Status
 from streampiped.runtime.event_log import EventLog
-from streampiped.runtime.spawn import Spawner
-from streampiped.topology import Plan
-from streampiped.wire.rpc import PROTOCOL
+from streampiped.status_view import StatusView, Watched
 
-USAGE_TIMEOUT_S: Final = 0.08  # `status` must not wait for a monitor that is busy or gone
-SUMMARY_TIMEOUT_S: Final = 0.08  # nor for an evaluator in the middle of a slow batch
 REPORT_TIMEOUT_S: Final = 5.0
-USAGE_FIELDS: Final = ("cpu_percent", "rss_bytes", "uss_bytes")
-MONITOR: Final = "service_monitor"
 
 
-class Rates:
-    """Records/s from two looks at growing counters; a look that comes too soon repeats the last answer."""
+class Host(Watched, Protocol):
+    """What of the supervisor is looked at, and how it is told what operators want."""
 
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[float, int, float]] = {}
-
-    def look(self, name: str, count: int, since: float, now: float) -> float:
-        """`since`: when the counter was 0."""
-        at, before, rate = self._seen.get(name, (since, 0, 0.0))
-        if at < since or count < before:
-            at, before, rate = since, 0, 0.0
-        if now - at < 0.2:
-            return rate
-        rate = (count - before) / (now - at)
-        self._seen[name] = (now, count, rate)
-        return rate
-
-
-class Host(Protocol):
-    """What of the supervisor is looked at."""
-
-    plan: Plan
     log: EventLog
-    supervision: Supervision
-    spawner: Spawner
-    disk: Disk
 
-    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float, *, force: bool) -> None: ...
-    async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
+    def dispatch(self, event: p.Event) -> None: ...
 
 
 class SupervisorBackend:
-    """The `control_server.Backend` of the real supervisor."""
+    """The `control_backend.Backend` of the real supervisor."""
 
     def __init__(self, supervisor: Host) -> None:
         self._supervisor = supervisor
         self._plan = supervisor.plan
-        self._started = time.time()
-        self._usage: dict[str, dict[str, Any]] = {}
-        self._summary: dict[str, Any] | None = None
-        self._reporter: str | None = None
-        self._rates = Rates()
+        self.view = StatusView(supervisor)
         self._status_callbacks: list[Callable[[dict[str, Any]], None]] = []
-        self.tickets: dict[int, asyncio.Future[tuple[int, str]]] = {}
+        self._tickets: dict[int, asyncio.Future[tuple[int, str]]] = {}
         self._ticket = 0
+        self._replaying = asyncio.Lock()
+        self._asked: set[tuple[str, int, int]] = set()
+        """(stage, letter, attempt) of every replay that was asked for and not refused: it happens once, however long it
+        takes and whoever still waits for it."""
 
     @property
     def identity(self) -> Identity:
@@ -89,25 +57,113 @@ class SupervisorBackend:
         found |= {q.name: q.pid for q in self._supervisor.supervision.processes.values() if q.pid}
         return {"supervisor": os.getpid(), **found}
 
+    # looking
+
+    async def status(self, want_usage: bool) -> dict[str, Any]:
+        return await self.view.status(want_usage)
+
+    async def why(self, stage: str) -> dict[str, Any]:
+        return self.view.why(stage)
+
     # changes
 
-    async def change(self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str) -> dict[str, Any]:
-        self._ticket += 1
-        ticket = self._ticket
-        future = self.tickets[ticket] = asyncio.get_running_loop().create_future()
-        try:
-            self._supervisor.operate(ticket, verb, stages, timeout, force=False)
-            code, text = await future
-        finally:
-            self.tickets.pop(ticket, None)
-        if code:
-            raise RpcError(text, code)
+    async def change(
+        self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str, force: bool = False
+    ) -> dict[str, Any]:
+        text = await self._ask(lambda ticket: p.Operate(ticket, verb, stages, timeout, force))
         return {"changed": list(stages or self.stage_names()), "text": text, "who": who}
 
+    async def _ask(self, event: Callable[[int], p.Event]) -> str:
+        """Tell the decisions what an operator wants, and wait for their answer."""
+        self._ticket += 1
+        ticket = self._ticket
+        future = self._tickets[ticket] = asyncio.get_running_loop().create_future()
+        try:
+            self._supervisor.dispatch(event(ticket))
+            code, text = await future
+        finally:
+            self._tickets.pop(ticket, None)
+        if code:
+            raise RpcError(text, code)
+        return str(text)
+
     def answer(self, ticket: int, code: int, text: str) -> None:
-        future = self.tickets.get(ticket)
+        """What the decisions answer."""
+        future = self._tickets.get(ticket)
         if future is not None and not future.done():
             future.set_result((code, text))
+
+    # epochs
+
+    async def checkpoint(self, keep: str | None, timeout: float, who: str) -> dict[str, Any]:
+        if keep is not None and any(keep in row["names"] for row in await self.checkpoints()):
+            raise RpcError(f"{keep!r} names another epoch; forget it first", ExitCode.REFUSED)
+        epoch = int(await self._ask(lambda ticket: p.Checkpoint(ticket, timeout)))
+        if keep is not None:
+            with _refusals():
+                await self._supervisor.disk.keep(keep, epoch)
+        made = [row for row in await self.checkpoints() if row["epoch"] == epoch]
+        return {"epoch": epoch, "position": made[0]["position"] if made else None}
+
+    async def checkpoints(self) -> list[dict[str, Any]]:
+        with _refusals():
+            rows = await self._supervisor.disk.checkpoints()
+        return [{**row, "position": sum(row["positions"].values()) or None} for row in reversed(rows)]
+
+    async def forget_checkpoint(self, name: str, who: str) -> dict[str, Any]:
+        named = [row["epoch"] for row in await self.checkpoints() if name in row["names"]]
+        if not named:
+            raise RpcError(f"no epoch is kept under {name!r}", ExitCode.NO_SUCH_STAGE)
+        with _refusals():
+            await self._supervisor.disk.forget(name)
+        return {"epoch": named[0]}
+
+    # dead letters
+
+    async def dead_letters(
+        self, stage: str | None, status: Status | None, after: int, limit: int, whole: bool
+    ) -> list[dict[str, Any]]:
+        disk = self._supervisor.disk
+        with _refusals():
+            return await disk.do(disk.letters.page, stage, status, after, limit, whole)
+
+    async def dead_letter_counts(self, stage: str | None) -> dict[Status, int]:
+        disk = self._supervisor.disk
+        with _refusals():
+            return await disk.do(disk.letters.counts, stage)
+
+    async def dead_letter(self, letter: int) -> dict[str, Any] | None:
+        disk = self._supervisor.disk
+        with _refusals():
+            return await disk.do(disk.letters.get, letter)
+
+    async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
+        """One at a time, and each attempt of a letter once: what is on its way must not be put on it again."""
+        until = time.monotonic() + timeout
+        async with self._replaying:
+            with _refusals():
+                changes = await self._supervisor.disk.plan_replay(letters, stage)
+            epoch = 0
+            for change in changes:
+                epoch = await self._replay(change, max(0.001, until - time.monotonic()))
+        return {"letters": sum(len(change["letters"]) for change in changes), "epoch": epoch or None}
+
+    async def _replay(self, change: dict[str, Any], timeout: float) -> int:
+        attempts = {(change["stage"], letter, attempt) for letter, attempt in change["letters"]}
+        if attempts & self._asked:
+            raise RpcError("some of these letters are on their way already", ExitCode.REFUSED)
+        self._asked |= attempts
+        try:
+            return int(await self._ask(lambda ticket: p.Propose(ticket, change, timeout)))
+        except RpcError as error:
+            if error.code == ExitCode.REFUSED:
+                self._asked -= attempts
+            raise
+
+    async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
+        disk = self._supervisor.disk
+        with _refusals():
+            return {"letters": await disk.do(disk.letters.drop, letters, stage)}
 
     # logs and subscriptions
 
@@ -134,7 +190,8 @@ class SupervisorBackend:
 
     async def report(self) -> dict[str, Any]:
         """The first stage from the end that has a report gives it; ours are the operations."""
-        candidates = [self._reporter] if self._reporter else [spec.name for spec in reversed(self._plan.stages)]
+        known = self.view.reporter
+        candidates = [known] if known else [spec.name for spec in reversed(self._plan.stages)]
         errors: list[str] = []
         for name in candidates:
             try:
@@ -146,7 +203,7 @@ class SupervisorBackend:
             except (KeyError, TypeError, AttributeError):
                 errors.append(f"{name} answers with something that is no report")
             else:
-                self._reporter = name
+                self.view.reporter = name
                 return {**answer, "operations": operations}
         raise RpcError(f"no report: {'; '.join(errors)}", ExitCode.REFUSED)
 
@@ -155,132 +212,16 @@ class SupervisorBackend:
         return {
             "generation": supervision.generation,
             "epoch": supervision.epochs.committed,
-            "uptime": time.time() - self._started,
+            "uptime": time.time() - self.view.started,
             "restarts": {p.name: p.restarts for p in supervision.processes.values()},
             "log_drops": self._supervisor.log.counts(),
         }
 
-    # status
 
-    async def status(self, want_usage: bool) -> dict[str, Any]:
-        """docs/specs/control.md describes the fields."""
-        questions = [self._ask_summary()]
-        if want_usage:
-            questions.append(self._ask_usage())
-        await asyncio.gather(*questions)
-        supervision = self._supervisor.supervision
-        now, wall = time.monotonic(), time.time()
-        processes = [self._process(p, now, wall) for p in supervision.processes.values()]
-        state, reason = self.state()
-        return {
-            "pipeline": self._plan.pipeline,
-            "version": __version__,
-            "protocol": PROTOCOL,
-            "pid": os.getpid(),
-            "state": state,
-            "reason": reason,
-            "since": self._started,
-            "uptime": wall - self._started,
-            "generation": supervision.generation,
-            "epoch": supervision.epochs.committed,
-            "epoch_age": self._supervisor.disk.epoch_age(now),
-            "report": self._summary,
-            "totals": self._totals(processes, now),
-            "processes": processes,
-        }
-
-    def _sources(self) -> list[Reading]:
-        """A look at every source that lives."""
-        found = []
-        for spec in self._plan.stages:
-            incarnation = self._supervisor.supervision.processes[spec.name].incarnation
-            child = self._supervisor.spawner.child(spec.name, incarnation) if spec.role == "source" else None
-            if child is not None:
-                found.append(child.blackbox.read())
-        return found
-
-    def records(self) -> int:
-        """Records that the sources have given in this generation."""
-        return sum(reading.records_out for reading in self._sources())
-
-    def total(self) -> int | None:
-        """Records of the whole stream, when every source is bounded."""
-        totals = [reading.total for reading in self._sources()]
-        return sum(totals) if totals and all(totals) else None
-
-    async def _ask_summary(self) -> None:
-        names = [self._reporter] if self._reporter else [s.name for s in self._plan.stages if "evaluator" in s.klass]
-        for name in names:
-            with contextlib.suppress(RpcError, AttributeError):  # a user's class may answer anything
-                summary = await self._supervisor.query(name, "summary", {}, SUMMARY_TIMEOUT_S)
-                self._summary = {key: summary.get(key) for key in ("rows", "mse", "r2")}
-                self._reporter = name
-
-    async def _ask_usage(self) -> None:
-        if MONITOR in self._supervisor.supervision.processes:
-            with contextlib.suppress(RpcError):
-                self._usage = await self._supervisor.query(MONITOR, "sample", {}, USAGE_TIMEOUT_S)
-
-    def state(self) -> tuple[str, str | None]:
-        supervision = self._supervisor.supervision
-        if supervision.closing is not None:
-            return "draining", supervision.closing
-        for stage in supervision.stages:
-            if stage.state is State.FAILED:
-                return "failed", f"{stage.name} failed: {stage.last_reason}"
-        for stage in supervision.stages:
-            if stage.state is State.STOPPED and not stage.wanted:
-                return "stopped", f"{stage.name} is stopped on purpose"
-        if not supervision.running:
-            if not supervision.ever_ran:
-                return "starting", None
-            return "resetting", next(
-                (f"{s.name} is {s.state.value}" for s in supervision.stages if not s.ready_for), None
-            )
-        if supervision.epochs.finished:
-            return "finished", "every source has ended"
-        if supervision.epochs.failure is not None:
-            return "degraded", f"no epoch can be committed: {supervision.epochs.failure}"
-        return "running", None
-
-    def _process(self, process: Process, now: float, wall: float) -> dict[str, Any]:
-        spec = self._plan.spec(process.name)
-        child = self._supervisor.spawner.child(process.name, process.incarnation)
-        reading: Reading | None = child.blackbox.read() if child is not None else None
-        data = reading is not None and not process.service
-        usage = self._usage.get(process.name, {}) if child is not None else {}
-        return {
-            "name": process.name,
-            "role": spec.role,
-            "state": process.state.value,
-            "since": wall - (now - process.since),
-            "pid": process.pid or None,
-            "restarts": process.restarts,
-            "last_reason": process.last_reason,
-            "next_attempt_s": max(0.0, (process.deadline or now) - now) if process.state is State.BACKOFF else None,
-            "records_in": reading.records_in if data and reading else None,
-            "records_out": reading.records_out if data and reading else None,
-            "records_per_s": self._rates.look(process.name, reading.records_in, process.since, now)
-            if data and reading
-            else None,
-            "lag_s": reading.lag_ns / 1e9 if data and reading and reading.batches else None,
-            "phase": reading.phase.name.lower() if reading is not None else None,
-            **{field: usage.get(field) for field in USAGE_FIELDS},
-            "wanted": process.wanted,
-        }
-
-    def _totals(self, processes: list[dict[str, Any]], now: float) -> dict[str, Any]:
-        sources = [p for p in processes if p["role"] == "source"]
-        lags = [p["lag_s"] for p in processes if p["lag_s"] is not None]
-        totals: dict[str, Any] = {
-            "records": self.records(),
-            "records_per_s": sum(p["records_per_s"] or 0.0 for p in sources),
-            "lag_s": max(lags, default=None),
-            "total": self.total(),
-            "restarts": sum(p["restarts"] for p in processes),
-        }
-        everyone = [*processes, self._usage.get("supervisor", {}), self._usage.get("launcher", {})]
-        for field in USAGE_FIELDS:
-            known = [p[field] for p in everyone if p.get(field) is not None]
-            totals[field] = sum(known) if known else None
-        return totals
+@contextlib.contextmanager
+def _refusals() -> Any:
+    """What the disk refuses, or a damaged file, as an answer."""
+    try:
+        yield
+    except (StorageError, StateError, OSError) as error:
+        raise RpcError(str(error), ExitCode.FAILED) from error

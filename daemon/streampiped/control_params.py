@@ -1,22 +1,28 @@
 """The parameters of control methods: checks that return the value or raise ValueError saying what it should
 be.
 
-Pure, and without pydantic, which would cost the supervisor 5 MiB (measured) for seven kinds of parameters.
+Pure, and without pydantic, which would cost the supervisor 5 MiB (measured) for a dozen kinds of parameters.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from streampiped.errors import ExitCode, RpcError
 from streampiped.events import LEVELS
+from streampiped.runtime.dead_letters import REPLAY_LETTERS_MAX, STATUSES, Status
 
 Params: TypeAlias = Mapping[str, tuple[Callable[[Any], Any], Any]]
 """Name to check and default; the default passes through the check too."""
 
 TIMEOUT_MAX_S: Final = 3600.0  # of one change; longer is a forgotten client, and the change goes on anyway
 LOG_LINES_MAX: Final = 10_000  # of one tail; what does not fit into one message is cut at the old end
+PAGE_LETTERS_MAX: Final = 1000  # of one answer; 300 bytes each without record and traceback
+LETTER_ID_MAX: Final = 2**63 - 1  # SQLite's
+CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"
+"""Begins with a letter: `streampiped restore --from` takes an epoch's number or a name."""
 
 
 def validated(method: str, wanted: Params, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,3 +79,46 @@ def level(value: Any) -> str:
     if value in LEVELS:
         return str(value)
     raise ValueError(f"should be one of {', '.join(LEVELS)}")
+
+
+def one_name(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("should be the name of a stage")
+
+
+def number(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LETTER_ID_MAX:
+        return value
+    raise ValueError("should be the number of a letter")
+
+
+def ids(value: Any) -> tuple[int, ...]:
+    if isinstance(value, list | tuple) and len(value) <= REPLAY_LETTERS_MAX:
+        return tuple(dict.fromkeys(map(number, value)))
+    raise ValueError(f"should be a list of at most {REPLAY_LETTERS_MAX} numbers of letters")
+
+
+def letter_count(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= PAGE_LETTERS_MAX:
+        return value
+    raise ValueError(f"should be a number of letters, 1 to {PAGE_LETTERS_MAX}")
+
+
+def letter_status(value: Any) -> Status | None:
+    for status in STATUSES:
+        if value == status:
+            return status
+    if value is None:
+        return None
+    raise ValueError(f"should be one of {', '.join(STATUSES)}, or null for all")
+
+
+def kept(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(CHECKPOINT_NAME, value, re.ASCII):
+        return value
+    raise ValueError("should be a name: a letter, then at most 63 letters, digits, dots, dashes and underscores")
+
+
+def keep(value: Any) -> str | None:
+    return None if value is None else kept(value)

@@ -1,8 +1,8 @@
-"""The control socket: a fixed table of methods, who may call them, and what the supervisor must offer for it.
+"""The control socket: a fixed table of methods, and who may call them.
 
-The supervisor implements `Backend` and runs one `ControlServer` on its loop. Reading is for whoever may open
-the socket (its mode and group); changing is for root, the daemon's own user and the configured operators,
-told by SO_PEERCRED. A change runs in a task of its own: it goes on when its client vanishes.
+The supervisor implements `Backend` (control_backend.py) and runs one `ControlServer` on its loop. Reading is for
+whoever may open the socket (its mode and group); changing is for root, the daemon's own user and the configured
+operators, told by SO_PEERCRED. A change runs in a task of its own: it goes on when its client vanishes.
 docs/specs/control.md is the contract.
 """
 
@@ -16,17 +16,15 @@ import pwd
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final
 
 from streampiped import control_params as params
+from streampiped.control_backend import Backend, Emit, Verb
 from streampiped.control_params import Params
 from streampiped.errors import ExitCode, RpcError
 from streampiped.events import LEVELS
 from streampiped.runtime.rpc_server import Limits, Peer, RpcServer
 from streampiped.wire.rpc import MESSAGE_BYTES_MAX, PROTOCOL, Notification, encode
-
-Verb: TypeAlias = Literal["start", "stop", "restart"]
-Subscription: TypeAlias = Literal["logs", "status"]
 
 CHANGE_TIMEOUT_S: Final = 30.0  # start of 9 processes takes 2 s, an orderly stop up to drain_timeout, 20 s
 ANSWER_GRACE_S: Final = 0.5  # the backend's own timeout speaks first: it knows what is missing
@@ -35,65 +33,6 @@ WATCH_FASTEST_S: Final = 0.2  # a burst of state changes is one redraw
 WATCH_SLOWEST_S: Final = 1.0  # counters move without any event; only while somebody watches
 ANSWER_BYTES_SPARE: Final = 1 << 10  # of a message, for what stands around the lines
 REQUEST_BYTES_MAX: Final = 64 << 10  # a request here is a few names; small keeps 64 hostile clients under 4 MiB
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who answers on this socket."""
-
-    pipeline: str
-    version: str
-    operators: tuple[str, ...] = ()
-    """User names that may change things, beside root and the daemon's own user."""
-    group: str = "streampipe"
-    """The group of the socket: whoever is in it may read."""
-
-
-class Backend(Protocol):
-    """What the control server needs of the supervisor. All calls come on the supervisor's loop."""
-
-    @property
-    def identity(self) -> Identity: ...
-
-    async def status(self, want_usage: bool) -> dict[str, Any]:
-        """The status of docs/specs/control.md. Without `want_usage` CPU and memory may be null or old."""
-        ...
-
-    async def report(self) -> dict[str, Any]:
-        """`{"text": str, "results": {...}, "operations": {...}}`. RpcError REFUSED when there is none yet."""
-        ...
-
-    async def change(self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str) -> dict[str, Any]:
-        """Do it and wait for its end; `()` means the whole pipeline. The names exist (`stage_names`).
-
-        Returns at least `{"changed": [names]}`. Raises RpcError REFUSED (the state forbids it), FAILED (it
-        was tried and failed) or TIMED_OUT (not there after `timeout` seconds, still going on). Not cancelled
-        when the client leaves or the server stops waiting. Ordering concurrent changes is the backend's
-        business.
-        """
-        ...
-
-    def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
-        """The last events (fields of `events.py`, msgpack-able), oldest first, at or above `level`, of one
-        process or of all."""
-        ...
-
-    def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-        """Call `callback` for every log event ("logs"), or whenever a process or the pipeline changed its
-        state ("status": the argument only says that something changed and may be empty; the server then asks
-        `status`, at most every 0.2 s). The callback does not block or raise. Returns what ends the
-        subscription."""
-        ...
-
-    def stage_names(self) -> tuple[str, ...]:
-        """Every process that a change may name, in the plan's order, services included."""
-        ...
-
-
-class Emit(Protocol):
-    """Log an event of the catalogue (`streampiped.events`)."""
-
-    def __call__(self, event: str, /, **fields: Any) -> None: ...
 
 
 class ControlServer:
@@ -179,21 +118,89 @@ class ControlServer:
     async def report(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         return await self._backend.report()
 
+    async def why(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        self._known((given["stage"],))
+        return {**await self._backend.why(given["stage"]), "stage": given["stage"], "now": time.time()}
+
     async def change(self, verb: Verb, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a change in a task of its own and wait for it as long as the client wants."""
         stages, timeout = given["stages"], given["timeout"]
         self._known(stages)
+        what = " ".join(stages) or "all"
+        force = bool(given.get("force"))
+        who = self._received(verb, f"{what} by force" if force else what, peer)
+        work = self._backend.change(verb, stages, timeout, who, force)
+        return {"changed": []} | await self._carried_out(verb, work, given)
+
+    def _received(self, verb: str, what: str, peer: Peer) -> str:
+        """A change is about to begin; the name of who asked for it."""
         who = _user(peer.uid)
-        self._emit("command_received", method=verb, params=" ".join(stages) or "all", uid=peer.uid, who=who)
+        self._emit("command_received", method=verb, params=what, uid=peer.uid, who=who)
+        return who
+
+    async def _carried_out(
+        self, verb: str, work: Coroutine[Any, Any, dict[str, Any]], given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Run a change in a task of its own and wait for it as long as the client wants."""
+        timeout = given["timeout"]
         begun = time.monotonic()
-        task = self._keep(self._backend.change(verb, stages, timeout, who))
+        task = self._keep(work)
         done, _ = await asyncio.wait({task}, timeout=timeout + ANSWER_GRACE_S if given["wait"] else NO_WAIT_GRACE_S)
         if done:
             return {**task.result(), "verb": verb, "seconds": time.monotonic() - begun, "done": True}
         task.add_done_callback(lambda late: self._failed_alone(verb, late))
         if given["wait"]:
             raise RpcError(f"{verb} is not done after {timeout:g} s, still going on", ExitCode.TIMED_OUT)
-        return {"changed": [], "verb": verb, "seconds": time.monotonic() - begun, "done": False}
+        return {"verb": verb, "seconds": time.monotonic() - begun, "done": False}
+
+    async def checkpoint(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        keep = given["keep"]
+        who = self._received("checkpoint", f"kept as {keep}" if keep else "unnamed", peer)
+        work = self._backend.checkpoint(keep, given["timeout"], who)
+        return {"epoch": None, "position": None, "keep": keep} | await self._carried_out("checkpoint", work, given)
+
+    async def checkpoints(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {"checkpoints": await self._backend.checkpoints(), "now": time.time()}
+
+    async def forget_checkpoint(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        who = self._received("forget_checkpoint", given["name"], peer)
+        return {"name": given["name"], **await self._backend.forget_checkpoint(given["name"], who)}
+
+    async def dead_letters(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A page of them, and how many there are in all."""
+        stage, status = given["stage"], given["status"]
+        self._known((stage,) if stage is not None else ())
+        counts = await self._backend.dead_letter_counts(stage)
+        page = await self._backend.dead_letters(stage, status, given["after"], given["limit"], given["whole"])
+        return {"letters": page, "total": counts[status] if status else sum(counts.values()), "counts": counts}
+
+    async def dead_letter(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        found = await self._backend.dead_letter(given["id"])
+        if found is None:
+            raise RpcError(f"no dead letter {given['id']}", ExitCode.NO_SUCH_STAGE)
+        return found
+
+    async def replay(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        letters, stage, who = self._chosen("replay", peer, given)
+        work = self._backend.replay(letters, stage, given["timeout"], who)
+        answer = {"letters": None, "epoch": None} | await self._carried_out("replay", work, given)
+        return {**answer, "dead": await self._dead(stage)}
+
+    async def drop(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        letters, stage, who = self._chosen("drop", peer, given)
+        return {"verb": "drop", **await self._backend.drop(letters, stage, who), "dead": await self._dead(stage)}
+
+    async def _dead(self, stage: str | None) -> int:
+        return (await self._backend.dead_letter_counts(stage))["dead"]
+
+    def _chosen(self, verb: str, peer: Peer, given: Mapping[str, Any]) -> tuple[tuple[int, ...], str | None, str]:
+        """Letters (none: all dead ones), of which stage, and who asks. An empty list alone chooses nothing: a script
+        whose variable is empty must not drop them all."""
+        letters, stage = given["ids"], given["stage"]
+        if bool(letters) == given["all"] or (letters and stage is not None):
+            raise RpcError(f"{verb}: should have ids, or all (of a stage), one of them", ExitCode.USAGE)
+        self._known((stage,) if stage is not None else ())
+        what = " ".join(map(str, letters)) or f"all of {stage or 'every stage'}"
+        return letters, stage, self._received(verb, what, peer)
 
     async def logs(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         stage, level = given["stage"], given["level"]
@@ -262,12 +269,12 @@ class Method:
     changes: bool = False
 
 
-def _change(verb: Verb) -> Method:
-    wanted: Params = {
-        "stages": (params.names, ()),
-        "timeout": (params.seconds, CHANGE_TIMEOUT_S),
-        "wait": (params.flag, True),
-    }
+_PATIENCE: Final[Params] = {"timeout": (params.seconds, CHANGE_TIMEOUT_S), "wait": (params.flag, True)}
+_CHOICE: Final[Params] = {"ids": (params.ids, ()), "all": (params.flag, False), "stage": (params.name, None)}
+
+
+def _change(verb: Verb, more: Params | None = None) -> Method:
+    wanted = {"stages": (params.names, ()), **_PATIENCE, **(more or {})}
     return Method(lambda server, peer, given: server.change(verb, peer, given), wanted, changes=True)
 
 
@@ -287,7 +294,24 @@ METHODS: Final[Mapping[str, Method]] = {
     ),
     "start": _change("start"),
     "stop": _change("stop"),
-    "restart": _change("restart"),
+    "restart": _change("restart", {"force": (params.flag, False)}),
+    "why": Method(ControlServer.why, {"stage": (params.one_name, None)}),
+    "checkpoint": Method(ControlServer.checkpoint, {"keep": (params.keep, None), **_PATIENCE}, changes=True),
+    "checkpoints": Method(ControlServer.checkpoints, {}),
+    "forget_checkpoint": Method(ControlServer.forget_checkpoint, {"name": (params.kept, None)}, changes=True),
+    "dead_letters": Method(
+        ControlServer.dead_letters,
+        {
+            "stage": (params.name, None),
+            "status": (params.letter_status, "dead"),
+            "after": (params.number, 0),
+            "limit": (params.letter_count, 100),
+            "whole": (params.flag, False),
+        },
+    ),
+    "dead_letter": Method(ControlServer.dead_letter, {"id": (params.number, None)}),
+    "replay": Method(ControlServer.replay, {**_CHOICE, **_PATIENCE}, changes=True),
+    "drop": Method(ControlServer.drop, _CHOICE, changes=True),
 }
 
 

@@ -229,6 +229,10 @@ class DataPath:
             self._links.rest()
             self._process.blackbox.enter(Phase.BLOCKED)
             return False
+        if not self._links.may_send():
+            self._links.rest()
+            self._process.blackbox.enter(Phase.CREDITS)
+            return False
         if self._throttle_until:
             wait = self._throttle_until - time.monotonic()
             if wait > 0:
@@ -306,6 +310,7 @@ class DataPath:
         match frame:
             case Batch():
                 self._take_batch(frame, 0)
+                link.done()
             case Barrier(epoch):
                 self._perform(self._side.barrier(link.inlet, epoch))
             case End():

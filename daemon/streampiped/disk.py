@@ -6,13 +6,16 @@ import asyncio
 import concurrent.futures
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from streampiped.core.epochs import WriteManifest
-from streampiped.errors import StateError
+from streampiped.core.epoch_commands import WriteManifest
+from streampiped.errors import StateError, StorageError
+from streampiped.runtime.dead_letters import DeadLetters
 from streampiped.runtime.snapshots import Manifest, StateDirectory
 from streampiped.topology import Plan
+from streampiped.wire.messages import Guilty
 
 T = TypeVar("T")
 
@@ -30,6 +33,8 @@ class Disk:
         self._shape = {spec.name: spec.klass for spec in plan.stages}
         self._retractable = {s.name: s.retractable for s in plan.stages if s.role in ("source", "sink")}
         self._retain_epochs = plan.checkpoint.retain_epochs
+        self._letters = DeadLetters(Path(plan.paths.state))
+        self._unmarked: Manifest | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "disk")
         self._closing = asyncio.Event()
         self._withdrawal: str | None = None
@@ -41,12 +46,50 @@ class Disk:
         neither is certain this does not return, and `trouble` says why."""
         manifest = self._manifest_of(command)
         try:
-            await self.do(self._state.commit, manifest)
+            await self.do(self._commit, manifest)
         except OSError as error:
             await self._withdraw(manifest.epoch, error)
             raise
         self._manifest = manifest
         self._committed_at = time.monotonic()
+
+    def _commit(self, manifest: Manifest) -> None:
+        self._state.commit(manifest)
+        self._unmarked = manifest if manifest.changes else None
+        with contextlib.suppress(StorageError, StateError):  # the manifest says it as well: `plan_replay`, or a start
+            self._mark_replayed()
+
+    def _mark_replayed(self) -> None:
+        """A letter that a manifest replays is dead no more, and must not be replayed by another."""
+        while self._unmarked is not None:
+            for change in self._unmarked.changes:
+                self._letters.replayed(change, self._unmarked.epoch)
+            self._unmarked = None
+
+    # dead letters: each raises StorageError when the disk refuses, StateError when the file is damaged
+
+    def reconcile(self) -> None:
+        """Before anything starts: replays that the restored epoch does not know of have not happened."""
+        restored = self._manifest
+        self._letters.reconcile(restored.epoch if restored else None, restored.changes if restored else ())
+
+    async def condemn(self, stage: str, rows: Sequence[Guilty]) -> None:
+        """Put rows aside, durably."""
+        await self.do(self._letters.add, stage, rows, time.time())
+
+    async def plan_replay(self, letters: Sequence[int], stage: str | None) -> list[dict[str, Any]]:
+        """`DeadLetters.plan`, knowing of every manifest that is written."""
+
+        def plan() -> list[dict[str, Any]]:
+            self._mark_replayed()
+            return self._letters.plan(letters, stage)
+
+        return await self.do(plan)
+
+    @property
+    def letters(self) -> DeadLetters:
+        """Only for calls through `do`."""
+        return self._letters
 
     async def do(self, function: Callable[..., T], *args: Any) -> T:
         """Call a function that waits for the disk."""
@@ -68,8 +111,7 @@ class Disk:
 
     async def _withdraw(self, epoch: int, cause: OSError) -> None:
         """Until the manifest is gone for certain, nobody may be told that the epoch is aborted: a start that found it
-        would restore what the stages have gone on without. When we are closed first, nobody is told anything, and the
-        next start finds one or the other."""
+        would restore what the stages have gone on without. Only when everybody leaves that does not matter."""
         delay = WITHDRAW_BACKOFF_FIRST_S
         try:
             while not self._closing.is_set():
@@ -82,7 +124,6 @@ class Disk:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), delay)
                 delay = min(WITHDRAW_BACKOFF_MAX_S, delay * 2.0)
-            raise asyncio.CancelledError
         finally:
             self._withdrawal = None
 
@@ -121,19 +162,26 @@ class Disk:
         """Let go of a name. StateError when there is none such."""
         await self.do(self._state.forget, name)
 
-    def retain(self, committed: int) -> None:
-        """Remove, some time later, what is older than the retained epochs."""
-        self._thread.submit(self._remove, committed)
+    def retain(self, epoch: int) -> None:
+        """`epoch` was committed or aborted: remove, some time later, what is older than it and not retained. After an
+        abort too, for on a full disk the snapshots of every attempt would make the next one less likely."""
+        self._thread.submit(self._remove, epoch)
+
+    def give_up(self) -> None:
+        """Everybody leaves: a manifest that can be neither kept nor removed must not keep us. The next start finds one
+        or the other, and either is right, for nobody has gone on without it."""
+        self._closing.set()
 
     def close(self) -> None:
         """Wait for what is under way, and let go of the state directory."""
-        self._closing.set()
+        self.give_up()
         self._thread.shutdown(wait=True)
+        self._letters.close()
         self._state.close()
 
-    def _remove(self, committed: int) -> None:
+    def _remove(self, before: int) -> None:
         try:
-            self._state.retain(self._retain_epochs, committed)
+            self._state.retain(self._retain_epochs, before)
         except (OSError, StateError) as error:  # what could not be removed is removed after a later epoch
             self._retention = f"old epochs cannot be removed: {error}"
         else:

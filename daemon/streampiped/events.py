@@ -65,6 +65,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     ),
     "epoch_committed": EventSpec("debug", "epoch {epoch} committed in {seconds:.3f} s"),
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
+    "records_quarantined": EventSpec("error", "{count} records put aside; streampipectl dlq list shows them"),
+    "verdict_failed": EventSpec("error", "a verdict on records cannot be kept: {reason}; it is tried again"),
     "records_suspected": EventSpec("warning", "died of {records} again; its successor tries them in a fork first"),
     "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),
     "epoch_damaged": EventSpec("warning", "epoch {epoch} is damaged and put aside: {reason}"),

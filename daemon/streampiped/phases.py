@@ -18,4 +18,5 @@ class Phase(IntEnum):
     ENDED = 7
     LEAVING = 8
     ALIGNING = 9  # a barrier is there on one input and not yet on all: nothing is read from that one
+    CREDITS = 11  # as many batches are under way on an output as its reader can be done with in time
     HOLDING = 10  # asked to give nothing, or the disk refuses and the next reset is waited for

@@ -4,22 +4,92 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
+import time
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from streampiped.core.credits import WINDOW_MAX, Window
 from streampiped.core.stage_side import Inlet
+from streampiped.records import Batch
 from streampiped.runtime.pipes import PipeWriter
 from streampiped.wire.frames import Frame, FrameReader, FrameWriter
+
+CREDIT: Final = struct.Struct("<q")  # when the reader was done with a batch, CLOCK_MONOTONIC ns
+WINDOW_TARGET_S: Final = 0.025
+"""What a batch may take from one end of a link to the other, the time in `process` included. It bounds how long a
+barrier is under way: five stages at full speed align within 0.1 s; a stage that takes seconds for a batch has a single
+one in front of it."""
 
 
 class InputLink:
     """One input."""
 
-    __slots__ = ("fd", "inlet", "reader")
+    __slots__ = ("_crediting", "fd", "inlet", "reader")
 
-    def __init__(self, inlet: Inlet, fd: int, reader: FrameReader) -> None:
+    def __init__(self, inlet: Inlet, fd: int, crediting: int, reader: FrameReader) -> None:
         self.inlet = inlet
         self.fd = fd
         self.reader = reader
+        self._crediting = crediting
+
+    def done(self) -> None:
+        """A batch of it needs no place any more."""
+        os.write(self._crediting, CREDIT.pack(time.monotonic_ns()))
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._crediting)
+
+
+class OutputLink:
+    """One output: a pipe, and how many batches may be under way on it."""
+
+    def __init__(self, fd: int, credited: int, loop: asyncio.AbstractEventLoop, on_idle: Callable[[], None]) -> None:
+        self._pipe = PipeWriter(fd, loop, on_idle)
+        self._credited = credited
+        self._loop = loop
+        self._on_idle = on_idle
+        self._window = Window(WINDOW_TARGET_S)
+
+    @property
+    def idle(self) -> bool:
+        return self._pipe.idle
+
+    def write(self, buffers: list[Any], *, counts: bool) -> None:
+        """Queue a frame; `counts`: it is a batch, for which a credit will come back."""
+        if counts:
+            self._window.sent(time.monotonic())
+        self._pipe.write(buffers)
+
+    def may_send(self) -> bool:
+        """Whether there is a credit for a batch; if not, `on_idle` comes as soon as there is one."""
+        if self._window.may_send():
+            return True
+        self._collect()
+        if self._window.may_send():
+            return True
+        self._loop.add_reader(self._credited, self._credit)
+        return False
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._credited)
+        os.close(self._credited)
+        self._pipe.close()
+
+    def _credit(self) -> None:
+        self._collect()
+        if self._window.may_send():
+            self._loop.remove_reader(self._credited)
+            self._on_idle()
+
+    def _collect(self) -> None:
+        try:
+            data = os.read(self._credited, CREDIT.size * WINDOW_MAX)
+        except BlockingIOError:
+            return
+        for (done_ns,) in CREDIT.iter_unpack(data):
+            self._window.returned(done_ns / 1e9)
 
 
 class StageLinks:
@@ -42,22 +112,23 @@ class StageLinks:
         self._on_idle = on_idle
         self._frames = FrameWriter(0, frame_bytes_max)
         self.inputs: list[InputLink] = []
-        self._outputs: list[PipeWriter] = []
+        self._outputs: list[OutputLink] = []
         self._listening = False
 
     def open(self, generation: int, inlets: Sequence[Inlet], descriptors: Sequence[int]) -> None:
-        """Take the ends of a generation: first one descriptor per input, then one per output."""
+        """Take the ends of a generation, as `Reset` brings them."""
         self._frames = FrameWriter(generation, self._frame_bytes_max)
-        for inlet, fd in zip(inlets, descriptors, strict=False):
-            self.inputs.append(InputLink(inlet, fd, FrameReader(generation, self._frame_bytes_max)))
-        for fd in descriptors[len(inlets) :]:
-            self._outputs.append(PipeWriter(fd, self._loop, self._on_idle))
+        pairs = list(zip(descriptors[::2], descriptors[1::2], strict=True))
+        for inlet, (fd, crediting) in zip(inlets, pairs, strict=False):
+            self.inputs.append(InputLink(inlet, fd, crediting, FrameReader(generation, self._frame_bytes_max)))
+        for fd, credited in pairs[len(inlets) :]:
+            self._outputs.append(OutputLink(fd, credited, self._loop, self._on_idle))
 
     def close(self) -> None:
         """Whatever was read or queued is forgotten."""
         self.rest()
         for link in self.inputs:
-            os.close(link.fd)
+            link.close()
         for output in self._outputs:
             output.close()
         self.inputs, self._outputs = [], []
@@ -67,12 +138,18 @@ class StageLinks:
         """Everything that was emitted is on its way."""
         return all(output.idle for output in self._outputs)
 
+    def may_send(self) -> bool:
+        """Whether every output has a credit for another batch; if not, `on_idle` comes when that may have changed."""
+        waiting = [output for output in self._outputs if not output.may_send()]
+        return not waiting
+
     def emit(self, frame: Frame) -> None:
         """Queue a frame to every output before anything waits for one of them: a diamond would deadlock."""
         if self._outputs:
             buffers = self._frames.encode(frame)
+            counts = isinstance(frame, Batch)
             for output in self._outputs:
-                output.write(buffers)
+                output.write(buffers, counts=counts)
 
     def listen(self) -> None:
         """Read from every input that does not wait at a barrier, as soon as there is something."""

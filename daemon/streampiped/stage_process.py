@@ -192,6 +192,7 @@ def load(plan: Plan, spec: StageSpec, emit: Callable[..., None], tick: Callable[
         directory=directory,
         emit=emit,
         tick=tick,
+        retain_epochs=plan.checkpoint.retain_epochs,
     )
     subject: Stage | Service = kind(kind.Options.model_validate(dict(spec.options)), context)
     return subject

@@ -78,7 +78,7 @@ def _chosen(state: StateDirectory, wanted: str) -> Manifest:
 
 def _consequences(plan: Plan, manifest: Manifest, newer: list[dict[str, Any]]) -> list[str]:
     epoch = manifest.epoch
-    lines = [f"discarded for good {'is' if len(newer) == 1 else 'are'}:"]
+    lines = ["this discards for good:"]
     for row in newer:
         names = f", kept as {', '.join(row['names'])}" if row["names"] else ""
         damage = "" if row["whole"] else ", damaged"
@@ -153,4 +153,4 @@ def _tell(root: Path, findings: list[Finding], epochs: int, repaired: bool) -> N
         print(f"{finding.file}: {finding.problem}\n  {intent}: {finding.remedy.value}")
     left = sum(not (repaired and finding.mendable) for finding in findings)
     word = "clean" if not left else f"{left} finding{'s' if left > 1 else ''}"
-    print(f"{root}: {epochs} committed epochs; {word}")
+    print(f"{root}: {epochs} committed epoch{'s' if epochs != 1 else ''}; {word}")

@@ -21,24 +21,26 @@ import uvloop
 
 from streampiped import __version__
 from streampiped.backend import SupervisorBackend
-from streampiped.control_server import ControlServer, Verb
+from streampiped.control_server import ControlServer
 from streampiped.core import protocol as p
-from streampiped.core.epochs import (
+from streampiped.core.epoch_commands import (
     AskBarrier,
     AskCommit,
     AskPause,
     AskResume,
     EpochTimes,
-    Part,
     TellCommitted,
     WriteManifest,
 )
 from streampiped.core.health import Sample
+from streampiped.core.supervision import Supervision
 from streampiped.decisions import check_shape, decisions_for
 from streampiped.disk import Disk
-from streampiped.errors import ExitCode, RpcError, StateBusyError, StreampipeError
+from streampiped.errors import ExitCode, RpcError, StateBusyError, StorageError, StreampipeError
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
+from streampiped.hearing import event_of
+from streampiped.phases import Phase
 from streampiped.runtime import stopped
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.launch import Launch
@@ -46,9 +48,10 @@ from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, 
 from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.queries import Queries
-from streampiped.runtime.snapshots import Found, StateDirectory
+from streampiped.runtime.snapshots import Damage, StateDirectory
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
 from streampiped.topology import Plan
+from streampiped.verdicts import Verdicts
 from streampiped.wire import messages as m
 
 QUERY_TIMEOUT_S: Final = 5.0
@@ -68,13 +71,16 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
         found = state.newest()
         check_shape(plan, found.manifest)
         state.put_aside(found.damaged)
+        disk = Disk(plan, state, found.manifest)
+        disk.reconcile()
     except (StreampipeError, OSError) as error:
         print(f"streampiped: {error}", file=sys.stderr)
-        return ExitCode.FAILED if isinstance(error, StateBusyError) else ExitCode.CONFIG
+        return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError) else ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
     raise_descriptor_limit()
-    supervisor = Supervisor(plan, state, found, until_finished, early)
+    supervision = decisions_for(plan, state.highest(), found.manifest)
+    supervisor = Supervisor(plan, disk, supervision, found.damaged, until_finished, early)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
 
@@ -83,10 +89,16 @@ class Supervisor:
     """Events in, commands out, in order. Implements `spawn.Listener`."""
 
     def __init__(
-        self, plan: Plan, state: StateDirectory, found: Found, until_finished: bool, early: Launch | None
+        self,
+        plan: Plan,
+        disk: Disk,
+        supervision: Supervision,
+        damaged: tuple[Damage, ...],
+        until_finished: bool,
+        early: Launch | None,
     ) -> None:
         self.plan = plan
-        self._found = found
+        self._damaged = damaged
         self._early = early
         self.log = EventLog(
             Path(plan.paths.logs),
@@ -94,8 +106,8 @@ class Supervisor:
             file_bytes_max=plan.logs.file_bytes_max,
             files_kept=plan.logs.files_kept,
         )
-        self.supervision = decisions_for(plan, state.highest(), found.manifest)
-        self.disk = Disk(plan, state, found.manifest)
+        self.supervision = supervision
+        self.disk = disk
         self._stopped = stopped.load(Path(plan.paths.state))
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
@@ -107,6 +119,11 @@ class Supervisor:
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._queries = Queries()
+        self._verdicts = Verdicts(
+            self.disk,
+            self._on_verdict,
+            lambda stage, reason: self.log.write("verdict_failed", stage=stage, reason=reason),
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready_told = False
         self.times: EpochTimes | None = None
@@ -175,11 +192,11 @@ class Supervisor:
         return self._exit_code
 
     def _tell_what_was_found(self) -> None:
-        for damage in self._found.damaged:
+        for damage in self._damaged:
             self._emit("epoch_damaged", epoch=damage.epoch, reason=str(damage))
-        if self._found.damaged and self._found.manifest is not None:
-            numbers = ", ".join(str(damage.epoch) for damage in self._found.damaged)
-            self._emit("epoch_fell_back", epoch=self._found.manifest.epoch, damaged=numbers)
+        if self._damaged:
+            numbers = ", ".join(str(damage.epoch) for damage in self._damaged)
+            self._emit("epoch_fell_back", epoch=self.supervision.epochs.committed, damaged=numbers)
 
     async def _leave(self, server: ControlServer) -> None:
         self._emit("pipeline_stopped")
@@ -208,6 +225,8 @@ class Supervisor:
                     self._on_state_change()
         finally:
             self._handling = False
+            if self.supervision.leaving:
+                self.disk.give_up()
             self._set_timer()
             self._flush_log()
 
@@ -244,7 +263,7 @@ class Supervisor:
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 
     def _tick(self) -> None:
-        self.dispatch(p.Tick(self.backend.records()))
+        self.dispatch(p.Tick(self.backend.view.records()))
 
     def _visible_state(self) -> tuple[Any, ...]:
         supervision = self.supervision
@@ -256,7 +275,7 @@ class Supervisor:
             self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
             self._notifier.ready()
         self.backend.changed()
-        state, reason = self.backend.state()
+        state, reason = self.backend.view.state()
         self._notifier.status(f"{state}: {reason}" if reason else state)
         roster = self.backend.roster()
         for process in self.supervision.processes.values():
@@ -286,6 +305,7 @@ class Supervisor:
 
     def on_died(self, child: Child, reason: str) -> None:
         self._queries.died(child.name)
+        self._verdicts.died(child.name, child.incarnation)
         if self.supervision.running:
             self._since = time.monotonic()
         self.dispatch(p.Died(child.name, child.incarnation, reason, self._inside(child), reason == BARE_KILL))
@@ -310,31 +330,28 @@ class Supervisor:
         """What a process says, as an event; what no process may say ends it."""
         name, incarnation = child.name, child.incarnation
         match message:
-            case m.Loaded():
-                self.dispatch(p.Loaded(name, incarnation))
-            case m.Ready(generation):
-                self.dispatch(p.Ready(name, incarnation, generation))
             case m.Failed(phase, reason, traceback):
                 self.log.write("stage_raised", stage=name, phase=phase, reason=reason, traceback=traceback)
-                self.dispatch(p.Failed(name, incarnation, phase, reason))
-            case m.SnapshotDone(generation, epoch):
-                self.dispatch(p.SnapshotDone(generation, epoch, _part(name, message)))
-            case m.SnapshotFailed(generation, epoch, reason):
-                self.dispatch(p.SnapshotFailed(name, generation, epoch, reason))
-            case m.Impaired(generation, reason):
-                self.dispatch(p.Impaired(name, incarnation, generation, reason))
-            case m.CommitDone(generation, epoch):
-                self.dispatch(p.CommitDone(name, generation, epoch))
-            case m.SourceEnded(generation, records):
-                self.dispatch(p.SourceEnded(name, generation, records))
             case m.FirstBatch(generation, at_ns):
                 self._first_batch(name, generation, at_ns)
+            case m.Guilty():
+                self._verdicts.named(name, incarnation, message)
+            case m.Judged():
+                self._start(self._verdicts.judged(name, incarnation, message))
             case m.Reply():
                 self._queries.answered(message)
             case m.Event(event, values):
                 self.log.relay(event, values, stage=name, pid=child.pid)
-            case _:
+            case _ if event_of(name, incarnation, message) is None:
                 child.kill()
+        if (heard := event_of(name, incarnation, message)) is not None:
+            self.dispatch(heard)
+
+    def _on_verdict(self, name: str, incarnation: int, generation: int, rows: int) -> None:
+        """A trial's verdict is durable."""
+        if rows:
+            self.log.write("records_quarantined", stage=name, count=rows)
+        self.dispatch(p.Judged(name, incarnation, generation, rows))
 
     def _first_batch(self, name: str, generation: int, at_ns: int) -> None:
         """Recovery is over when the last stage has had a batch of the new generation."""
@@ -352,6 +369,8 @@ class Supervisor:
         self.log.write(command.event, stage=command.stage, **command.values)
         if command.event == "generation_reset":
             self._cause = str(command.values["reason"])
+        if command.event == "epoch_aborted":
+            self.disk.retain(command.values["epoch"])
         if command.event == "launcher_given_up":
             self._exit_code = ExitCode.FAILED
         if command.event == "stage_given_up" and self._foreground is not None:
@@ -406,12 +425,13 @@ class Supervisor:
             return
         reading = child.blackbox.read()
         generation = self.supervision.generation
+        held_up = self._links.starved if reading.phase is Phase.CREDITS else self._links.blocked
         sample = Sample(
             pulse=reading.pulse,
             phase=reading.phase,
             waiting_input=self._links.waiting(generation, command.name),
             waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
-            blocked_output=self._links.blocked(generation, command.name),
+            blocked_output=held_up(generation, command.name),
         )
         self._events.append(p.Sampled(command.name, command.incarnation, sample))
 
@@ -448,9 +468,6 @@ class Supervisor:
 
     # operators and the end
 
-    def operate(self, ticket: int, verb: Verb, stages: tuple[str, ...], timeout: float, *, force: bool) -> None:
-        self.dispatch(p.Operate(ticket, verb, stages, timeout, force))
-
     def _on_signal(self, signum: signal.Signals) -> None:
         self._notifier.stopping()
         self._notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
@@ -466,17 +483,3 @@ class Supervisor:
                 await self._foreground.take_report()
         finally:
             self.dispatch(p.FarewellSaid())
-
-
-def _part(stage: str, done: m.SnapshotDone) -> Part:
-    """What a stage says of its snapshot, in the words of the decisions."""
-    return Part(
-        stage,
-        done.file,
-        done.length,
-        done.checksum,
-        done.position,
-        done.aligned_ns / 1e9,
-        done.snapshot_ns / 1e9,
-        done.durable_ns / 1e9,
-    )

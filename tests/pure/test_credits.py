@@ -23,7 +23,7 @@ class Queue:
 
     def run(self, batches: int) -> None:
         for _ in range(batches):
-            while self.window.open:
+            while self.window.may_send():
                 self.window.sent(self.now)
                 self.waiting.append(self.now)
             self.now += self.seconds

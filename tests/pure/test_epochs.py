@@ -9,22 +9,18 @@ from typing import Any
 
 import pytest
 
-from streampiped.core.epochs import (
-    ABORT_BACKOFF_FIRST_S,
-    ABORT_BACKOFF_MAX_S,
+from streampiped.core.epoch_commands import (
     Aborted,
     AskBarrier,
     AskCommit,
     AskPause,
     AskResume,
-    Coordinator,
     EpochCommand,
     Part,
-    Step,
     TellCommitted,
     WriteManifest,
-    mermaid,
 )
+from streampiped.core.epochs import ABORT_BACKOFF_FIRST_S, ABORT_BACKOFF_MAX_S, Coordinator, Step, mermaid
 
 SOURCES = ("north", "south")
 SINKS = ("table", "file")

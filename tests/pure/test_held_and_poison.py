@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, AskResume
+from streampiped.core.epoch_commands import AskBarrier, AskResume
 from streampiped.core.generations import IMPAIRED_BACKOFF_FIRST_S, IMPAIRED_BACKOFF_MAX_S
 from streampiped.core.lifecycle import State
 from streampiped.core.poison import Poison

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streampipectl import render
-from support.control_backend import process, status_of
+from streampipectl import render, render_letters
+from support.control_backend import checkpoint, process, status_of
 
 NAMES = ("generator", "normalizer", "consumer", "trainer", "evaluator", "log_extractor", "service_monitor")
 WHOLE = status_of(*(process(name) for name in NAMES))
@@ -143,3 +143,138 @@ def test_report() -> None:
     """The evaluator's own text is taken; without one the figures are listed."""
     assert render.report_text({"text": "MSE 3\n\x1b[2JR2 1"}) == "MSE 3\n?[2JR2 1"
     assert render.report_text({"results": {"mse": 3.0512345678, "rows": 5}}) == "results:\n  mse: 3.05123\n  rows: 5"
+
+
+# epochs, reasons, dead letters
+
+PARTS = {"align": 0.012, "snapshot": 0.003, "fsync": 0.02, "manifest": 0.005, "sink_commit": 0.0024, "total": 0.042}
+
+
+def test_recovery_lines() -> None:
+    """What the last epoch took, what is on the disk and what waits for the operator are two lines of 80 columns."""
+    status = status_of(
+        process("a"), epoch_parts=PARTS, state_bytes=120 << 20, dead_letters=3, recovery_s=0.062, held=["a", "b"]
+    )
+    lines = render.status_text(status).split("\n")
+    assert lines[3:6] == [
+        "last epoch 42ms: align 12ms, snapshot 3ms, fsync 20ms, manifest 5ms, sink 2ms",
+        "state 120M, last recovery 62ms, 3 dead letters, held: a b",
+        "",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"state_bytes": 0}, "state 0B"),
+        ({"dead_letters": 1}, "1 dead letter"),
+        ({"recovery_s": 0.25}, "last recovery 0.2s"),
+        ({"held": ["trainer"]}, "held: trainer"),
+        ({"epoch_parts": {"total": 0.5, "align": None}}, "last epoch 0.5s"),
+        ({"epoch_parts": {"align": 0.5}}, "last epoch -: align 0.5s"),
+    ],
+)
+def test_each_part_alone(changes: dict[str, object], line: str) -> None:
+    """Each of these fields may be the only one that is known."""
+    assert render.status_text(status_of(process("a"), **changes)).split("\n")[3] == line
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"epoch_parts": None, "state_bytes": None, "dead_letters": None, "recovery_s": None, "held": None},
+                {"epoch_parts": {}, "dead_letters": 0, "held": []}],
+)  # fmt: skip
+def test_nothing_to_say_about_recovery(changes: dict[str, object]) -> None:
+    """Of an older daemon's status, or where nothing is known, no line is drawn."""
+    plain = render.status_text(status_of(process("a")))
+    assert render.status_text(status_of(process("a"), **changes)) == plain
+    assert len(plain.split("\n")) == 3 + 1 + 2
+
+
+def test_checkpoints() -> None:
+    """A line per epoch, the live one with a star, names at the end; what is not known is a dash."""
+    rows = [checkpoint(9, names=["before-upgrade"]), checkpoint(231, live=True, position=None, seconds=None)]
+    assert render.checkpoints_text({"checkpoints": rows, "now": 1_252.0}).split("\n") == [
+        "EPOCH    AGE  SIZE  RECORDS  TOOK  NAMES",
+        "    9  4m03s  9.0M      45k  42ms  before-upgrade",
+        " 231*    21s  9.0M        -     -  -",
+    ]
+    assert render.checkpoints_text({"checkpoints": [], "now": 1.0}) == "no epoch has been committed yet"
+
+
+def test_checkpoint_line() -> None:
+    """What was committed, how far it reaches, how long it took, and under which name it stays."""
+    done = {"verb": "checkpoint", "epoch": 232, "position": 1_160_000, "seconds": 0.041, "keep": None, "done": True}
+    assert render.checkpoint_text(done) == "checkpoint: epoch 232, 1.2M records, 0.04 s"
+    kept = done | {"keep": "nightly", "position": None}
+    assert render.checkpoint_text(kept) == "checkpoint: epoch 232, 0.04 s, kept as nightly"
+    assert render.checkpoint_text(done | {"done": False, "epoch": None}) == "checkpoint: accepted, going on"
+
+
+def test_why() -> None:
+    """State, reason, what is waited for, the next attempt, and the story in the order in which it happened."""
+    answer = {
+        "stage": "trainer", "state": "backoff", "since": 1_240.0, "now": 1_252.0, "reason": "killed by SIGSEGV",
+        "waits_for": "its back-off", "next_attempt_s": 0.4,
+        "story": [{"ts": 0.5, "what": "died: killed\x1b by SIGSEGV", "cause": "c12"}, {"ts": 1.0, "what": "waits"}],
+    }  # fmt: skip
+    lines = render.why_text(answer).split("\n")
+    assert lines[:4] == [
+        "trainer: backoff for 12s", "reason: killed by SIGSEGV", "waits for: its back-off", "next attempt: in 0.4s",
+    ]  # fmt: skip
+    assert [line.split(maxsplit=1)[1] for line in lines[4:]] == ["died: killed? by SIGSEGV (c12)", "waits"]
+    assert lines[4].split()[0].endswith(":00.500")
+    bare = dict.fromkeys(answer) | {"stage": "trainer", "state": "ready"}
+    assert render.why_text(bare) == "trainer: ready"
+    assert max(map(len, render.why_text(answer, 20).split("\n"))) == 20
+
+
+LETTER = {
+    "id": 7, "stage": "consumer", "source": "generator", "position": 90210, "attempt": 0, "status": "dead",
+    "manner": "raised", "reason": "ValueError: x is\nnot finite", "first_at": 0.0, "last_at": 0.0, "generation": 3,
+    "replay_epoch": None,
+}  # fmt: skip
+
+
+def test_list_of_letters() -> None:
+    """A line per letter with its reason on one line, and how many there are beyond."""
+    lines = render_letters.list_text([LETTER, LETTER | {"id": 8, "attempt": 2, "status": "dropped"}], 12).split("\n")
+    assert lines[0].split() == ["ID", "STATUS", "STAGE", "SOURCE", "POSITION", "TRY", "LAST", "REASON"]
+    assert lines[1].startswith(" 7  dead     consumer  generator     90210    0  ")
+    assert lines[1].endswith("  ValueError: x is not finite")
+    assert lines[3] == "2 of 12; --limit shows more"
+    assert max(map(len, render_letters.list_text([LETTER], 1, 40).split("\n"))) == 40
+    assert render_letters.list_text([], 0) == "no dead letters"
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({}, "letter 7: dead, in the stream"),
+        ({"attempt": 2}, "letter 7: dead, in replay 2"),
+        ({"attempt": 1, "status": "replayed", "replay_epoch": 40}, "letter 7: replayed in epoch 40, attempt 1"),
+        ({"status": "dropped"}, "letter 7: dropped, in the stream"),
+    ],
+)
+def test_state_of_a_letter(changes: dict[str, object], first: str) -> None:
+    """What became of a letter is its first line."""
+    assert render_letters.letter_text(LETTER | changes).split("\n")[0] == first
+
+
+def test_whole_letter() -> None:
+    """A record shows text as text and no number as null; a traceback keeps its shape; neither moves the cursor."""
+    record = {"x": None, "y": "Infinity", "who\x1b[2J": "a\u202eb", "n": 1}
+    letter = LETTER | {"record": record, "traceback": 'Traceback:\n  File "x.py"\n    \x1b[2Jboom\n'}
+    lines = render_letters.letter_text(letter).split("\n")
+    assert lines[4] == "reason: raised: ValueError: x is not finite"
+    assert lines[6:10] == ["  x: null", '  y: "Infinity"', '  who?[2J: "a?b"', "  n: 1"]
+    assert lines[11:] == ["  Traceback:", '    File "x.py"', "      ?[2Jboom"]
+    assert "the record cannot be read" in render_letters.letter_text(LETTER | {"record": None})
+
+
+def test_decided() -> None:
+    """What was replayed or dropped is one line, with what is left."""
+    answer = {"verb": "replay", "letters": 1, "epoch": 240, "seconds": 0.214, "dead": 0, "done": True}
+    assert render_letters.decided_text(answer) == "replay: 1 letter, epoch 240, 0.21 s"
+    assert render_letters.decided_text({"verb": "drop", "letters": 3, "dead": 20}) == "drop: 3 letters, 20 still dead"
+    assert render_letters.decided_text(answer | {"done": False}) == "replay: accepted, going on"

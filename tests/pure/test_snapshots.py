@@ -283,7 +283,7 @@ def test_no_fall_back_where_one_cannot_go(tmp_path: Path, stubborn: str) -> None
     text = str(caught.value)
     assert f"{manifest_name(4)}: not a manifest" in text
     assert f"{stubborn} cannot go back" in text
-    assert "`streampiped restore --from EPOCH` (whole: 3, 1 (before))" in text
+    assert f"`streampiped restore --state-dir {tmp_path} --from EPOCH` (whole: 3, 1 (before))" in text
     assert "--fresh" in text
 
 
@@ -422,6 +422,7 @@ def test_a_failed_commit_can_be_taken_back(
         with pytest.raises(OSError, match="Input/output error"):
             directory.commit(new)
         monkeypatch.undo()
+        assert listing(directory) - before <= {manifest_name(2)}
         directory.withdraw(2)
         assert listing(directory) == before
         assert (directory.newest().manifest, directory.highest()) == (old, 2)
@@ -568,11 +569,13 @@ def test_names_are_names(tmp_path: Path, name: str) -> None:
 
 
 def test_names_point_somewhere(tmp_path: Path) -> None:
-    """An epoch that is not committed cannot be kept, and a name that is not there cannot be forgotten."""
+    """An epoch that is not committed or not whole cannot be kept, and a name that is not there cannot be forgotten."""
     with opened(tmp_path) as directory:
         committed(directory, 1)
-        with pytest.raises(StateError, match="epoch 2 is not there"):
-            directory.keep("x", 2)
+        damage(directory.epochs / snapshot_name("count", 1, committed(directory, 2).epoch), "short")
+        for epoch in (2, 3):
+            with pytest.raises(StateError, match=rf"epoch {epoch} cannot be kept as 'x'"):
+                directory.keep("x", epoch)
         with pytest.raises(StateError, match="no epoch is kept as 'y'; there are none"):
             directory.forget("y")
 

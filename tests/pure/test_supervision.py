@@ -7,7 +7,7 @@ import random
 import pytest
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, Part, TellCommitted, WriteManifest
+from streampiped.core.epoch_commands import AskBarrier, Part, TellCommitted, WriteManifest
 from streampiped.core.lifecycle import State, is_alive
 from streampiped.phases import Phase
 from support.transcript import CHAIN, Play

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +13,12 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from streampiped.errors import StateError
+from streampiped.errors import StateError, StorageError
 from streampiped.records import Batch
 from streampiped.sinks.base import Sink
-from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
-from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
+from streampiped.sinks.sqlite import SqliteSink
+from support.sinks import KINDS, Row, jsonl, sqlite
 from support.streams import Events, numbered
-
-Row = tuple[str, int, float]
-
-
-def sqlite(directory: Path, emit: Any = None) -> Sink:
-    return SqliteSink(SqliteOptions(retain=0), directory, emit or Events())
-
-
-def jsonl(directory: Path, emit: Any = None) -> Sink:
-    return JsonlSink(JsonlSinkOptions(), directory, emit or Events())
-
-
-def seen_in_sqlite(directory: Path) -> list[Row]:
-    with closing(sqlite3.connect(directory / "records.sqlite")) as db:
-        db.row_factory = sqlite3.Row
-        rows = db.execute("SELECT * FROM committed_records ORDER BY id").fetchall()
-    return [(row["source"], row["position"], row["x"]) for row in rows]
-
-
-def seen_in_jsonl(directory: Path) -> list[Row]:
-    visible = json.loads((directory / "records.jsonl.epochs").read_text())["visible_bytes"]
-    lines = (directory / "records.jsonl").read_bytes()[:visible].splitlines()
-    return [(row["source"], row["position"], row["x"]) for row in map(json.loads, lines)]
 
 
 def killed(directory: Path) -> Path:
@@ -53,9 +27,6 @@ def killed(directory: Path) -> Path:
     copy = Path(tempfile.mkdtemp(prefix="streampipe-sink-"))
     shutil.copytree(directory, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*-shm"))
     return copy
-
-
-KINDS: dict[str, tuple[Any, Any]] = {"sqlite": (sqlite, seen_in_sqlite), "jsonl": (jsonl, seen_in_jsonl)}
 
 
 class SinkMachine(RuleBasedStateMachine):
@@ -139,6 +110,15 @@ class SinkMachine(RuleBasedStateMachine):
         """The same process goes back."""
         self.restore(self.committed)
 
+    @rule(back=st.integers(1, 3))
+    def ask_for_what_is_gone(self, back: int) -> None:
+        """An epoch that was never prepared, between others or taken back since, is refused and nothing is touched."""
+        gone = self.epoch - back
+        if gone >= 0 and gone not in self.epochs and self.epoch:
+            with pytest.raises(StateError, match=f"exactly the rows of epoch {gone}"):
+                self.sink.rollback(gone)
+            self.reset()
+
     @rule(data=st.data())
     def fall_back(self, data: Any) -> None:
         """The newest snapshot is damaged: an older retained epoch, or the beginning."""
@@ -216,6 +196,33 @@ def test_a_lost_file_is_told(made: tuple[Sink, Any, Events]) -> None:
     assert len(seen()) == 3
 
 
+def test_going_back_is_exact_or_refused(made: tuple[Sink, Any, Events], tmp_path: Path) -> None:
+    """An epoch that was taken back cannot be asked for again: it is refused with what there is, and nothing changes."""
+    sink, seen, events = made
+    for number in (2, 4, 6):
+        sink.write(numbered(number, 1))
+        sink.prepare(number)
+        sink.commit(number)
+    sink.rollback(4)
+    for gone in (1, 3, 5, 6):
+        with pytest.raises(StateError, match=r"can go to epochs 2 to 4.*streampiped restore --from"):
+            sink.rollback(gone)
+        with pytest.raises(StateError, match="must be written again"):
+            sink.write(numbered(9, 1))
+        assert [position for _, position, _ in seen()] == [2, 4]
+    sink.rollback(None)
+    with pytest.raises(StateError, match="no epoch left"):
+        sink.rollback(4)
+    sink.rollback(None)
+    assert events.names() == []
+    for path in tmp_path.iterdir():
+        path.unlink()
+    sink.close()
+    sink.rollback(4)
+    assert events.names() == ["sink_incomplete"]
+    assert seen() == []
+
+
 def test_summary_says_where_it_stands(made: tuple[Sink, Any, Events]) -> None:
     """The summary tells the committed epoch, before and after the first one."""
     sink, _, _ = made
@@ -231,10 +238,10 @@ def test_a_sink_that_failed_refuses_until_rolled_back(tmp_path: Path) -> None:
     directory = tmp_path / "not-yet"
     for make in (sqlite, jsonl):
         sink = make(directory)
-        with pytest.raises(StateError, match="not-yet"):
+        with pytest.raises(StorageError, match="not-yet"):
             sink.write(numbered(0, 3))
         directory.mkdir()
-        with pytest.raises(StateError, match="must be written again"):
+        with pytest.raises(StorageError, match="must be written again"):
             sink.prepare(1)
         sink.rollback(None)
         sink.write(numbered(0, 3))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streampiped.errors import StateError
+from streampiped.errors import StateError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.sinks import sqlite as sqlite_module
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
@@ -133,10 +133,10 @@ def test_a_writer_that_stays_is_an_error_that_heals(
     with closing(sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)) as other:
         sink.rollback(1)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StateError, match=r"records\.sqlite: database is locked"):
+        with pytest.raises(StorageError, match=r"records\.sqlite: database is locked"):
             sink.write(numbered(10, 10))
         other.execute("ROLLBACK")
-    with pytest.raises(StateError, match="must be written again"):
+    with pytest.raises(StorageError, match="must be written again"):
         sink.prepare(2)
     sink.rollback(1)
     epoch(sink, 2, numbered(10, 10))
@@ -150,9 +150,9 @@ def test_a_full_disk_leaves_no_hole(sink: SqliteSink, tmp_path: Path) -> None:
     assert db is not None
     pages = db.execute("PRAGMA page_count").fetchone()[0]
     db.execute(f"PRAGMA max_page_count = {pages + 2}")
-    with pytest.raises(StateError, match="full"):
+    with pytest.raises(StorageError, match="full"):
         sink.write(numbered(10, 20_000))
-    with pytest.raises(StateError, match="must be written again"):
+    with pytest.raises(StorageError, match="must be written again"):
         sink.prepare(2)
     db.execute("PRAGMA max_page_count = 1000000")
     sink.rollback(1)
@@ -181,6 +181,49 @@ def test_retention_shows_the_newest_and_bounds_the_file(tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT count(*) <= 5000 + 4 * 1000 FROM records") == [(1,)]
     assert sink.summary()["rows"] == 5000
     sink.close()
+
+
+@pytest.mark.parametrize("kept", [1, 3, 8])
+def test_retention_fits_the_epochs_kept(tmp_path: Path, kept: int) -> None:
+    """Every epoch that the pipeline may go back to keeps its rows, however many these are; an older one is refused."""
+    oldest = 30 - kept - 1  # the last rows were deleted before epoch 30 was committed
+    for back in range(kept + 4):
+        directory = tmp_path / str(back)
+        directory.mkdir()
+        sink = SqliteSink(SqliteOptions(retain=2500), directory, Events(), retain_epochs=kept)
+        sink.rollback(None)
+        for number in range(1, 31):
+            epoch(sink, number, numbered(number * 1000, 1000))
+        sink.write(numbered(0, 5000))
+        sink.close()
+        sink = SqliteSink(SqliteOptions(retain=2500), directory, Events(), retain_epochs=kept)
+        if 30 - back < oldest:
+            with pytest.raises(StateError, match=f"rows of epoch {30 - back}: .* epochs {oldest} to 30"):
+                sink.rollback(30 - back)
+        else:
+            sink.rollback(30 - back)
+            found = [p for (p,) in query(directory, "SELECT position FROM committed_records ORDER BY id")]
+            assert found == list(range((30 - back) * 1000 - 1500, (30 - back) * 1000 + 1000))
+            ((rows,),) = query(directory, "SELECT count(*) FROM records")
+            assert rows <= 2500 + 1000 * (kept + 2)
+        sink.close()
+
+
+def test_a_file_of_an_older_version_goes_on(sink: SqliteSink, tmp_path: Path) -> None:
+    """A database without the table `reach` gets it; of its epochs the visible one is known to be whole."""
+    for number in range(1, 4):
+        epoch(sink, number, numbered(number * 10, 10))
+    sink.close()
+    with closing(sqlite3.connect(tmp_path / "records.sqlite")) as db:
+        db.execute("DROP TABLE reach")
+        db.execute("DELETE FROM records WHERE id <= 5")
+        db.commit()
+    again = SqliteSink(SqliteOptions(), tmp_path, Events())
+    again.rollback(3)
+    assert query(tmp_path, "SELECT oldest, newest FROM reach") == [(3, 3)]
+    with pytest.raises(StateError, match="can go to epochs 3 to 3"):
+        again.rollback(2)
+    again.close()
 
 
 def test_retention_does_not_depend_on_kills(tmp_path: Path) -> None:

@@ -333,3 +333,58 @@ def test_an_ended_source_needs_its_file_no_more(tmp_path: Path) -> None:
     assert other.read(0.0) == Ended()
     assert travelled(other.snapshot()) == state
     assert not isinstance(other.read(0.0), Batch)
+
+
+LONG = "a\n" + "".join(f"{i}\n" for i in range(3000))  # several times what a file is known by at its beginning
+
+
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize(
+    "replacement",
+    [
+        LONG[:8000],  # shorter than what was read
+        "",
+        LONG.replace("1990\n", "9991\n"),  # the same beginning, and other records behind it
+        "a\n" + LONG,
+    ],
+    ids=["shorter", "emptied", "changed", "other"],
+)
+def test_a_file_replaced_between_runs_is_refused(tmp_path: Path, replacement: str, follow: bool) -> None:
+    """What was read is no longer in the file: refused, also by a source that follows, for records would be lost or come
+    twice without a word. With the file back in its place it goes on."""
+    path = tmp_path / "in.csv"
+    source = {**plain(path, LONG), "follow": follow}
+    stage = generator(source, batch_max=2000)
+    drain(stage, count=1)
+    state = travelled(stage.snapshot())
+    stage.close()
+    other = generator(source, batch_max=2000, linger=0)
+    path.write_text(replacement)
+    with pytest.raises(SourceError, match=r"in\.csv is not the file that was being read"):
+        other.restore(state)
+    path.write_text(LONG + "3000\n")
+    other.restore(state)
+    assert column(drain(other), "a") == [*map(float, range(2000, 3001))]
+    other.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_position_counts_the_records_given(tmp_path: Path, kind: str) -> None:
+    """`position` is the number of records given, over rejected lines and restores, also when the file is gone."""
+    path = tmp_path / "in"
+    source = put(path, kind, rows_of(30))
+    with path.open("a") as file:
+        file.write('"torn\n')
+    stage = generator(source, batch_max=10)
+    assert stage.position() == 0
+    drain(stage, count=2)
+    assert stage.position() == 20
+    state = travelled(stage.snapshot())
+    drain(stage)
+    assert (stage.position(), stage.read(0.0)) == (30, Ended())
+    final = travelled(stage.snapshot())
+    path.unlink()
+    stage.restore(final)
+    assert stage.position() == 30
+    with pytest.raises(SourceError):
+        stage.restore(state)

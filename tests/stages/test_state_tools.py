@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from streampiped import disk as disk_module
-from streampiped.core.epochs import Part, WriteManifest
+from streampiped.core.epoch_commands import Part, WriteManifest
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, StateError
 from streampiped.runtime.snapshots import Manifest, StateDirectory, manifest_name, snapshot_name
@@ -134,9 +134,9 @@ def test_an_epoch_is_aborted_when_its_manifest_is_gone_for_certain(tmp_path: Pat
     seen: list[str | None] = []
 
     class Watched(Disk):
-        async def _in_thread(self, function: Any, *args: Any) -> Any:
+        async def do(self, function: Any, *args: Any) -> Any:
             seen.append(self.trouble)
-            return await super()._in_thread(function, *args)
+            return await super().do(function, *args)
 
     async def story() -> None:
         disk = Watched(plan_for(tmp_path), state, None)
@@ -154,9 +154,8 @@ def test_an_epoch_is_aborted_when_its_manifest_is_gone_for_certain(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_nobody_is_told_what_is_not_certain(tmp_path: Path) -> None:
-    """When we are closed while a manifest can be neither written nor removed, the epoch is called neither committed nor
-    aborted, and closing waits for nothing."""
+def test_leaving_does_not_wait_for_a_broken_disk(tmp_path: Path) -> None:
+    """When everybody leaves while a manifest can be neither written nor removed, the wait for it ends, as a failure."""
     state = Refusing(tmp_path, "p")
     state.refusals = 1 << 30
 
@@ -165,9 +164,10 @@ def test_nobody_is_told_what_is_not_certain(tmp_path: Path) -> None:
         commit = asyncio.ensure_future(disk.commit(command_of(prepared(state, 1))))
         while disk.trouble is None:
             await asyncio.wait([commit], timeout=0.001)
-        disk.close()
-        with pytest.raises(asyncio.CancelledError):
+        disk.give_up()
+        with pytest.raises(OSError, match="Input/output error"):
             await commit
+        disk.close()
 
     asyncio.run(story())
 
@@ -221,6 +221,31 @@ def test_a_full_disk_costs_an_epoch_and_nothing_else(small_disk: Path) -> None:
         fill.unlink()
         state.commit(third)
         assert state.newest().manifest == third
+
+
+def test_attempts_on_a_full_disk_do_not_fill_it(tmp_path: Path) -> None:
+    """However often an epoch is aborted, before the first commit and after it, only the newest attempt's snapshots are
+    there, which keep its number from being used again; the committed ones stay."""
+    state = StateDirectory(tmp_path, "p")
+
+    async def story() -> None:
+        disk = Disk(plan_for(tmp_path), state, None)
+
+        async def aborted(*epochs: int) -> set[str]:
+            for epoch in epochs:
+                prepared(state, epoch)
+                disk.retain(epoch)
+            await disk.checkpoints()
+            return listing(state)
+
+        assert await aborted(1, 2, 3) == {snapshot_name(stage, 1, 3) for stage in SHAPE}
+        await disk.commit(command_of(prepared(state, 4)))
+        left = {snapshot_name(stage, 1, epoch) for stage in SHAPE for epoch in (4, 9)}
+        assert await aborted(*range(5, 10)) == left | {manifest_name(4)}
+        assert state.highest() == 9
+        disk.close()
+
+    asyncio.run(story())
 
 
 # restore
@@ -316,7 +341,7 @@ def test_restore_past_damage_that_stops_the_start(root: Path) -> None:
         for epoch in (5, 6):
             committed(state, epoch, retractable={"total": False})
         (state.epochs / manifest_name(6)).write_bytes(b"")
-        with pytest.raises(StateError, match="restore --from"):
+        with pytest.raises(StateError, match="streampiped restore"):
             state.newest()
     assert restore(plan_for(root), "5", sure=True) == ExitCode.OK
     with opened(root) as state:
@@ -465,7 +490,7 @@ def test_repair_does_not_choose_for_the_operator(root: Path) -> None:
         findings = look_over(state)
         assert [(f.epoch, f.remedy) for f in findings] == [(6, Remedy.RESTORE)]
         mend(state, findings)
-        with pytest.raises(StateError, match="restore --from"):
+        with pytest.raises(StateError, match="streampiped restore"):
             state.newest()
         for epoch in state.store.committed():
             (state.epochs / manifest_name(epoch)).write_bytes(b"")

@@ -9,14 +9,16 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from streampiped.control_server import ControlServer, Identity, Subscription, Verb
+from streampiped.control_backend import Backend, Identity, Subscription, Verb
+from streampiped.control_server import ControlServer
 from streampiped.errors import ExitCode, RpcError
+from streampiped.runtime.dead_letters import DeadLetters, Status
 from streampiped.runtime.rpc_server import Limits
 
 STAGES = ("monitor", "generator", "normalizer", "trainer")
@@ -47,13 +49,26 @@ def status_of(*processes: dict[str, Any], **changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-class FakeBackend:
-    """Answers at once, except a change while `hold` is set: that one waits until it is released."""
+def checkpoint(epoch: int, **changes: Any) -> dict[str, Any]:
+    """An entry of the checkpoints."""
+    return {
+        "epoch": epoch, "at": 1_000.0 + epoch, "bytes": 9 << 20, "position": epoch * 5_000, "seconds": 0.042,
+        "names": [], "live": False,
+    } | changes  # fmt: skip
 
-    def __init__(self) -> None:
+
+class FakeBackend:
+    """Answers at once, except a change while `hold` is set: that one waits until it is released. Its dead letters are
+    a real list in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
         self.identity = Identity("friedman", "0.1.0", (), "streampipe")
         self.changes: list[tuple[Verb, tuple[str, ...], str]] = []
-        self.finished: list[Verb] = []
+        self.finished: list[str] = []
+        self.forced: list[Verb] = []
+        self.epochs = [checkpoint(230), checkpoint(231, live=True)]
+        self.story: list[dict[str, Any]] = []
+        self.letters = DeadLetters(directory)
         self.refusal: RpcError | None = None
         self.hold: asyncio.Event | None = None
         self.processes = [process(name) for name in STAGES]
@@ -66,14 +81,64 @@ class FakeBackend:
     async def report(self) -> dict[str, Any]:
         raise RpcError("nothing has been scored yet", ExitCode.REFUSED)
 
-    async def change(self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str) -> dict[str, Any]:
+    async def change(
+        self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str, force: bool = False
+    ) -> dict[str, Any]:
         self.changes.append((verb, stages, who))
+        if force:
+            self.forced.append(verb)
+        await self._change(verb)
+        return {"changed": list(stages or STAGES)}
+
+    async def _change(self, verb: str) -> None:
         if self.refusal is not None:
             raise self.refusal
         if self.hold is not None:
             await self.hold.wait()
         self.finished.append(verb)
-        return {"changed": list(stages or STAGES)}
+
+    async def why(self, stage: str) -> dict[str, Any]:
+        row = next(row for row in self.processes if row["name"] == stage)
+        reasons = {"reason": row["last_reason"], "waits_for": None, "next_attempt_s": row["next_attempt_s"]}
+        return {"state": row["state"], "since": row["since"], **reasons, "story": self.story}
+
+    async def checkpoint(self, keep: str | None, timeout: float, who: str) -> dict[str, Any]:
+        await self._change("checkpoint")
+        made = checkpoint(self.epochs[-1]["epoch"] + 1, live=True, names=[keep] if keep else [])
+        self.epochs = [{**row, "live": False} for row in self.epochs] + [made]
+        return {"epoch": made["epoch"], "position": made["position"]}
+
+    async def checkpoints(self) -> list[dict[str, Any]]:
+        return self.epochs
+
+    async def forget_checkpoint(self, name: str, who: str) -> dict[str, Any]:
+        for row in self.epochs:
+            if name in row["names"]:
+                row["names"].remove(name)
+                return {"epoch": row["epoch"]}
+        raise RpcError(f"no checkpoint {name!r}", ExitCode.NO_SUCH_STAGE)
+
+    async def dead_letters(
+        self, stage: str | None, status: Status | None, after: int, limit: int, whole: bool
+    ) -> list[dict[str, Any]]:
+        return self.letters.page(stage, status, after, limit, whole)
+
+    async def dead_letter_counts(self, stage: str | None) -> dict[Status, int]:
+        return self.letters.counts(stage)
+
+    async def dead_letter(self, letter: int) -> dict[str, Any] | None:
+        return self.letters.get(letter)
+
+    async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
+        changes = self.letters.plan(letters, stage)
+        await self._change("replay")
+        epoch = self.epochs[-1]["epoch"] + 1
+        for change in changes:
+            self.letters.replayed(change, epoch)
+        return {"letters": sum(len(change["letters"]) for change in changes), "epoch": epoch}
+
+    async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
+        return {"letters": self.letters.drop(letters, stage)}
 
     def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
         chosen = [record for record in self.records if stage in (None, record["stage"])]
@@ -99,7 +164,7 @@ class Daemon:
 
     def __init__(self, directory: Path, limits: Limits | None = None) -> None:
         self.path = str(directory / "control.sock")
-        self.backend = FakeBackend()
+        self.backend = FakeBackend(directory)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._limits = limits
         self._loop = uvloop.new_event_loop()
@@ -115,6 +180,7 @@ class Daemon:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(DEADLINE_S)
         self._loop.close()
+        self.backend.letters.close()
 
     def do(self, action: Callable[[], Any]) -> Any:
         """Run the action on the loop and give its result."""
@@ -128,7 +194,8 @@ class Daemon:
         return [fields for name, fields in self.events if name == event]
 
     def _make(self) -> ControlServer:
-        server = ControlServer(self.path, self.backend, self._emit, self._limits)
+        backend: Backend = self.backend
+        server = ControlServer(self.path, backend, self._emit, self._limits)
         server.start()
         return server
 

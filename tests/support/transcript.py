@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, AskCommit, Coordinator, Part, TellCommitted, WriteManifest
+from streampiped.core.epoch_commands import AskBarrier, AskCommit, Part, TellCommitted, WriteManifest
+from streampiped.core.epochs import Coordinator
 from streampiped.core.health import Sample
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import State

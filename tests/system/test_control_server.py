@@ -20,6 +20,8 @@ from streampiped.control_server import ControlServer
 from streampiped.errors import ExitCode, RpcError, StateError
 from streampiped.runtime.rpc_client import RpcClient
 from streampiped.runtime.rpc_server import Limits
+from streampiped.wire.letters import pack
+from streampiped.wire.messages import Guilty
 from streampiped.wire.rpc import MESSAGE_BYTES_MAX, Notification, Request, encode
 from support.control_backend import STAGES, Daemon, descriptors, process, running, until
 
@@ -94,9 +96,120 @@ def test_change(daemon: Daemon, verb: str) -> None:
     assert (event["method"], event["params"], event["uid"]) == (verb, "trainer", os.getuid())
 
 
+def test_restart_by_force(daemon: Daemon) -> None:
+    """--force reaches the backend of a restart, is logged, and is no parameter of the other changes."""
+    client = Client(daemon.path)
+    client.call("restart", {"stages": ["trainer"]})
+    assert daemon.backend.forced == []
+    client.call("restart", {"stages": ["trainer"], "force": True})
+    assert daemon.backend.forced == ["restart"]
+    assert [event["params"] for event in daemon.emitted("command_received")] == ["trainer", "trainer by force"]
+    with pytest.raises(RpcError, match="no parameter 'force'"):
+        client.call("stop", {"force": True})
+
+
+def test_why(daemon: Daemon) -> None:
+    """The reasons of a stage come with the daemon's clock."""
+    daemon.backend.story = [{"ts": 5.0, "what": "died: killed by SIGKILL", "cause": "c1"}]
+    answer = Client(daemon.path).call("why", {"stage": "trainer"})
+    assert (answer["stage"], answer["state"], answer["story"]) == ("trainer", "ready", daemon.backend.story)
+    assert answer["now"] > 1e9
+
+
+def test_checkpoints(daemon: Daemon) -> None:
+    """A checkpoint is made under a name, listed with it, and forgotten by it; each change is logged."""
+    client = Client(daemon.path)
+    made = client.call("checkpoint", {"keep": "nightly"})
+    assert (made["epoch"], made["position"], made["keep"], made["done"]) == (232, 232 * 5_000, "nightly", True)
+    rows = [(row["epoch"], row["names"], row["live"]) for row in client.call("checkpoints", {})["checkpoints"]]
+    assert rows[1:] == [(231, [], False), (232, ["nightly"], True)]
+    assert client.call("forget_checkpoint", {"name": "nightly"}) == {"name": "nightly", "epoch": 232}
+    with pytest.raises(RpcError, match="no checkpoint 'nightly'") as caught:
+        client.call("forget_checkpoint", {"name": "nightly"})
+    assert caught.value.code == ExitCode.NO_SUCH_STAGE
+    methods = [(event["method"], event["params"]) for event in daemon.emitted("command_received")]
+    assert methods[:2] == [("checkpoint", "kept as nightly"), ("forget_checkpoint", "nightly")]
+
+
+def test_checkpoint_nobody_waits_for(daemon: Daemon) -> None:
+    """Without waiting the answer comes while the epoch is still being made, and has none."""
+    hold(daemon)
+    answer = Client(daemon.path).call("checkpoint", {"wait": False})
+    assert (answer["done"], answer["epoch"]) == (False, None)
+    release(daemon)
+    until(lambda: daemon.backend.finished == ["checkpoint"], "the checkpoint is made")
+
+
+def test_letters_are_listed_and_shown(daemon: Daemon) -> None:
+    """Letters come in pages by id, with counts; one alone comes whole, its record as the bytes that were stored."""
+    record = pack({"x": float("nan"), "who": "\ud800"})
+    bury(daemon, *(guilty(position, record=record) for position in range(5)))
+    client = Client(daemon.path)
+    page = client.call("dead_letters", {"limit": 2, "after": 1})
+    assert [letter["id"] for letter in page["letters"]] == [2, 3]
+    assert (page["total"], page["counts"]) == (5, {"dead": 5, "replayed": 0, "dropped": 0})
+    assert "record" not in page["letters"][0]
+    assert client.call("dead_letter", {"id": 3})["record"] == record
+    with pytest.raises(RpcError, match="no dead letter 9") as caught:
+        client.call("dead_letter", {"id": 9})
+    assert caught.value.code == ExitCode.NO_SUCH_STAGE
+
+
+def test_pages_of_large_letters_fit(daemon: Daemon) -> None:
+    """However large the letters are, page after page gives each of them once."""
+    bury(daemon, *(guilty(position, record=pack({"x": "y" * 100_000})) for position in range(30)))
+    client = Client(daemon.path)
+    found: list[int] = []
+    while page := client.call("dead_letters", {"whole": True, "after": found[-1] if found else 0})["letters"]:
+        found += [letter["id"] for letter in page]
+    assert found == list(range(1, 31))
+
+
+def test_replay_and_drop(daemon: Daemon) -> None:
+    """Letters are replayed and dropped by number or all of a stage, and the answer says what is still dead."""
+    bury(daemon, *(guilty(position) for position in range(5)))
+    client = Client(daemon.path)
+    answer = client.call("replay", {"ids": [2, 2, 4]})
+    assert (answer["letters"], answer["epoch"], answer["dead"], answer["done"]) == (2, 232, 3, True)
+    assert client.call("drop", {"ids": [1]}) == {"verb": "drop", "letters": 1, "dead": 2}
+    with pytest.raises(RpcError, match="letter 1 is dropped") as caught:
+        client.call("replay", {"ids": [3, 1]})
+    assert caught.value.code == ExitCode.REFUSED
+    assert client.call("drop", {"all": True, "stage": "normalizer"})["letters"] == 0
+    assert client.call("drop", {"all": True, "stage": "trainer"}) == {"verb": "drop", "letters": 2, "dead": 0}
+    params = [event["params"] for event in daemon.emitted("command_received")]
+    assert params == ["2 4", "1", "3 1", "all of normalizer", "all of trainer"]
+
+
+def bury(daemon: Daemon, *verdicts: Guilty) -> None:
+    daemon.do(lambda: daemon.backend.letters.add("trainer", verdicts, 1.0))
+
+
+def guilty(position: int, record: bytes = b"\x80") -> Guilty:
+    return Guilty(3, "generator", position, 0, "raised", "ValueError: no", "Traceback ...", record)
+
+
 @pytest.mark.parametrize(
     ("method", "params", "code", "words"),
     [
+        ("why", {}, ExitCode.USAGE, "stage should be the name of a stage"),
+        ("why", {"stage": "zzz"}, ExitCode.NO_SUCH_STAGE, "no stage 'zzz'"),
+        ("checkpoint", {"keep": "231"}, ExitCode.USAGE, "keep should be a name"),
+        ("checkpoint", {"keep": "../x"}, ExitCode.USAGE, "keep should be a name"),
+        ("forget_checkpoint", {}, ExitCode.USAGE, "name should be a name"),
+        ("dead_letters", {"limit": 0}, ExitCode.USAGE, "limit should be a number of letters, 1 to 1000"),
+        ("dead_letters", {"limit": 1001}, ExitCode.USAGE, "limit should be"),
+        ("dead_letters", {"status": "gone"}, ExitCode.USAGE, "status should be one of dead, replayed, dropped, or"),
+        ("dead_letters", {"stage": "zzz"}, ExitCode.NO_SUCH_STAGE, "no stage 'zzz'"),
+        ("dead_letters", {"after": 2**63}, ExitCode.USAGE, "after should be"),
+        ("dead_letter", {}, ExitCode.USAGE, "id should be the number of a letter"),
+        ("replay", {}, ExitCode.USAGE, "should have ids, or all"),
+        ("drop", {"ids": []}, ExitCode.USAGE, "should have ids, or all"),
+        ("drop", {"ids": [1], "all": True}, ExitCode.USAGE, "should have ids, or all"),
+        ("drop", {"ids": [1], "stage": "trainer"}, ExitCode.USAGE, "should have ids, or all"),
+        ("drop", {"ids": [True]}, ExitCode.USAGE, "ids should be"),
+        ("replay", {"ids": [1] * 1001}, ExitCode.USAGE, "ids should be a list of at most 1000"),
+        ("replay", {"all": True, "stage": "zzz"}, ExitCode.NO_SUCH_STAGE, "no stage 'zzz'"),
         ("restart", {"stages": ["trainr"]}, ExitCode.NO_SUCH_STAGE, "did you mean trainer"),
         ("restart", {"stages": ["zzz"]}, ExitCode.NO_SUCH_STAGE, "there are monitor, generator, normalizer, trainer"),
         ("logs", {"stage": "zzz"}, ExitCode.NO_SUCH_STAGE, "no stage 'zzz'"),
@@ -205,14 +318,20 @@ def test_reader_may_not_change(tmp_path: Path) -> None:
             "from streampipectl.app import main\n"
             "os.setgid(65534); os.setuid(65534)\n"
             "path = sys.argv[1]\n"
-            "codes = [main(['--socket', path, 'status']), main(['--socket', path, 'restart'])]\n"
-            "sys.exit(codes != [0, 6])"
+            "reading = ['status', 'why trainer', 'checkpoints', 'dlq list', 'dlq show 1', 'dlq export']\n"
+            "changing = ['restart', 'checkpoint', 'checkpoints --forget a', 'dlq replay --all', 'dlq drop 1']\n"
+            "def code(line): return main(['--socket', path, *line.split()])\n"
+            "sys.exit([*map(code, reading), *map(code, changing)] != [0] * len(reading) + [6] * len(changing))"
         )
+        bury(daemon, guilty(1))
         done = run_python(script, daemon.path)
         assert done == 0
-        (event,) = daemon.emitted("command_refused")
-        assert event["uid"] == 65534
+        refused = daemon.emitted("command_refused")
+        methods = [event["method"] for event in refused]
+        assert methods == ["restart", "checkpoint", "forget_checkpoint", "replay", "drop"]
+        assert {event["uid"] for event in refused} == {65534}
         assert daemon.backend.changes == []
+        assert daemon.backend.letters.counts()["dead"] == 1
 
 
 def opened_for(directory: Path) -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from streampiped.wire.letters import pack
+from streampiped.wire.messages import Guilty
 from support.control_backend import DEADLINE_S, STAGES, Daemon, process, running, until
 
 pytestmark = pytest.mark.system
@@ -86,9 +88,93 @@ def test_changes(daemon: Daemon) -> None:
     assert [change[:2] for change in daemon.backend.changes] == [("restart", ("normalizer",)), ("stop", ())]
 
 
+def test_restart_by_force(daemon: Daemon) -> None:
+    """--force is asked for when it is said."""
+    assert tool(daemon, "restart", "normalizer", "--force").stdout.startswith("restart normalizer: normalizer, 0.")
+    assert daemon.backend.forced == ["restart"]
+
+
+def test_why(daemon: Daemon) -> None:
+    """why says the state and how it came to it, as text or as JSON."""
+    daemon.backend.story = [{"ts": 5.0, "what": "died: killed by SIGKILL", "cause": "c1"}]
+    lines = tool(daemon, "why", "trainer").stdout.splitlines()
+    assert lines[0].startswith("trainer: ready for ")
+    assert lines[1].endswith(" died: killed by SIGKILL (c1)")
+    assert json.loads(tool(daemon, "why", "trainer", "--json").stdout)["story"] == daemon.backend.story
+
+
+def test_checkpoints(daemon: Daemon) -> None:
+    """A checkpoint says what it is, the list shows its name, and --forget takes the name away."""
+    made = tool(daemon, "checkpoint", "--keep", "nightly").stdout
+    assert made.startswith("checkpoint: epoch 232, 1.2M records, 0.")
+    assert made.endswith(" s, kept as nightly\n")
+    assert "232*" in (listed := tool(daemon, "checkpoints").stdout)
+    assert listed.endswith("  nightly\n")
+    assert tool(daemon, "checkpoints", "--forget", "nightly").stdout == "nightly: epoch 232 is kept no longer\n"
+    answer = json.loads(tool(daemon, "checkpoints", "--json").stdout)
+    assert [row["epoch"] for row in answer["checkpoints"]] == [230, 231, 232]
+    daemon.backend.hold = daemon.do(asyncio.Event)
+    assert tool(daemon, "checkpoint", "--timeout", "100ms").returncode == 8
+
+
+def bury(daemon: Daemon, *records: dict[str, object]) -> None:
+    """A dead letter of the trainer for each record."""
+    words = ("raised", "ValueError: no", "Traceback ...")
+    verdicts = [Guilty(3, "generator", n, 0, *words, pack(record)) for n, record in enumerate(records)]
+    daemon.do(lambda: daemon.backend.letters.add("trainer", verdicts, 1.0))
+
+
+ODD = {"nan": float("nan"), "inf": float("-inf"), "text": "a\ud800\n", "n": 2**63}
+ODD_JSON = {"nan": None, "inf": "-Infinity", "text": "a\ud800\n", "n": 2**63}
+
+
+def test_letters_are_listed(daemon: Daemon) -> None:
+    """The list is a line per letter, or JSON, as many as --limit says, over as many pages as it takes."""
+    assert tool(daemon, "dlq", "list").stdout == "no dead letters\n"
+    bury(daemon, *({"n": n} for n in range(1200)))
+    lines = tool(daemon, "dlq", "list", "--limit", "1100").stdout.splitlines()
+    assert len(lines) == 1 + 1100 + 1
+    assert lines[-1] == "1100 of 1200; --limit shows more"
+    answer = json.loads(tool(daemon, "dlq", "list", "--stage", "trainer", "--limit", "2", "--json").stdout)
+    assert [letter["id"] for letter in answer["letters"]] == [1, 2]
+    assert answer["total"] == 1200
+    assert json.loads(tool(daemon, "dlq", "list", "--status", "dropped", "--json").stdout)["total"] == 0
+
+
+def test_letters_are_shown_and_exported(daemon: Daemon) -> None:
+    """Whatever a record holds is shown, and is JSON by the book in --json and in every line of an export."""
+    bury(daemon, ODD, {"x": "y" * 100_000}, *({"x": "y" * 100_000} for _ in range(10)))
+    shown = tool(daemon, "dlq", "show", "1")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("letter 1: dead, in the stream\nstage: trainer, generation 3\n")
+    assert '  inf: "-Infinity"\n' in shown.stdout
+    assert json.loads(tool(daemon, "dlq", "show", "1", "--json").stdout)["record"] == ODD_JSON
+    exported = [json.loads(line) for line in tool(daemon, "dlq", "export").stdout.splitlines()]
+    assert [letter["id"] for letter in exported] == list(range(1, 13))
+    assert exported[0]["record"] == ODD_JSON
+    assert exported[0]["traceback"] == "Traceback ..."
+
+
+def test_letters_are_decided_about(daemon: Daemon) -> None:
+    """replay and drop say how many, in which epoch, and what is left."""
+    bury(daemon, {}, {}, {}, {})
+    assert tool(daemon, "dlq", "replay", "2").stdout.startswith("replay: 1 letter, epoch 232, 0.")
+    assert tool(daemon, "dlq", "drop", "1").stdout == "drop: 1 letter, 2 still dead\n"
+    daemon.backend.hold = daemon.do(asyncio.Event)
+    assert tool(daemon, "dlq", "replay", "3", "--no-wait").stdout == "replay: accepted, going on\n"
+    assert tool(daemon, "dlq", "replay", "3", "--timeout", "100ms").returncode == 8
+    assert tool(daemon, "dlq", "drop", "--all", "--stage", "trainer").stdout == "drop: 2 letters\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
+        (("why", "nobody"), 4, "no stage 'nobody'"),
+        (("checkpoints", "--forget", "nightly"), 4, "no checkpoint 'nightly'"),
+        (("dlq", "show", "7"), 4, "no dead letter 7"),
+        (("dlq", "replay", "7"), 4, "no dead letter 7"),
+        (("dlq", "drop"), 2, "give either numbers of letters or --all"),
+        (("dlq", "frob"), 2, "No such command 'frob'"),
         (
             ("restart", "normaliser"),
             4,
@@ -108,7 +194,8 @@ def test_failures(daemon: Daemon, words: tuple[str, ...], code: int, text: str) 
 
 
 @pytest.mark.parametrize(
-    ("words", "code"), [(("status",), 3), (("restart",), 5), (("report",), 5), (("logs",), 5), (("version",), 0)]
+    ("words", "code"),
+    [(("status",), 3), (("restart",), 5), (("report",), 5), (("logs",), 5), (("dlq", "list"), 5), (("version",), 0)],
 )
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_daemon_is_down(tmp_path: Path, words: tuple[str, ...], code: int, left_behind: bool) -> None:
@@ -282,7 +369,13 @@ def test_something_else_answers(tmp_path: Path, answer: bytes, code: int) -> Non
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [("status",), ("status", "--json"), ("restart", "trainer"), ("restart", "nobody")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",), ("status", "--json"), ("restart", "trainer"), ("restart", "nobody"), ("why", "trainer"),
+        ("checkpoints",), ("dlq", "list"), ("dlq", "export"),
+    ],
+)  # fmt: skip
 def test_nothing_heavy_is_imported(daemon: Daemon, words: tuple[str, ...]) -> None:
     """The ordinary commands import none of what is slow to import."""
     script = (

@@ -1,4 +1,4 @@
-"""The daemon on a state directory that somebody or something has harmed: it goes on exactly, or says why it does not."""
+"""The daemon on a state directory that somebody or something has harmed: it goes on exactly, or says why not."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ QUICK = '[pipeline]\n[checkpoint]\ninterval = "200ms"\n'
 STORE = f"""{QUICK}{OFF}
 [stages.generator]
 class = "generator"
-records = {RECORDS}
+batch_max = 500
+linger = "10s"
 rate = "{{rate}}/s"
+source = {{{{ type = "synthetic", records = {RECORDS} }}}}
 [stages.normalizer]
 class = "normalizer"
 input = "generator"
@@ -33,13 +35,14 @@ input = "generator"
 class = "consumer"
 input = "normalizer"
 """
+"""Batches of one size at any rate: then what the normalizer learns does not depend on the clock."""
 TELLER = f"""{QUICK}{OFF}
-[stages.count]
-class = "support.simple_stages:Count"
+[stages.generator]
+class = "generator"
+rate = "10k/s"
 [stages.teller]
 class = "support.teller:Teller"
-input = "count"
-max_rate = "10k/s"
+input = "generator"
 """
 
 
@@ -75,15 +78,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def newest(directory: Path) -> tuple[Path, Path, int]:
-    """Manifest and normalizer's snapshot of the newest epoch, and its number."""
+    """Manifest and a snapshot of the newest epoch, and its number."""
     state = StateDirectory(directory / "state", "streampipe", create=False)
     try:
         manifest = state.newest().manifest
         assert manifest is not None
-        file = manifest.parts["normalizer" if "normalizer" in manifest.parts else "count"][0]
+        file = manifest.parts["generator"][0]
         return state.epochs / manifest_name(manifest.epoch), state.epochs / file, manifest.epoch
     finally:
         state.close()
+
+
+def restore(directory: Path, wanted: str) -> subprocess.CompletedProcess[str]:
+    """`streampiped restore` as an operator types it."""
+    place = ["--config", str(directory / "streampipe.toml"), "--state-dir", str(directory / "state")]
+    command = [str(BIN / "streampiped"), "restore", *place, "--from", wanted, "--yes"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def flip(path: Path) -> None:
@@ -105,8 +115,8 @@ def flip(path: Path) -> None:
 def test_damage_of_the_newest_epoch_costs_no_row(
     tmp_path: Path, undisturbed: list[Any], harm: Callable[[Path, Path], Any]
 ) -> None:
-    """With a damaged newest epoch the daemon goes back to the one before, says so, and at the end the store has the very
-    rows of a run that nobody disturbed."""
+    """With a damaged newest epoch the daemon goes back to the one before, says so, and at the end the store has the
+    very rows of a run that nobody disturbed."""
     slow = STORE.format(rate="10k")
     killed_after(slow, tmp_path, epochs=3)
     manifest, snapshot, epoch = newest(tmp_path)
@@ -128,9 +138,7 @@ def test_a_restored_epoch_is_exact(tmp_path: Path, undisturbed: list[Any]) -> No
     state.keep("early", state.store.committed()[0])
     state.close()
     killed_after(slow, tmp_path, epochs=6)
-    command = [BIN / "streampiped", "restore", "--config", tmp_path / "streampipe.toml"]
-    options = ["--state-dir", tmp_path / "state", "--from", "early", "--yes"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    done = restore(tmp_path, "early")
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     assert "NOT EXACT" not in done.stdout
     assert finished(STORE.format(rate="1M"), tmp_path) == []
@@ -138,8 +146,8 @@ def test_a_restored_epoch_is_exact(tmp_path: Path, undisturbed: list[Any]) -> No
 
 
 def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path) -> None:
-    """With a damaged newest epoch and a sink that cannot take back, the daemon does not start, exits 78 with the choices
-    and touches nothing; after `streampiped restore` it runs."""
+    """With a damaged newest epoch and a sink that cannot take back, the daemon does not start, exits 78 with the
+    choices and touches nothing; after `streampiped restore` it runs."""
     killed_after(TELLER, tmp_path, epochs=3)
     manifest, _, epoch = newest(tmp_path)
     flip(manifest)
@@ -153,10 +161,8 @@ def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path) -> None:
     text = daemon.stderr()
     assert f"{manifest}: not a manifest of format 1" in text
     assert "teller cannot go back" in text
-    assert f"`streampiped restore --from EPOCH` (whole: {epoch - 1}, " in text
-    command = [BIN / "streampiped", "restore", "--config", tmp_path / "streampipe.toml", "--state-dir"]
-    options = [tmp_path / "state", "--from", str(epoch - 1), "--yes"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
+    assert f"--from EPOCH` (whole: {epoch - 1}, " in text
+    done = restore(tmp_path, str(epoch - 1))
     assert (done.returncode, "NOT EXACT: teller: cannot take back" in done.stdout) == (ExitCode.OK, True), done
     with running(TELLER, tmp_path) as again:
         assert again.status()["epoch"] >= epoch - 1

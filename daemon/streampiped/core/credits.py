@@ -18,18 +18,21 @@ CALM: Final = 0.25  # of the target; below this there is room for more, between 
 class Window:
     """The writer's side of one link of one generation. Times in seconds of one clock on both sides."""
 
-    __slots__ = ("_due", "_sent", "_target", "size")
+    __slots__ = ("_due", "_pressed", "_sent", "_target", "size")
 
     def __init__(self, target: float) -> None:
         self.size = WINDOW_FIRST
         self._target = target
         self._sent: deque[float] = deque()
         self._due = 0.0
+        self._pressed = False
 
-    @property
-    def open(self) -> bool:
-        """Whether another batch may be sent."""
-        return len(self._sent) < self.size
+    def may_send(self) -> bool:
+        """Whether another batch may be sent. Asking for what is not there is what makes the window grow."""
+        if len(self._sent) < self.size:
+            return True
+        self._pressed = True
+        return False
 
     @property
     def under_way(self) -> int:
@@ -47,5 +50,6 @@ class Window:
             if began >= self._due:  # batches that were under way together say the same thing once
                 self.size = max(1, min(self.size // 2, int(self.size * self._target / age)))
                 self._due = at
-        elif age < CALM * self._target and len(self._sent) + 1 >= self.size:
+        elif age < CALM * self._target and self._pressed:
             self.size = min(WINDOW_MAX, self.size + 1)
+            self._pressed = bool(self._sent)  # those that were under way together all count

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import Aborted, Coordinator, EpochCommand, TellCommitted
+from streampiped.core.epoch_commands import Aborted, EpochCommand, TellCommitted
+from streampiped.core.epochs import Coordinator
 from streampiped.core.lifecycle import Input, State
 from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster

@@ -14,7 +14,7 @@ from streampiped.phases import Phase
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One look at a process. `waiting_input`: bytes lie on an input pipe or in its control socket, unread.
-    `blocked_output`: a pipe it writes to has no room."""
+    `blocked_output`: a pipe it writes to has no room, or (in CREDITS) its reader has given nothing back."""
 
     pulse: int
     phase: Phase
@@ -36,7 +36,7 @@ def has_work(sample: Sample) -> bool:
         Phase.LEAVING,
     ):
         return True
-    if sample.phase is Phase.BLOCKED:
+    if sample.phase in (Phase.BLOCKED, Phase.CREDITS):
         return not sample.blocked_output
     return sample.phase is Phase.WAITING and sample.waiting_input
 

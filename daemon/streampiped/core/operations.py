@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from streampiped.core.epochs import Change
+from streampiped.core.epoch_commands import Change
 from streampiped.core.protocol import Verb
 
 Kind: TypeAlias = Verb | Literal["checkpoint", "change"]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from streampiped.core.epochs import (
+from streampiped.core.epoch_commands import (
     AskBarrier,
     AskCommit,
     AskPause,

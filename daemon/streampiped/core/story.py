@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from typing import Final
 
 from streampiped.core import protocol as p
-from streampiped.core.epochs import AskBarrier, AskPause, AskResume
+from streampiped.core.epoch_commands import AskBarrier, AskPause, AskResume
 
 LINES_KEPT: Final = 60  # per process; a crash loop has about eight lines a turn
 PIPELINE: Final = ""

@@ -161,6 +161,11 @@ class Supervision:
         return all(process.state in up for process in self._roster if process.wanted)
 
     @property
+    def leaving(self) -> bool:
+        """Everybody has been asked out."""
+        return self._ending.leaving
+
+    @property
     def closing(self) -> str | None:
         """Why we are shutting down."""
         return self._ending.closing

@@ -114,14 +114,14 @@ class EpochStore:
         """Keep a number from being used again when its files go."""
         write_durably(self.path / f"e{epoch:08d}.burned", b"")
 
-    def retain(self, count: int, committed: int, named: Collection[int]) -> None:
-        """Remove all but the newest `count` whole epochs and the `named` ones, and what aborted epochs before
-        `committed` left. Manifests first: an interruption leaves snapshots that count for nothing."""
+    def retain(self, count: int, before: int, named: Collection[int]) -> None:
+        """Of what is older than the epoch `before`, leftovers of aborted ones too, remove all but the newest `count`
+        whole epochs and the `named` ones. Manifests first: what an interruption leaves counts for nothing."""
         kept = self._worth_keeping(count)
-        if not kept:
+        if not kept and self.committed():
             return
         kept |= set(named) | set(self.put_aside()[-DAMAGED_KEPT:])
-        old = [(n, m) for n, m in self.files() if int(m["epoch"]) < committed and int(m["epoch"]) not in kept]
+        old = [(n, m) for n, m in self.files() if int(m["epoch"]) < before and int(m["epoch"]) not in kept]
         for name, _ in sorted(old, key=lambda file: file[1]["manifest"] is None):
             (self.path / name).unlink(missing_ok=True)
 

@@ -18,11 +18,12 @@ WANTED_PIPE_BYTES: Final = 1 << 20  # the unprivileged maximum (fs.pipe-max-size
 
 
 class Link:
-    """Both ends of one pipe of one generation, held by the supervisor so that no neighbour of a dead stage sees
-    EOF or EPIPE."""
+    """Both ends of one pipe of one generation, and of the one on which the reader gives back a credit for every batch;
+    held by the supervisor so that no neighbour of a dead stage sees EOF or EPIPE."""
 
     def __init__(self, pipe_bytes: int = WANTED_PIPE_BYTES) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.credited, self.crediting = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         with contextlib.suppress(PermissionError):  # over the user's soft limit: the 64 KiB that it has must do
             fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, pipe_bytes)
 
@@ -36,9 +37,13 @@ class Link:
         poll.register(self.writer, select.POLLOUT)
         return not poll.poll(0)
 
+    def starved(self) -> bool:
+        """Whether a writer without credits would have to wait for one."""
+        return not unread_bytes(self.credited)
+
     def close(self) -> None:
-        os.close(self.reader)
-        os.close(self.writer)
+        for fd in (self.reader, self.writer, self.credited, self.crediting):
+            os.close(fd)
 
 
 class LinkTable:
@@ -61,9 +66,12 @@ class LinkTable:
                 link.close()
 
     def ends(self, generation: int, inputs: Sequence[str], name: str, outputs: Sequence[str]) -> list[int]:
-        """The descriptors for one stage: its inputs' reading ends, then its outputs' writing ends."""
-        links = self._open[generation]
-        return [links[source, name].reader for source in inputs] + [links[name, to].writer for to in outputs]
+        """The descriptors for one stage: per input where to read and where to give credits, then per output where to
+        write and where credits come back."""
+        links = [self._open[generation][source, name] for source in inputs]
+        found = [fd for link in links for fd in (link.reader, link.crediting)]
+        links = [self._open[generation][name, to] for to in outputs]
+        return found + [fd for link in links for fd in (link.writer, link.credited)]
 
     def waiting(self, generation: int, name: str) -> bool:
         """Whether unread bytes lie on an input of this stage."""
@@ -74,6 +82,11 @@ class LinkTable:
         """Whether an output of this stage is full."""
         links = self._open.get(generation, {})
         return any(link.full() for (writer, _), link in links.items() if writer == name)
+
+    def starved(self, generation: int, name: str) -> bool:
+        """Whether no credit lies on an output of this stage."""
+        links = self._open.get(generation, {})
+        return any(link.starved() for (writer, _), link in links.items() if writer == name)
 
 
 def unread_bytes(fd: int) -> int:

@@ -137,9 +137,10 @@ class StateDirectory:
             return f"{first}; no epoch is whole; put the files back, or --fresh to begin anew and discard the state"
         names = {epoch: name for name, epoch in self._names_for_people().items()}
         shown = ", ".join(f"{epoch} ({names[epoch]})" if epoch in names else str(epoch) for epoch in whole)
+        command = f"streampiped restore --state-dir {self.root} --from EPOCH"
         return (
             f"{first}; {' and '.join(stubborn)} cannot go back to an older epoch without repeating or losing records; "
-            f"choose: `streampiped restore --from EPOCH` (whole: {shown}), or --fresh to begin anew"
+            f"choose: `{command}` (whole: {shown}), or --fresh to begin anew"
         )
 
     def commit(self, manifest: Manifest) -> None:
@@ -151,10 +152,10 @@ class StateDirectory:
         """No later start finds the manifest of `epoch`. OSError when that is not certain: try again."""
         self.store.withdraw(epoch)
 
-    def retain(self, count: int, committed: int) -> None:
-        """Remove all but the newest `count` whole epochs and the kept ones, and what aborted epochs before `committed`
-        left. StateError when the names cannot be read: then everything stays."""
-        self.store.retain(count, committed, set(self.kept().values()))
+    def retain(self, count: int, before: int) -> None:
+        """Of what is older than the epoch `before`, which was committed or aborted just now, remove all but the newest
+        `count` whole epochs and the kept ones. StateError when the names cannot be read: then everything stays."""
+        self.store.retain(count, before, set(self.kept().values()))
 
     def checkpoints(self, now: float) -> list[dict[str, Any]]:
         """Every committed epoch, newest first, msgpack-able; `now` is Unix time. `whole` is told by a glance (every
@@ -173,9 +174,10 @@ class StateDirectory:
     # names
 
     def keep(self, name: str, epoch: int) -> None:
-        """Keep a committed epoch, whatever the retention says. A name that is there already moves to it."""
-        if epoch not in self.store.committed():
-            raise StateError(f"epoch {epoch} is not there; there are {self.store.committed()}")
+        """Keep a whole epoch, whatever the retention says. A name that is there already moves to it."""
+        found = self.store.examine(epoch, lengths_only=True)
+        if isinstance(found, Damage):
+            raise StateError(f"epoch {epoch} cannot be kept as {name!r}: {found}; there are {self.store.committed()}")
         self._names.keep(name, epoch)
 
     def forget(self, name: str) -> None:

@@ -33,3 +33,6 @@ class NullSink(Sink):
 
     def summary(self) -> Mapping[str, Any]:
         return {"sink": "none"}
+
+    def double(self) -> Sink:
+        return self

@@ -31,18 +31,28 @@ TABLES: Final = (
 )
 
 
+REACH: Final = (
+    # one row. `oldest`: the oldest epoch whose rows are all there, NULL when none was ever deleted; `newest`: the
+    # newest that was ever prepared, also if it was taken back. A file made before this table had deleted rows that
+    # its visible epoch does not need.
+    "CREATE TABLE reach (one INTEGER PRIMARY KEY CHECK (one = 1), oldest INTEGER, newest INTEGER)",
+    "INSERT INTO reach SELECT 1, CASE WHEN (SELECT min(id) FROM records) > 1 THEN (SELECT epoch FROM visible) END, "
+    "(SELECT max(epoch) FROM epochs)",
+)
+
+
 def create(db: sqlite3.Connection, retain: int) -> None:
     """Make the tables in an empty database, or check that these are ours. Raises StateError without a path."""
     objects = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     found = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
     if objects and found != (APPLICATION_ID, VERSION):
         raise StateError(f"holds another program's tables (application id and version {found}); give another path")
-    db.execute("BEGIN IMMEDIATE")
-    if not objects:
-        for statement in TABLES:
+    if not objects or _view(db, retain) != _present_view(db) or not _has_reach(db):
+        db.execute("BEGIN IMMEDIATE")
+        for statement in (() if objects else TABLES) + (() if objects and _has_reach(db) else REACH):
             db.execute(statement)
-    _make_view(db, retain)
-    db.execute("COMMIT")
+        _make_view(db, retain)
+        db.execute("COMMIT")
 
 
 def columns(db: sqlite3.Connection) -> dict[str, str]:
@@ -65,6 +75,14 @@ def add_columns(db: sqlite3.Connection, known: dict[str, str], schema: Schema, r
     _make_view(db, retain)
 
 
+def adopt_columns(db: sqlite3.Connection, known: dict[str, str], retain: int) -> None:
+    """Give an empty table the columns of another one. Types are left out: SQLite takes any value in any column."""
+    for name, outer in known.items():
+        db.execute(f"ALTER TABLE records ADD COLUMN {quoted(outer)}")
+        db.execute("INSERT INTO columns VALUES (?, ?)", (name, outer))
+    _make_view(db, retain)
+
+
 def insert(known: dict[str, str], schema: Schema) -> str:
     """The statement that inserts id, source, position and the columns in `schema`'s order."""
     names = ["id", "source", "position", *(quoted(known[name]) for name in schema.names)]
@@ -77,11 +95,24 @@ def quoted(name: str) -> str:
 
 
 def _make_view(db: sqlite3.Connection, retain: int) -> None:
+    db.execute("DROP VIEW IF EXISTS committed_records")
+    db.execute(_view(db, retain))
+
+
+def _view(db: sqlite3.Connection, retain: int) -> str:
     """With `retain` the view shows exactly that many rows, whatever the deletion in slices has left so far: what an
     observer sees must not depend on how often the pipeline was killed."""
     epoch = "(SELECT e.epoch FROM epochs e WHERE e.last_id >= r.id ORDER BY e.last_id, e.epoch LIMIT 1) AS epoch"
     names = ["r.id", "r.source", "r.position", epoch, *(f"r.{quoted(name)}" for name in columns(db).values())]
     newest = f" AND r.id > v.last_id - {retain}" if retain else ""
     body = f"SELECT {', '.join(names)} FROM visible v JOIN records r ON r.id <= v.last_id{newest}"
-    db.execute("DROP VIEW IF EXISTS committed_records")
-    db.execute(f"CREATE VIEW committed_records AS {body}")
+    return f"CREATE VIEW committed_records AS {body}"
+
+
+def _present_view(db: sqlite3.Connection) -> str | None:
+    found: tuple[str] | None = db.execute("SELECT sql FROM sqlite_master WHERE name = 'committed_records'").fetchone()
+    return found[0] if found else None
+
+
+def _has_reach(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'reach'").fetchone() is not None

@@ -61,6 +61,10 @@ class Connector(ABC):
         """Records from the first to the last when that is bounded and known; for progress only."""
         return None
 
+    def given(self) -> int | None:
+        """Records given from the beginning to the present position, when that is known; for people only."""
+        return None
+
     def summary(self) -> Mapping[str, Any]:
         """Counts for the operator, msgpack-able."""
         return {}

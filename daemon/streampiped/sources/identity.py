@@ -1,8 +1,9 @@
 """Which file a position belongs to: files are renamed, copied and truncated, so a path alone does not say.
 
-A file is known by a hash of its first bytes, and by device and inode where two files begin alike. Device numbers
-change over a reboot and inodes with a copy, therefore content decides; an inode is also used again by the next file
-created after a deletion, therefore the inode alone never does.
+A file is known by a hash of its first bytes and of the last ones that were read. Device numbers change over a reboot
+and inodes with a copy, therefore content decides; an inode is also used again by the next file created after a
+deletion, therefore it decides only where nothing had been read. The first bytes alone do not tell an export that was
+made anew, with the same beginning and other records behind it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 from streampiped.errors import SourceError
 from streampiped.stages.base import State
 
+TAIL_BYTES: Final = 4096  # before the offset; one page to read
 HEAD_BYTES: Final = 4096  # enough to reach beyond a header that every rotated file repeats; one page to read
 ROTATED_MAX: Final = 1000  # siblings that are looked at, newest first; logrotate keeps tens
 
@@ -27,31 +29,39 @@ _ROTATED = re.compile(r"\.\d+|-\d{8}(-\d+)?")  # logrotate: NAME.1 or, with date
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`head` is the hex hash of the first `head_bytes` bytes, fewer than HEAD_BYTES while the file was shorter."""
+    """`head` is the hex hash of the first `head_bytes` bytes, fewer than HEAD_BYTES while the file was shorter; `tail`
+    that of the last TAIL_BYTES before an offset, empty when they are not known."""
 
     device: int
     inode: int
     head_bytes: int
     head: str
+    tail: str = ""
 
     @classmethod
-    def of(cls, fd: int, head: bytes) -> Identity:
+    def of(cls, fd: int, head: bytes, offset: int = 0) -> Identity:
+        """Of the open file whose first bytes were `head`, read up to `offset`. One that was truncated meanwhile is
+        still known by its beginning: what was copied away before has it."""
         status = os.fstat(fd)
-        return cls(status.st_dev, status.st_ino, len(head), _hash(head))
+        is_whole = offset and os.pread(fd, len(head), 0) == head
+        return cls(status.st_dev, status.st_ino, len(head), _hash(head), _tail(fd, offset) if is_whole else "")
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Identity:
-        return cls(state["device"], state["inode"], state["head_bytes"], state["head"])
+        return cls(state["device"], state["inode"], state["head_bytes"], state["head"], state.get("tail", ""))
 
     def to_state(self) -> State:
-        return {"device": self.device, "inode": self.inode, "head_bytes": self.head_bytes, "head": self.head}
+        state = {"device": self.device, "inode": self.inode, "head_bytes": self.head_bytes, "head": self.head}
+        return {**state, "tail": self.tail}
 
     def matches(self, fd: int, offset: int) -> bool:
         """Whether the open file is this one and still holds what was read up to `offset`."""
         status = os.fstat(fd)
         if not self.head_bytes:  # it was empty: nothing was read, only the inode can tell
             return (status.st_dev, status.st_ino) == (self.device, self.inode)
-        return status.st_size >= offset and _hash(os.pread(fd, self.head_bytes, 0)) == self.head
+        if status.st_size < offset or _hash(os.pread(fd, self.head_bytes, 0)) != self.head:
+            return False
+        return not self.tail or _tail(fd, offset) == self.tail
 
 
 def open_read(path: Path) -> int:
@@ -75,8 +85,9 @@ def find(path: Path, wanted: Identity, offset: int) -> int:
     if not wanted.head_bytes and path.exists():
         return open_read(path)  # nothing had been read of a file that was empty; what is there now follows it
     raise SourceError(
-        f"{path} is not the file that was being read (at least {offset} bytes, inode {wanted.inode}), nor is one of "
-        f"its rotated names ({path.name}.1, {path.name}-YYYYMMDD). Put it back, uncompressed; or start afresh"
+        f"{path} is not the file that was being read (at least {offset} bytes, inode {wanted.inode}, the same up to "
+        f"there), nor is one of its rotated names ({path.name}.1, {path.name}-YYYYMMDD). Put it back, uncompressed; "
+        "or start afresh"
     )
 
 
@@ -114,6 +125,13 @@ def _existing(paths: tuple[Path, ...]) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _escaped(name: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", name)
+
+
+def _tail(fd: int, offset: int) -> str:
+    """Empty when the file does not reach so far."""
+    start = max(0, offset - TAIL_BYTES)
+    data = os.pread(fd, offset - start, start)
+    return _hash(data) if len(data) == offset - start else ""
 
 
 def _hash(head: bytes) -> str:

@@ -57,7 +57,7 @@ class LineFile:
             self._open(find(self._path, Identity.from_state(identity), offset), offset)
 
     def position(self) -> State:
-        identity = None if self._fd < 0 else Identity.of(self._fd, self._head).to_state()
+        identity = None if self._fd < 0 else Identity.of(self._fd, self._head, self.offset).to_state()
         return {"identity": identity, "offset": self.offset, "row": self.row}
 
     @property

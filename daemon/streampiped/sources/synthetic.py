@@ -120,6 +120,9 @@ class SyntheticSource(Connector):
     def total(self) -> int | None:
         return self._options.records or None
 
+    def given(self) -> int | None:
+        return self._row
+
     def summary(self) -> Mapping[str, Any]:
         return {"records": self._row, "defects": self._defects.counts()}
 

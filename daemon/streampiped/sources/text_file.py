@@ -79,6 +79,7 @@ class TextFile(Connector):
         self._names: tuple[str, ...] = ()
         self._kinds: dict[str, Kind] = {}
         self._rejected = 0
+        self._given = 0
         self._headed = 0  # the number of the file whose header was looked at
         self._times: tuple[int, Array] | None = None
         if not options.follow:
@@ -106,6 +107,7 @@ class TextFile(Connector):
             return None
         if rejected:
             columns = {name: _kept(values, keep) for name, values in columns.items()}
+        self._given += int(lines.size)
         return Batch.build(columns, spans=_spans(self._name, start + lines))
 
     def position(self) -> State:
@@ -114,6 +116,7 @@ class TextFile(Connector):
             "names": list(self._names),
             "kinds": dict(self._kinds),
             "rejected": self._rejected,
+            "given": self._given,
         }
 
     def seek(self, position: State | None) -> None:
@@ -122,6 +125,7 @@ class TextFile(Connector):
             self._names = tuple(position["names"])
             self._kinds = dict(position["kinds"])
             self._rejected = int(position["rejected"])
+            self._given = int(position.get("given", 0))
             if not set(self._options.columns or ()) <= set(self._names):  # asked for since the position was saved
                 self._kinds = {}
                 self._names = self._names if self._format.header else ()
@@ -129,6 +133,9 @@ class TextFile(Connector):
 
     def wake_fd(self) -> int | None:
         return self._lines.wake_fd()
+
+    def given(self) -> int | None:
+        return self._given
 
     def summary(self) -> Mapping[str, Any]:
         return {"lines": self._lines.row, "rejected": self._rejected}
@@ -138,7 +145,7 @@ class TextFile(Connector):
 
     def _forget(self) -> None:
         self._names, self._kinds = (), {}
-        self._rejected = self._headed = 0
+        self._rejected = self._given = self._headed = 0
         self._times = None
         self._replay.reset()
 

@@ -58,6 +58,8 @@ class StageContext:
     emit: Emit = _silent
     tick: Callable[[], None] = _no_tick
     """Say 'not hung' from inside a `process` call that takes long on purpose."""
+    retain_epochs: int = 3
+    """So many committed epochs the pipeline may have to go back to, the newest included."""
 
 
 class Stage:
@@ -117,21 +119,31 @@ class ApiCall:
 class SinkStage(Stage):
     """A stage whose output the outside sees: it takes part in the commit (design.md section 4).
 
-    `snapshot()` comes first at a barrier, then `prepare`. `prepare` may run in a helper thread while the next
-    `process` is held back; `commit` and `restore` are cumulative and idempotent.
+    At a barrier `snapshot()` comes first, then `seal`, both on the data path; then `prepare`, which may run in a helper
+    thread. With `overlaps` the next `process` may be called while it runs, without it `process` is held back. All
+    other calls wait for it. `commit` and `rollback` are cumulative and idempotent.
+
+    `prepare`, `commit` and `rollback` raise StorageError when the disk refuses and another try may help: nothing is
+    taken until the next `rollback`. Anything else that is raised is the stage's failure.
     """
 
     retractable: ClassVar[bool] = True
+    overlaps: ClassVar[bool] = False
+    """`process` may go on while `prepare` runs: the stage tells the rows before `seal` from those behind it."""
+
+    def seal(self, epoch: int) -> None:
+        """Everything processed so far belongs to `epoch`, what comes belongs to a later one. At once; `prepare(epoch)`
+        follows, and nothing is lost when it does not but `rollback` does."""
 
     def prepare(self, epoch: int) -> None:
-        """Make everything processed so far durable but invisible, as part of `epoch`."""
+        """Make everything processed before `seal(epoch)` durable but invisible, as part of `epoch`."""
 
     def commit(self, epoch: int) -> None:
         """Make every prepared epoch <= `epoch` visible. Quick."""
 
     def rollback(self, epoch: int | None) -> None:
-        """Make the visible output exactly that of epochs <= `epoch` (None: nothing). Called right before
-        `restore`, also on a new process."""
+        """Make the visible output exactly that of epochs <= `epoch` (None: nothing), or raise StateError and change
+        nothing when that cannot be done any more. Called right before `restore`, also on a new process."""
 
     def isolate(self) -> None:
         """Called in a fork that is about to be thrown away: let go of everything outside without touching it, so that

@@ -19,6 +19,7 @@ from streampiped.records import Array, Batch
 from streampiped.sinks.base import Sink
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
 from streampiped.sinks.null import NullOptions, NullSink
+from streampiped.sinks.queued import QueuedSink
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
 from streampiped.stages.base import SinkStage, StageContext, StageOptions, State
 from streampiped.stages.checks import MARK_COLUMN, Checks, RangeCheck
@@ -67,6 +68,7 @@ class Consumer(SinkStage):
     """Final processing and storage."""
 
     Options = ConsumerOptions
+    overlaps = True
 
     def __init__(self, options: ConsumerOptions, context: StageContext) -> None:
         self._derived = {name: Expression(f"derived.{name}", text) for name, text in options.derived.items()}
@@ -75,7 +77,7 @@ class Consumer(SinkStage):
         self._checks = Checks(options.checks)
         self._checked_first = tuple(column for column in options.checks if column not in made)
         self._checked_last = tuple(column for column in options.checks if column in made)
-        self._sink = _connect(options, context)
+        self._sink = QueuedSink(_connect(options, context), context.tick)
         self._reach: dict[str, int] = {}  # column -> the longest of its windows
         for option in options.rolling:
             self._reach[option.column] = max(option.window, self._reach.get(option.column, 0))
@@ -108,6 +110,9 @@ class Consumer(SinkStage):
         self._checks.restore(state["checks"] if state else None)
         self._rows = int(state["rows"]) if state else 0
 
+    def seal(self, epoch: int) -> None:
+        self._sink.seal(epoch)
+
     def prepare(self, epoch: int) -> None:
         self._sink.prepare(epoch)
 
@@ -116,6 +121,9 @@ class Consumer(SinkStage):
 
     def rollback(self, epoch: int | None) -> None:
         self._sink.rollback(epoch)
+
+    def isolate(self) -> None:
+        self._sink = self._sink.double()
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         """`summary`: rows handed on, what the checks counted, and where the sink stands."""
@@ -164,7 +172,7 @@ def _resized(tail: Array | None, rows: int) -> Array:
 def _connect(options: ConsumerOptions, context: StageContext) -> Sink:
     match options.sink:
         case SqliteOptions():
-            return SqliteSink(options.sink, context.directory, context.emit)
+            return SqliteSink(options.sink, context.directory, context.emit, context.retain_epochs)
         case JsonlSinkOptions():
             return JsonlSink(options.sink, context.directory, context.emit)
         case NullOptions():

@@ -121,6 +121,9 @@ class Generator(SourceStage):
     def total(self) -> int | None:
         return self._source.total()
 
+    def position(self) -> int | None:
+        return self._source.given()
+
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         """`summary`: what was read so far, and what of it was rejected or damaged on purpose."""
         if method != "summary":

@@ -59,8 +59,9 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Close the old links, restore `snapshot` (None: a new pipeline), take the new ends that come along: first one
-    descriptor per input, then one per output. `epoch` is what is restored, None for a new pipeline.
+    """Close the old links, restore `snapshot` (None: a new pipeline), take the new ends that come along: per input
+    where to read and where to give credits, then per output where to write and where credits come back. `epoch` is
+    what is restored, None for a new pipeline.
 
     `suspects` are spans `[source, start, count]`: a batch that overlaps one of them has killed this stage before and is
     tried in a throw-away fork first. `changes` are those that the manifest of `epoch` records for this stage; they are

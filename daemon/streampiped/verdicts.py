@@ -1,0 +1,50 @@
+"""From what a trial has found to a verdict on the disk: a record is condemned only when that is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from streampiped.disk import Disk
+from streampiped.errors import StateError, StorageError
+from streampiped.wire.messages import Guilty, Judged
+
+RETRY_FIRST_S: Final = 0.5  # a full disk is rarely freed sooner
+RETRY_MAX_S: Final = 10.0  # an operator who freed it should not wait longer
+
+
+class Verdicts:
+    """Collects the guilty rows that stages name, and keeps them."""
+
+    def __init__(
+        self, disk: Disk, kept: Callable[[str, int, int, int], None], failed: Callable[[str, str], None]
+    ) -> None:
+        """`kept(stage, incarnation, generation, rows)` when a verdict is durable, `failed(stage, reason)` each time the
+        disk refuses it; it is tried again."""
+        self._disk = disk
+        self._kept = kept
+        self._failed = failed
+        self._named: dict[tuple[str, int], list[Guilty]] = {}
+
+    def named(self, stage: str, incarnation: int, row: Guilty) -> None:
+        """One row; `judged` says that it was the last."""
+        self._named.setdefault((stage, incarnation), []).append(row)
+
+    def died(self, stage: str, incarnation: int) -> None:
+        """A trial that did not come to its end has found nothing."""
+        self._named.pop((stage, incarnation), None)
+
+    async def judged(self, stage: str, incarnation: int, verdict: Judged) -> None:
+        """The trial is over. Returns when its verdict is kept; the stage waits for that."""
+        rows = self._named.pop((stage, incarnation), [])
+        delay = RETRY_FIRST_S
+        while rows:
+            try:
+                await self._disk.condemn(stage, rows)
+                break
+            except (StorageError, StateError) as error:
+                self._failed(stage, str(error))
+            await asyncio.sleep(delay)
+            delay = min(RETRY_MAX_S, 2.0 * delay)
+        self._kept(stage, incarnation, verdict.generation, len(rows))

@@ -1,0 +1,369 @@
+"""Suspect batches tried in forks: who is guilty, what is said of it, and that nothing of a trial remains."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from streampiped import trial
+from streampiped.records import Batch, Span
+from streampiped.runtime.linux import children
+from streampiped.skips import Skips, overlaps
+from streampiped.stages.base import SinkStage, Stage, StageContext, StageOptions
+from streampiped.stages.consumer import Consumer, ConsumerOptions
+from streampiped.trial import RECORD_BYTES_MAX, Verdict, judge
+from support.streams import Events, numbered
+
+CPU_S = 0.3
+WALL_S = 0.4
+SEGFAULT, RAISE, LOOP, SLEEP, LEAVE, KILL, CHATTER = range(1, 8)
+SLEEPS = signal.pause  # for ever, in a child that nobody signals
+
+
+class Fragile(Stage):
+    """Dies of what the column `harm` says; of `pair` when both of its rows have been seen."""
+
+    def __init__(self) -> None:
+        super().__init__(StageOptions(), StageContext(name="fragile"))
+        self.seen = 0
+        self.pair: set[float] = set()
+        self.batches: list[tuple[int, tuple[Span, ...]]] = []
+
+    def process(self, batch: Batch) -> Batch | None:
+        self.seen += batch.rows
+        self.batches.append((batch.sequence, batch.spans))
+        for harm, pair in zip(batch["harm"], batch["pair"], strict=True):
+            self._suffer(harm)
+            self.pair |= {pair} - {0.0}
+            if len(self.pair) == 2:
+                raise ValueError("these two")
+        return batch
+
+    def _suffer(self, harm: float) -> None:
+        match harm:
+            case 1.0:
+                ctypes.string_at(0)
+            case 2.0:
+                raise ValueError("this one")
+            case 3.0:
+                while True:
+                    pass
+            case 4.0:
+                SLEEPS()
+            case 5.0:
+                os._exit(0)
+            case 6.0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case 7.0:
+                while True:
+                    os.write(2, b"x" * 4096)
+
+
+def batch(rows: int = 100, harm: dict[int, int] | None = None, pair: tuple[int, ...] = ()) -> Batch:
+    """Rows 0 to 59 are positions 1000 to 1059 of `a`, the others 5 and after of `b`."""
+    columns = {"x": np.arange(rows, dtype=np.float64), "harm": np.zeros(rows), "pair": np.zeros(rows)}
+    for row, kind in (harm or {}).items():
+        columns["harm"][row] = kind
+    for number, row in enumerate(pair, 1):
+        columns["pair"][row] = number
+    return Batch.build(columns, sequence=7, spans=(Span("a", 1000, 60), Span("b", 5, rows - 60)))
+
+
+def judged(stage: Stage, suspect: Batch, ticks: list[float] | None = None) -> Verdict:
+    def tick() -> None:
+        if ticks is not None:
+            ticks.append(time.monotonic())
+
+    return judge(stage, suspect, cpu_limit=CPU_S, wall_limit=WALL_S, tick=tick, forget_outside=lambda: None)
+
+
+def guilty(suspect: Batch, stage: Stage | None = None) -> list[int]:
+    return [row.index for row in judged(stage or Fragile(), suspect).guilty]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Any:
+    """No trial leaves a child or a descriptor behind."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    family = children()
+    yield
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert children() == family
+
+
+def test_an_innocent_batch_is_let_go() -> None:
+    """A batch that a fork survives is innocent after one fork, and the stage has not seen it."""
+    stage = Fragile()
+    verdict = judged(stage, batch())
+    assert (verdict.guilty, verdict.forks, stage.seen) == ((), 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("harm", "manner", "reason", "traceback"),
+    [
+        (SEGFAULT, "crash", "died of SIGSEGV", "in _suffer"),
+        (RAISE, "exception", "ValueError: this one", 'raise ValueError("this one")'),
+        (LOOP, "loop", "still running after", "in _suffer"),
+        (SLEEP, "loop", "still waiting", ""),
+        (LEAVE, "crash", "left by itself with exit code 0", ""),
+        (KILL, "kill", "killed by SIGKILL", ""),
+        (CHATTER, "loop", "still running", "in _suffer"),
+    ],
+)
+def test_a_guilty_row_is_found(harm: int, manner: str, reason: str, traceback: str) -> None:
+    """The one row of a batch that no process survives is named, with how, why and where."""
+    (row,) = judged(Fragile(), batch(harm={77: harm})).guilty
+    assert (row.index, row.source, row.position, row.manner) == (77, "b", 22, manner)
+    assert reason in row.reason
+    assert traceback in row.traceback
+    assert len(row.traceback.encode()) <= 16 << 10
+    assert msgpack.unpackb(row.record) == {"x": 77.0, "harm": float(harm), "pair": 0.0}
+
+
+@pytest.mark.parametrize("rows", [(0, 99), (3, 4), (40, 60), (98, 99)])
+def test_two_guilty_rows_are_both_found(rows: tuple[int, int]) -> None:
+    """Two rows that kill independently, in different manners, are found wherever they stand."""
+    assert guilty(batch(harm={rows[0]: SEGFAULT, rows[1]: RAISE})) == list(rows)
+
+
+@pytest.mark.parametrize("rows", [(0, 99), (10, 11), (24, 25)])
+def test_rows_guilty_together_are_both_found(rows: tuple[int, int]) -> None:
+    """Rows that kill only together, and a single one beside them, are found; the rest is innocent."""
+    assert guilty(batch(pair=rows)) == list(rows)
+    assert guilty(batch(pair=rows, harm={50: RAISE})) == sorted((*rows, 50))
+
+
+def test_a_batch_of_one_row() -> None:
+    """A single row is guilty or innocent as any other, and an empty batch may be guilty of nothing."""
+    one = numbered(9, 1, harm=[float(RAISE)], pair=[0.0])
+    assert [(row.source, row.position) for row in judged(Fragile(), one).guilty] == [("s", 9)]
+    assert guilty(numbered(9, 1, harm=[0.0], pair=[0.0])) == []
+    assert guilty(numbered(9, 0, harm=np.zeros(0), pair=np.zeros(0))) == []
+
+
+def test_the_stage_is_left_as_it_was() -> None:
+    """Whatever the forks did with the stage, it has the state from before the trial."""
+    stage = Fragile()
+    stage.process(batch())
+    guilty(batch(harm={3: RAISE}), stage)
+    assert (stage.seen, stage.pair, len(stage.batches)) == (100, set(), 1)
+
+
+def test_parts_keep_sequence_and_positions(tmp_path: Path) -> None:
+    """A part of a batch is tried with the batch's number and its rows' positions."""
+
+    class Noting(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            with (tmp_path / "seen").open("a") as file:
+                file.write(f"{batch.sequence} {batch.spans[0].source} {batch.spans[0].start} {batch.rows}\n")
+            return super().process(batch)
+
+    assert guilty(batch(harm={99: RAISE}), Noting()) == [99]
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert {"7 a 1000 100", "7 a 1000 50", "7 a 1050 50", "7 b 44 1", "7 a 1000 99"} <= set(seen)
+
+
+def test_the_outside_is_forgotten_first(tmp_path: Path) -> None:
+    """`forget_outside` runs in each child before the stage does, and never in the parent."""
+    stage = Fragile()
+    muted: list[int] = []
+
+    class Speaking(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            assert muted
+            return batch
+
+    verdict = judge(
+        Speaking(),
+        batch(),
+        cpu_limit=CPU_S,
+        wall_limit=WALL_S,
+        tick=lambda: None,
+        forget_outside=lambda: muted.append(1),
+    )
+    assert verdict.guilty == ()
+    assert not muted
+    assert stage.seen == 0
+
+
+def test_a_kill_from_outside_condemns_nobody(tmp_path: Path) -> None:
+    """A fork that is killed once, as the kernel does when memory is short, is tried again."""
+
+    class Unlucky(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            if not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return batch
+
+    verdict = judged(Unlucky(), batch())
+    assert (verdict.guilty, verdict.forks) == ((), 2)
+
+
+def test_a_batch_that_only_takes_long_is_innocent() -> None:
+    """A batch over the limit whose halves pass is tried with the whole limit once more before anybody is guilty."""
+    stage = Fragile()
+    spent: list[int] = []
+
+    class Slow(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            until = time.process_time() + 0.006 * batch.rows  # 0.6 s for all, 0.3 for a half
+            while time.process_time() < until:
+                spent.append(0)
+                spent.clear()
+            return batch
+
+    verdict = judge(Slow(), batch(), cpu_limit=0.45, wall_limit=5.0, tick=lambda: None, forget_outside=lambda: None)
+    assert verdict.guilty == ()
+    assert stage.seen == 0
+
+
+def test_what_a_row_started_ends_with_it(tmp_path: Path) -> None:
+    """A process that a fork left behind is killed with its group."""
+
+    class Parent(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            pid = os.fork()
+            if not pid:
+                SLEEPS()
+            (tmp_path / "pid").write_text(str(pid))
+            return batch
+
+    assert judged(Parent(), batch()).guilty == ()
+    pid = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and _state(pid) not in "ZX":
+        assert time.monotonic() < deadline
+    # its new parent reaps it
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except OSError:
+        return "X"
+
+
+def test_many_guilty_rows_cost_bounded_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When forks run out, the part that still kills counts as guilty as a whole, and the others stay innocent."""
+    monkeypatch.setattr(trial, "FORKS_MAX", 20)
+    harm = dict.fromkeys(range(0, 50, 3), RAISE)
+    verdict = judged(Fragile(), batch(harm=harm))
+    assert set(harm) <= {row.index for row in verdict.guilty} <= set(range(50))
+    assert verdict.forks <= 30
+
+
+def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When time runs out, the part at hand is guilty; and the watcher is told all the while."""
+    monkeypatch.setattr(trial, "SECONDS_MAX", 0.5)
+    ticks: list[float] = []
+    began = time.monotonic()
+    verdict = judged(Fragile(), batch(harm={5: SLEEP}), ticks)
+    assert 5 in {row.index for row in verdict.guilty}
+    assert verdict.seconds < 0.5 + 4 * WALL_S
+    moments = np.diff([began, *ticks, time.monotonic()])
+    assert moments.max() < 1.5
+
+
+# --- sinks --------------------------------------------------------------------------------------------------------
+
+
+def consumer(directory: Path, **options: Any) -> Consumer:
+    context = StageContext(name="consumer", directory=directory, emit=Events())
+    made = Consumer(ConsumerOptions.model_validate(options), context)
+    made.rollback(None)
+    made.restore(None)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "none"])
+def test_a_sink_is_not_touched(tmp_path: Path, kind: str) -> None:
+    """Rows tried on a sink with an epoch half written: its files keep every byte, and it goes on."""
+    stage = consumer(tmp_path, sink={"type": kind})
+    stage.process(numbered(0, 500))
+    stage.prepare(1)
+    stage.commit(1)
+    stage.process(numbered(500, 500))
+    files = {path: path.read_bytes() for path in tmp_path.iterdir() if not path.name.endswith("-shm")}
+    verdict = judged(stage, numbered(1000, 500, text=["word"] * 500))
+    assert verdict.guilty == ()
+    assert {path: path.read_bytes() for path in files} == files
+    assert {path for path in tmp_path.iterdir() if not path.name.endswith("-shm")} == set(files)
+    stage.process(numbered(1000, 500))
+    stage.prepare(2)
+    stage.commit(2)
+    sink = stage.query("summary", {})["sink"]
+    assert sink.get("rows", 1500) == 1500
+    stage.close()
+
+
+def test_a_row_that_the_database_refuses_is_found(tmp_path: Path) -> None:
+    """The double does the sink's own work: a text that SQLite cannot take is guilty there too."""
+    stage = consumer(tmp_path)
+    texts = ["fine"] * 64
+    texts[20] = "\ud800"  # half of a character: no UTF-8
+    stage.process(numbered(0, 1, text=["a"]))
+    (row,) = judged(stage, numbered(1, 64, text=texts)).guilty
+    assert (row.position, row.manner) == (21, "exception")
+    assert "UnicodeEncodeError" in row.reason
+    stage.close()
+
+
+def test_a_sink_that_cannot_be_isolated_is_not_tried() -> None:
+    """Without `isolate` no row reaches the sink, and the whole batch is guilty."""
+
+    class Outside(SinkStage):
+        def process(self, batch: Batch) -> Batch | None:
+            raise AssertionError("reached")
+
+    verdict = judged(Outside(StageOptions(), StageContext(name="outside")), numbered(3, 4))
+    assert [row.position for row in verdict.guilty] == [3, 4, 5, 6]
+    assert {row.reason for row in verdict.guilty} == {"this sink cannot be tried with single rows"}
+
+
+# --- records and skips --------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_bounded() -> None:
+    """Every value of an ordinary row is in its record; of a huge one texts are cut, then columns left out."""
+    row = Batch.build({"x": [np.nan], "n": np.array([1 << 62]), "t": ["word"], "none": [None]})
+    found = msgpack.unpackb(trial.record_of(row, 0))
+    assert np.isnan(found.pop("x"))
+    assert found == {"n": 1 << 62, "t": "word", "none": None}
+    huge = Batch.build({"x": [1.0], "t": ["a" * 10_000_000], "u": ["ü" * 5000]})
+    assert msgpack.unpackb(trial.record_of(huge, 0)) == {"x": 1.0, "t": "a" * 1000, "u": "ü" * 1000}
+    wide = Batch.build({f"column{i}": ["ü" * 1000] for i in range(4000)})
+    assert len(trial.record_of(wide, 0)) <= RECORD_BYTES_MAX
+
+
+def test_skips_leave_out_exactly_their_rows() -> None:
+    """Positions are looked up by source and attempt; a batch without any is told by None."""
+    suspect = batch()
+    skips = Skips({("a", 0): [3, 1000, 1059, 1060], ("b", 0): [4, 5, 44, 45], ("b", 1): [6], ("c", 0): [1]})
+    keep = skips.keep(suspect)
+    assert keep is not None
+    assert np.flatnonzero(~keep).tolist() == [0, 59, 60, 99]
+    again = skips.keep(suspect, attempt=1)
+    assert again is not None
+    assert np.flatnonzero(~again).tolist() == [61]
+    assert skips.keep(numbered(0, 100)) is None
+    assert Skips({("a", 0): [999, 1060]}).keep(suspect) is None
+    assert Skips({("a", 0): []}).keep(suspect) is None
+    assert (len(skips), len(Skips({}))) == (10, 0)
+
+
+def test_overlaps_is_told_by_source_and_position() -> None:
+    """A batch overlaps a suspect span that shares at least one row with one of its own."""
+    spans = batch().spans
+    assert overlaps(spans, [["a", 0, 1001]])
+    assert overlaps(spans, [["c", 0, 9999], ["b", 44, 1]])
+    assert not overlaps(spans, [["a", 0, 1000], ["a", 1060, 5], ["b", 45, 5], ["b", 0, 5], ["c", 1000, 60]])
+    assert not overlaps(spans, [])
