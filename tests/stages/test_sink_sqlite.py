@@ -146,7 +146,7 @@ def test_a_writer_that_stays_is_an_error_that_heals(
 def test_a_prepare_that_fails_leaves_no_setting_behind(
     sink: SqliteSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `prepare` sets for its own transactions is gone after a failure: `commit` would wait for the disk with it."""
+    """What `prepare` sets for its own transactions is gone after a failure: a `commit` with it waits for the disk."""
     epoch(sink, 1, numbered(0, 10))
     sink.close()
     monkeypatch.setattr(sqlite_module, "BUSY_S", 0.05)
