@@ -176,7 +176,7 @@ class DataPath:
         assert self._reset is not None
         (reset, descriptors), self._reset = self._reset, None
         self._links.open(command.generation, self._side.inlets, descriptors)
-        self._gate.reset(reset.suspects)
+        self._gate.reset(command.generation, reset.suspects)
         total = self._stage.total() if isinstance(self._stage, SourceStage) else None
         self._process.blackbox.begin(command.generation, total or 0)
         self._api.serve()
@@ -331,6 +331,8 @@ class DataPath:
 
     def _take_batch(self, batch: Batch, attempt: int) -> None:
         if self._gate.looks:
+            if self._gate.suspects(batch):
+                self._saver.join()
             admitted, guilty = self._gate.admit(batch, attempt)
             if guilty is not None:
                 self._perform(self._side.judged(guilty))
@@ -367,9 +369,9 @@ class DataPath:
 
     # epochs
 
-    def _snapshot(self, _: side.Snapshot) -> None:
+    def _snapshot(self, command: side.Snapshot) -> None:
         self._process.blackbox.enter(Phase.PREPARING)
-        self._cut = self._saver.cut()
+        self._cut = self._saver.cut(command.epoch)
 
     def _save(self, command: side.Save) -> None:
         cut, self._cut = self._cut, None

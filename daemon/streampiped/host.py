@@ -19,6 +19,10 @@ class Host(Protocol):
     blackbox: BlackBox
     channel: Channel
 
+    def tick(self) -> None:
+        """Say 'not hung' from inside of something that takes long on purpose."""
+        ...
+
     def fail(self, phase: str, error: BaseException) -> NoReturn:
         """Say why, and die."""
         ...

@@ -42,12 +42,14 @@ class Saver:
     @property
     def holds_back(self) -> bool:
         """Whether the stage must take nothing from `cut` until `save` is over."""
-        return isinstance(self._stage, SinkStage)
+        return isinstance(self._stage, SinkStage) and not self._stage.overlaps
 
-    def cut(self) -> Cut:
+    def cut(self, epoch: int) -> Cut:
         """The stage's present state as portable bytes. On the data path, with every input at the barrier."""
         aligned = time.monotonic_ns()
         data = wire_state.pack(self._kind, self._stage.snapshot())
+        if isinstance(self._stage, SinkStage):
+            self._stage.seal(epoch)
         position = self._stage.position() if isinstance(self._stage, SourceStage) else None
         return Cut(data, position, aligned, time.monotonic_ns() - aligned)
 
@@ -73,6 +75,10 @@ class Saver:
         except (OSError, StateError) as error:
             raise StateError(f"{path}: {error}") from error
         self._stage.restore(state)
+
+    def join(self) -> None:
+        """Wait for what is under way, whatever comes of it: a fork must find no thread at work."""
+        self._thread.submit(lambda: None).result()
 
     def close(self) -> None:
         """Wait for what is under way."""

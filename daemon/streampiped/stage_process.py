@@ -90,7 +90,7 @@ class StageProcess:
         os._exit(0)
 
     def _load(self) -> None:
-        subject = load(self.plan, self.spec, self.emit, self._tick)
+        subject = load(self.plan, self.spec, self.emit, self.tick)
         path = ServicePath if isinstance(subject, Service) else DataPath
         self.path: DataPath | ServicePath = path(self, subject)  # type: ignore[arg-type]  # told by the line above
         self.subject = subject
@@ -102,7 +102,7 @@ class StageProcess:
         with contextlib.suppress(TypeError, ValueError, OverflowError, StreampipeError):  # what cannot be encoded
             self.channel.send(m.Event(event, fields), droppable=True)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         self.blackbox.words[PULSE] += 1
 
     def fail(self, phase: str, error: BaseException) -> NoReturn:
@@ -126,7 +126,7 @@ class StageProcess:
     # the control socket
 
     def _on_message(self, message: m.Message, descriptors: list[int]) -> None:
-        self._tick()
+        self.tick()
         match message:
             case m.Query():
                 self._answer(message)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.throwaway import Ending
 from streampiped.stages.base import SinkStage, Stage
+from streampiped.wire import letters
 
 Manner: TypeAlias = Literal["exception", "crash", "loop", "kill"]
 Rows: TypeAlias = NDArray[np.intp]
@@ -247,13 +247,13 @@ def _place(spans: Iterable[Span], index: int) -> tuple[str, int]:
 def record_of(batch: Batch, index: int) -> bytes:
     """One row as msgpack, name -> value, of at most RECORD_BYTES_MAX (see `Row`)."""
     record = {name: _plain(values[index]) for name, values in batch.columns().items()}
-    data: bytes = msgpack.packb(record, unicode_errors="replace")  # half a character must not hide its row
+    data = letters.pack(record)
     if len(data) > RECORD_BYTES_MAX:
         record = {name: v[:TEXT_CHARS_MAX] if isinstance(v, str) else v for name, v in record.items()}
-        data = msgpack.packb(record, unicode_errors="replace")
+        data = letters.pack(record)
     while len(data) > RECORD_BYTES_MAX:
         record = dict(list(record.items())[: len(record) // 2])
-        data = msgpack.packb(record, unicode_errors="replace")
+        data = letters.pack(record)
     return data
 
 

@@ -67,3 +67,19 @@ def test_checking_a_configuration_creates_nothing(tmp_path: Path) -> None:
     """A sink that was only constructed and closed has no file."""
     JsonlSink(JsonlSinkOptions(), tmp_path, Events()).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_taken_back_are_cut_off(tmp_path: Path) -> None:
+    """After going back to an older epoch the file ends with its rows, and what comes next stands right behind them."""
+    sink = sink_in(tmp_path)
+    for number in range(1, 4):
+        sink.write(numbered(number * 10, 10))
+        sink.prepare(number)
+        sink.commit(number)
+    sink.rollback(1)
+    sink.write(numbered(70, 1))
+    sink.prepare(4)
+    sink.commit(4)
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["position"] for line in lines] == [*range(10, 20), 70]
+    sink.close()

@@ -143,6 +143,26 @@ def test_a_writer_that_stays_is_an_error_that_heals(
     assert query(tmp_path, "SELECT count(*) FROM committed_records") == [(20,)]
 
 
+def test_a_prepare_that_fails_leaves_no_setting_behind(
+    sink: SqliteSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `prepare` sets for its own transactions is gone after a failure: a `commit` with it waits for the disk."""
+    epoch(sink, 1, numbered(0, 10))
+    sink.close()
+    monkeypatch.setattr(sqlite_module, "BUSY_S", 0.05)
+    sink.rollback(1)
+    with closing(sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="locked"):
+            sink.prepare(2)
+        other.execute("ROLLBACK")
+    sink.rollback(1)
+    db = sink._opened  # settings of a connection can be asked only there
+    assert db is not None
+    settings = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "wal_autocheckpoint")]
+    assert settings == [1, 0]
+
+
 def test_a_full_disk_leaves_no_hole(sink: SqliteSink, tmp_path: Path) -> None:
     """When the database cannot grow, the sink refuses until it is rolled back, and nothing of the epoch is shown."""
     epoch(sink, 1, numbered(0, 10))

@@ -102,6 +102,10 @@ class Channel:
             with contextlib.suppress(OSError):
                 self._writable()
 
+    def mute(self) -> None:
+        """In a fork: say nothing any more. The socket and the loop are the parent's and are not touched."""
+        self._open = False
+
     def close(self) -> None:
         """Let go, without `on_end`."""
         if not self._open:

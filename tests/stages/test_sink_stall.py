@@ -1,0 +1,56 @@
+"""What a barrier costs the data path: the SQLite sink with an epoch of 100,000 rows of 17 columns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pytest
+
+from streampiped.records import Batch, Span
+from streampiped.sinks.queued import QueuedSink
+from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
+from support.streams import Events
+
+pytestmark = [pytest.mark.timing, pytest.mark.system]
+
+EPOCHS = 9
+EPOCH_BATCHES = 98
+BATCH_ROWS = 1024
+COLUMNS = 17
+COMMIT_S = 0.005
+BATCHES_PER_CALL = 6  # one of its own, two that catch up, and as much again for a machine that is not ours alone
+
+
+def timed(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def test_a_barrier_holds_the_data_path_for_no_more_than_a_batch(tmp_path: Path) -> None:
+    """Rows come as fast as they are taken, also while `prepare` waits for the disk: the longest call stays within a few
+    batches' time in most epochs, and `commit` within 5 ms."""
+    values = np.random.default_rng(0).normal(size=(COLUMNS, BATCH_ROWS))
+    made = Batch.build({f"x{i}": column for i, column in enumerate(values)}, spans=(Span("s", 0, BATCH_ROWS),))
+    sink = QueuedSink(SqliteSink(SqliteOptions(), tmp_path, Events()), lambda: None)
+    sink.rollback(None)
+    plain, longest, commits = [], [], []
+    for epoch in range(1, EPOCHS + 1):
+        plain += [timed(lambda: sink.write(made)) for _ in range(EPOCH_BATCHES)]
+        sink.seal(epoch)
+        thread = threading.Thread(target=sink.prepare, args=(epoch,))
+        thread.start()
+        calls = [timed(lambda: sink.write(made))]
+        while thread.is_alive():
+            calls.append(timed(lambda: sink.write(made)))
+        thread.join()
+        longest.append(max(calls))
+        commits.append(timed(lambda epoch=epoch: sink.commit(epoch)))  # type: ignore[misc]  # of this turn
+    sink.close()
+    assert median(commits) <= COMMIT_S, commits
+    assert median(longest) <= BATCHES_PER_CALL * median(plain), (longest, median(plain))

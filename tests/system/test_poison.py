@@ -1,0 +1,117 @@
+"""Records that kill a stage are found, put aside, and can come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import Daemon, running, simple, wait_for
+
+pytestmark = [pytest.mark.system]
+
+RECORDS = 60_000
+POISON = 30_000
+"""The position of the record that kills."""
+HEAD = '\n[supervision]\nmax_restarts = 3\nwindow = "60s"\nbackoff_first = "10ms"\nprobe_timeout = "200ms"\n'
+
+
+def poisoned(kind: str, flag: Path, more: str = "") -> str:
+    """A bounded stream whose middle stage dies of one record, while `flag` is there."""
+    mischief = f'mischief = "{kind}"\nat = {POISON}\nflag = "{flag}"\nmax_rate = "100k/s"\n{more}'
+    return simple(head=HEAD, count=f"records = {RECORDS}", middle=mischief)
+
+
+def finished(daemon: Daemon) -> dict[str, Any]:
+    """The summary of the last stage when everything is committed."""
+    wait_for(lambda: daemon.status()["state"] == "finished", "the stream has ended and is committed", 30.0)
+    report: dict[str, Any] = daemon.call("report")["results"]
+    return report
+
+
+@pytest.fixture
+def flag(tmp_path: Path) -> Path:
+    path = tmp_path / "flag"
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "manner", "trace"),
+    [
+        ("raise", "exception", "process refused on purpose"),
+        ("segfault", "crash", "Segmentation fault"),
+        ("exit", "exception", "SystemExit"),
+        ("loop", "loop", "simple_stages.py"),
+    ],
+)
+def test_one_record_is_put_aside_and_comes_back_once(kind: str, manner: str, trace: str, flag: Path) -> None:
+    """A record that raises, crashes, leaves or loops is put aside, alone, with reason and traceback; the stream goes on
+    to its end without using up the restarts. When the cause is gone it is replayed, and enters once."""
+    hang = 'hang_timeout = "500ms"\n' if kind == "loop" else ""
+    with running(poisoned(kind, flag, hang)) as daemon:
+        found = finished(daemon)
+        assert found["rows"] == RECORDS - 1
+        assert found["sum"] == RECORDS * (RECORDS - 1) // 2 - POISON
+        page = daemon.call("dead_letters", whole=True)
+        (letter,) = page["letters"]
+        place = (letter["stage"], letter["source"], letter["position"], letter["manner"], letter["status"])
+        assert place == ("middle", "count", POISON, manner, "dead")
+        assert trace in letter["reason"] + letter["traceback"]
+        assert daemon.process_status("middle")["restarts"] <= 3
+        assert daemon.status()["dead_letters"] == 1
+        flag.unlink()
+        done = daemon.ctl("dlq", "replay", str(letter["id"]))
+        assert done.returncode == 0, done.stderr
+        assert finished(daemon)["rows"] == RECORDS
+        for name in ("count", "middle", "total"):
+            generation = daemon.status()["generation"]
+            os.kill(daemon.pids()[name], signal.SIGKILL)
+            daemon.wait_running(generation + 1)
+        again = finished(daemon)
+        assert (again["rows"], again["sum"]) == (RECORDS, RECORDS * (RECORDS - 1) // 2)
+        assert daemon.ctl("dlq", "replay", str(letter["id"])).returncode == 7
+
+
+def test_replay_that_kills_again_is_dead_again(flag: Path) -> None:
+    """A record that is replayed while its cause is still there is put aside again; the pipeline goes on."""
+    with running(poisoned("raise", flag)) as daemon:
+        finished(daemon)
+        letter = daemon.call("dead_letters")["letters"][0]
+        daemon.call("replay", ids=[letter["id"]], timeout=30.0)
+        wait_for(
+            lambda: (now := daemon.call("dead_letter", id=letter["id"]))["attempt"] == 1 and now["status"] == "dead",
+            "the verdict on the replay",
+            30.0,
+        )
+        assert finished(daemon)["rows"] == RECORDS - 1
+
+
+def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
+    """After the supervisor is killed and started again the record is still skipped, and still on the list."""
+    config = poisoned("segfault", flag)
+    with running(config, tmp_path / "run") as daemon:
+        wait_for(lambda: daemon.call("dead_letters")["letters"], "the verdict", 30.0)
+        daemon.process.kill()
+        daemon.process.wait(10.0)
+    with running(config, tmp_path / "run") as daemon:
+        assert finished(daemon)["rows"] == RECORDS - 1
+        assert len(daemon.call("dead_letters")["letters"]) == 1
+        assert daemon.process_status("middle")["restarts"] == 0
+
+
+def test_kills_put_nothing_aside() -> None:
+    """However often a stage is killed by chance in the middle of a batch, no record is put aside for it."""
+    kills = int(os.environ.get("STREAMPIPE_POISON_KILLS", "20"))
+    head = HEAD.replace("max_restarts = 3", "max_restarts = 1000000")
+    slow = "seconds_per_record = 0.0001\n"
+    with running(simple(head=head, count="batch_max = 64", middle=slow)) as daemon:
+        for _ in range(kills):
+            generation = daemon.wait_running()["generation"]
+            os.kill(daemon.pids()["middle"], signal.SIGKILL)
+            daemon.wait_running(generation + 1)
+        assert daemon.call("dead_letters")["letters"] == []
+        daemon.wait_progress(100)
