@@ -1,0 +1,468 @@
+"""The supervisor, simulated: performs what the real `core/supervision.py` decides, with its launcher and its disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from sim.disk import Fuse, Killed
+from sim.law import Law
+from sim.pipes import Pipe
+from sim.process import DISK_S, EPOCHS, Process
+from sim.stages import Node, save
+from sim.world import ViolationError, World
+from streampiped.core import protocol as p
+from streampiped.core.epoch_commands import (
+    AskBarrier,
+    AskCommit,
+    AskPause,
+    AskResume,
+    Part,
+    TellCommitted,
+    WriteManifest,
+)
+from streampiped.core.epochs import Coordinator
+from streampiped.core.health import Sample
+from streampiped.core.intensity import Intensity
+from streampiped.core.supervision import Limits, Supervision
+from streampiped.core.supervision import Process as Known
+from streampiped.errors import ExitCode
+from streampiped.wire import messages as m
+
+CONTROL_S: Final = 0.004  # a message on its way
+FORK_S: Final = 0.01
+WITHDRAW_S: Final = 0.5  # before a manifest that failed is removed once more
+INTERVAL_S: Final = 0.08  # between epochs
+HANG_S: Final = 8.0
+STOPPED: Final = "state/stopped"
+KEPT: Final = 2  # committed epochs whose files stay
+
+Question: TypeAlias = p.Operate | p.Checkpoint | p.Propose
+
+_FILE: Final = re.compile(r"e(\d{8})\.(manifest|g\d+\..+\.snap)(\.tmp)?")
+_LIMITS: Final = Limits(start_timeout=20.0, reset_timeout=10.0, stop_timeout=5.0, drain_timeout=20.0)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    epoch: int
+    finished: bool
+    parts: dict[str, str]
+    changes: tuple[dict[str, Any], ...]
+
+
+class Launcher:
+    """Forks while it lives."""
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.thaw = 0.0
+        self.ready = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What differs from schedule to schedule."""
+
+    nodes: tuple[Node, ...]
+    capacity: int = 2000
+    torn: float = 0.0
+    overlaps: bool = False
+    max_restarts: int = 1000
+
+
+class Daemon:
+    """One life of the supervisor."""
+
+    process_of: type[Process] = Process  # what mutations replace
+    coordinator_of: type[Coordinator] = Coordinator
+    supervision_of: type[Supervision] = Supervision
+
+    def __init__(self, world: World, law: Law, setting: Setting) -> None:
+        """Starts from what is on the disk."""
+        self.alive = True
+        self.thaw = 0.0
+        self.fuse = Fuse()
+        self.world = world
+        self.law = law
+        self.nodes = setting.nodes
+        self.children: dict[tuple[str, int], Process] = {}
+        self.launcher: Launcher | None = None
+        self.tickets: dict[int, Question] = {}
+        """Questions of operators that have not been answered."""
+        self._setting = setting
+        self._owed: list[tuple[str, int]] = []
+        self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
+        self._events: deque[p.Event] = deque()
+        self._handling = False
+        self._tick_at: float | None = None
+        self._sync()
+        self._manifest = self.newest()
+        law.begins(self._manifest.epoch if self._manifest else None, self.highest())
+        world.tell("supervisor", f"starts from {self._manifest}")
+        self.supervision = self._decisions()
+        stopped = (world.disk.read(STOPPED) or b"").decode().split()
+        self._perform(self.supervision.start(world.now, stopped))
+        self._set_timer()
+
+    def _decisions(self) -> Supervision:
+        setting, manifest = self._setting, self._manifest
+        known = [
+            Known(node.name, False, HANG_S, Intensity(setting.max_restarts, 60.0, 0.1, 1.0, 60.0, lambda: 1.0))
+            for node in self.nodes
+        ]
+        epochs = self.coordinator_of(
+            tuple(node.name for node in self.nodes),
+            tuple(node.name for node in self.nodes if node.role == "source"),
+            tuple(node.name for node in self.nodes if node.role == "sink"),
+            INTERVAL_S,
+            manifest.epoch if manifest else None,
+            self.highest(),
+            manifest is not None and manifest.finished,
+            manifest.changes if manifest else (),
+        )
+        return self.supervision_of(known, _LIMITS, epochs)
+
+    # what is on the disk
+
+    def _sync(self) -> None:
+        """What is found is relied on: it must survive a power loss. The daemon does not start before it is."""
+        self.world.disk.heal()
+        self.world.disk.sync(self.fuse, EPOCHS)
+
+    def highest(self) -> int:
+        """The largest number in any file's name."""
+        names = (_FILE.fullmatch(name) for name in self.world.disk.list(EPOCHS))
+        return max((int(match[1]) for match in names if match), default=0)
+
+    def committed(self) -> list[int]:
+        return [int(name[1:9]) for name in self.world.disk.list(EPOCHS) if name.endswith(".manifest")]
+
+    def newest(self) -> Manifest | None:
+        """ViolationError when it is damaged: what has been committed must be whole."""
+        committed = self.committed()
+        if not committed:
+            return None
+        try:
+            body = json.loads(self.world.disk.read(f"{EPOCHS}/{manifest_name(committed[-1])}") or b"")
+        except ValueError as error:
+            raise ViolationError(f"the manifest of epoch {committed[-1]} is damaged") from error
+        for stage, (file, length, checksum) in body["parts"].items():
+            data = self.world.disk.read(f"{EPOCHS}/{file}")
+            if data is None or len(data) != length or zlib.crc32(data) != checksum:
+                raise ViolationError(f"epoch {committed[-1]} is committed, and {stage}'s snapshot {file} is damaged")
+        parts = {stage: file for stage, (file, *_) in body["parts"].items()}
+        return Manifest(body["epoch"], body["finished"], parts, tuple(body["changes"]))
+
+    # events in, commands out
+
+    def dispatch(self, event: p.Event) -> None:
+        """As in supervisor.py: events that arise meanwhile come after this one."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        while self._events:
+            event = self._events.popleft()
+            if self.world.story is not None:
+                self.world.tell("supervisor", f"<- {event}")
+            self._perform(self.supervision.handle(event, self.world.now))
+        self._handling = False
+        self._set_timer()
+
+    def _perform(self, commands: Sequence[p.Command]) -> None:
+        for command in commands:
+            if self.world.story is not None and not isinstance(command, p.Log):
+                self.world.tell("supervisor", f"-> {command}")
+            performer = self._performers.get(type(command))
+            if performer is not None:
+                performer(self, command)
+
+    def _set_timer(self) -> None:
+        due = self.supervision.deadline()
+        if due is not None and (self._tick_at is None or due < self._tick_at):
+            self._tick_at = due
+            self.world.at(max(due, self.world.now), self, self._tick, due)
+
+    def _tick(self, due: float) -> None:
+        if due == self._tick_at:
+            self._tick_at = None
+            sources = (self.child(node.name) for node in self.nodes if node.role == "source")
+            self.dispatch(p.Tick(sum(child.records_out for child in sources if child is not None)))
+
+    def child(self, name: str) -> Process | None:
+        return self.children.get((name, self.supervision.processes[name].incarnation))
+
+    # processes: `process.Host`
+
+    def said(self, process: Process, message: m.Message) -> None:
+        """FIFO for one process; of two processes whichever message is faster."""
+        arrives = max(process.said_until, self.world.now + self.world.lag(CONTROL_S))
+        process.said_until = arrives
+        self.world.at(arrives, self, self._hear, process, m.encode(message))
+
+    def gone(self, process: Process, reason: str) -> None:
+        """Its death may be seen before or after its last words."""
+        self.world.after(CONTROL_S, self, self._died, process, reason)
+
+    def heard(self, process: Process, epoch: int) -> None:
+        self.law.heard(process.title, epoch)
+
+    def restored(self, process: Process, epoch: int | None) -> None:
+        self.law.restored(process.node, epoch)
+
+    def _died(self, process: Process, reason: str) -> None:
+        self.children.pop((process.name, process.incarnation), None)
+        killed = reason == "killed by SIGKILL"
+        self.dispatch(p.Died(process.name, process.incarnation, reason, process.inside, killed))
+
+    def _hear(self, process: Process, data: bytes) -> None:
+        name, incarnation, message = process.name, process.incarnation, m.decode(data)
+        match message:
+            case m.Loaded():
+                self.dispatch(p.Loaded(name, incarnation))
+            case m.Ready(generation):
+                self.dispatch(p.Ready(name, incarnation, generation))
+            case m.SnapshotDone(generation, epoch, file, length, checksum, position):
+                part = Part(name, file, length, checksum, position)
+                self.dispatch(p.SnapshotDone(generation, epoch, part))
+            case m.SnapshotFailed(generation, epoch, reason):
+                self.dispatch(p.SnapshotFailed(name, generation, epoch, reason))
+            case m.Impaired(generation, reason):
+                self.dispatch(p.Impaired(name, incarnation, generation, reason))
+            case m.Judged(generation, guilty):
+                self.dispatch(p.Judged(name, incarnation, generation, guilty))
+            case m.CommitDone(generation, epoch):
+                self.dispatch(p.CommitDone(name, generation, epoch))
+            case m.SourceEnded(generation, records):
+                self.dispatch(p.SourceEnded(name, generation, records))
+
+    def _tell(self, name: str, message: m.Message, pipes: Sequence[Pipe] = ()) -> None:
+        child = self.child(name)
+        if child is not None:
+            arrives = max(child.heard_until, self.world.now + self.world.lag(CONTROL_S))
+            child.heard_until = arrives
+            child.unheard += 1
+            self.world.at(arrives, child, child.receive, m.encode(message), pipes)
+
+    # the launcher
+
+    def _start_launcher(self, _: p.StartLauncher) -> None:
+        launcher = self.launcher = Launcher()
+        self.world.after(FORK_S * 5, launcher, self._launcher_ready, launcher)
+
+    def _launcher_ready(self, launcher: Launcher) -> None:
+        launcher.ready = True
+        self.dispatch(p.LauncherReady())
+
+    def kill_launcher(self) -> bool:
+        """False: there is none."""
+        launcher, self.launcher = self.launcher, None
+        if launcher is None:
+            return False
+        launcher.alive = False
+        self.world.after(CONTROL_S, self, self.dispatch, p.LauncherDied("killed by SIGKILL"))
+        return True
+
+    def _fork(self, command: p.Fork) -> None:
+        if self.launcher is not None and self.launcher.ready:
+            self.world.after(FORK_S, self.launcher, self._forked, command.name, command.incarnation)
+
+    def _forked(self, name: str, incarnation: int) -> None:
+        """What the launcher has forked waits for `Begin`: it is not there before its pid is known."""
+        assert self.launcher is not None
+        self.world.after(CONTROL_S, self.launcher, self._begin, name, incarnation)
+
+    def _begin(self, name: str, incarnation: int) -> None:
+        node = next(node for node in self.nodes if node.name == name)
+        child = self.process_of(self.world, node, incarnation, self, overlaps=self._setting.overlaps)
+        self.children[name, incarnation] = child
+        self.dispatch(p.Forked(name, incarnation, len(self.children)))
+
+    def _kill_launcher(self, command: p.KillLauncher) -> None:
+        if not self.kill_launcher():
+            self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
+
+    def _signal(self, command: p.AskLeave | p.Kill) -> None:
+        child = self.children.get((command.name, command.incarnation))
+        if child is not None:
+            child.kill() if isinstance(command, p.Kill) else child.leave()
+
+    def _look(self, command: p.Look) -> None:
+        child = self.children.get((command.name, command.incarnation))
+        if child is not None:
+            waiting = any(link.pipe.waiting for link in child.inputs)
+            blocked = any(not pipe.idle for pipe in child.outputs)
+            sample = Sample(child.pulse, child.phase, waiting, child.unheard > 0, blocked)
+            self._events.append(p.Sampled(command.name, command.incarnation, sample))
+
+    # generations
+
+    def _make_links(self, command: p.MakeLinks) -> None:
+        setting = self._setting
+        edges = ((source, node.name) for node in self.nodes for source in node.inputs)
+        self._links[command.generation] = {edge: Pipe(self.world, setting.capacity, setting.torn) for edge in edges}
+
+    def _close_old_links(self, command: p.CloseOldLinks) -> None:
+        self._links = {g: links for g, links in self._links.items() if g >= command.generation}
+
+    def _send_reset(self, command: p.SendReset) -> None:
+        node = next(node for node in self.nodes if node.name == command.name)
+        outputs = [other.name for other in self.nodes if node.name in other.inputs]
+        snapshot = None
+        if command.epoch is not None:
+            assert self._manifest is not None
+            assert self._manifest.epoch == command.epoch, (self._manifest, command)
+            snapshot = self._manifest.parts[node.name]
+        links = self._links[command.generation]
+        pipes = [links[source, node.name] for source in node.inputs] + [links[node.name, to] for to in outputs]
+        suspects = [list(span) for span in command.suspects]
+        changes = [dict(change) for change in command.changes]
+        message = m.Reset(
+            command.generation, command.epoch, snapshot, list(node.inputs), outputs, suspects, changes
+        )  # fmt: skip
+        self._tell(node.name, message, pipes)
+
+    def _send_go(self, command: p.SendGo) -> None:
+        known = self.supervision.processes[command.name]
+        heir = known.successor.incarnation if known.successor is not None else 0
+        alive = [c.title for c in self.children.values() if c.name == command.name and c.alive]
+        old = [c for c in alive if c not in (f"{command.name}#{known.incarnation}", f"{command.name}#{heir}")]
+        if old:
+            raise ViolationError(f"go({command.generation}) for {command.name} while {', '.join(old)} is alive")
+        self._tell(command.name, m.Go(command.generation))
+
+    # epochs
+
+    def _ask_barrier(self, command: AskBarrier) -> None:
+        self.law.asked(command.stage, command.epoch)
+        self._tell(command.stage, m.Barrier(command.generation, command.epoch, command.hold))
+
+    def _write_manifest(self, command: WriteManifest) -> None:
+        self.law.attempt(command)
+        body = {
+            "epoch": command.epoch,
+            "finished": command.finished,
+            "parts": {part.stage: (part.file, part.length, part.checksum) for part in command.parts},
+            "changes": [dict(change) for change in command.changes],
+        }
+        path = f"{EPOCHS}/{manifest_name(command.epoch)}"
+        steps = self._save(path, json.dumps(body).encode())
+        self.world.after(DISK_S, self, self._manifest_step, command, steps)
+
+    def _save(self, path: str, data: bytes) -> Iterator[None]:
+        return save(self.world.disk, self.fuse, path, data)
+
+    def _manifest_step(self, command: WriteManifest, steps: Iterator[None]) -> None:
+        try:
+            next(steps)
+        except StopIteration:
+            parts = {part.stage: part.file for part in command.parts}
+            changes = tuple(dict(change) for change in command.changes)
+            self._manifest = Manifest(command.epoch, command.finished, parts, changes)
+            self.law.promise(command.epoch)
+            self.dispatch(p.ManifestWritten(command.generation, command.epoch))
+        except OSError as error:
+            self._withdraw(command, str(error))
+        except Killed:
+            self.end()
+        else:
+            self.world.after(DISK_S, self, self._manifest_step, command, steps)
+
+    def _withdraw(self, command: WriteManifest, reason: str) -> None:
+        """As in disk.py: nobody is told before it is certain that no later start finds the manifest."""
+        path = f"{EPOCHS}/{manifest_name(command.epoch)}"
+        try:
+            self.world.disk.unlink(self.fuse, path + ".tmp")
+            self.world.disk.unlink(self.fuse, path)
+            self.world.disk.sync(self.fuse, EPOCHS)
+        except OSError:
+            self.world.after(WITHDRAW_S, self, self._withdraw, command, reason)
+        except Killed:
+            self.end()
+        else:
+            self.dispatch(p.ManifestFailed(command.generation, command.epoch, reason))
+
+    def _tell_committed(self, command: TellCommitted) -> None:
+        for node in self.nodes:
+            self._tell(node.name, m.Committed(command.generation, command.epoch))
+        kept = self.committed()[-KEPT:]
+        for name in self.world.disk.list(EPOCHS):
+            match = _FILE.fullmatch(name)
+            if match and int(match[1]) < command.epoch and int(match[1]) not in kept:
+                self._quietly(self.world.disk.unlink, f"{EPOCHS}/{name}")
+
+    def _remember_stopped(self, command: p.RememberStopped) -> None:
+        self._quietly(self.world.disk.write, STOPPED, " ".join(command.names).encode())
+
+    def _quietly(self, deed: Callable[..., None], *args: Any) -> None:
+        """What does not succeed is no harm."""
+        with contextlib.suppress(OSError):
+            deed(self.fuse, *args)
+
+    # operators and the end
+
+    def ask(self, event: Question) -> None:
+        self.tickets[event.ticket] = event
+        self.dispatch(event)
+
+    def _answer(self, command: p.Answer) -> None:
+        question = self.tickets.pop(command.ticket, None)
+        if question is None:
+            raise ViolationError(f"{command} to nobody, or a second time")
+        if isinstance(question, p.Propose) and command.code == ExitCode.OK:
+            self.law.accepted(question.change)
+
+    @property
+    def finished(self) -> bool:
+        """The stream has ended, and nothing is under way any more."""
+        epochs = self.supervision.epochs
+        return self.alive and self.supervision.running and epochs.finished and epochs.held
+
+    def end(self) -> None:
+        """The supervisor is no more, and the kernel ends its children with it."""
+        self.world.tell("supervisor", "dies")
+        self.alive = False
+        for child in self.children.values():
+            child.alive = False
+        if self.launcher is not None:
+            self.launcher.alive = False
+
+    def _quit(self, _: p.Quit) -> None:
+        alive = [child.title for child in self.children.values() if child.alive]
+        if alive:
+            raise ViolationError(f"the supervisor quits and leaves {alive}")
+        self.end()
+
+    _performers: Final[dict[type, Callable[[Daemon, Any], None]]] = {
+        p.StartLauncher: _start_launcher,
+        p.Fork: _fork,
+        p.MakeLinks: _make_links,
+        p.CloseOldLinks: _close_old_links,
+        p.SendReset: _send_reset,
+        p.SendGo: _send_go,
+        p.AskLeave: _signal,
+        p.Kill: _signal,
+        p.KillLauncher: _kill_launcher,
+        p.Look: _look,
+        p.Answer: _answer,
+        p.RememberStopped: _remember_stopped,
+        p.Farewell: lambda self, c: self._events.append(p.FarewellSaid()),
+        p.Quit: _quit,
+        AskBarrier: _ask_barrier,
+        AskPause: lambda self, c: self._tell(c.stage, m.Pause(c.generation)),
+        AskResume: lambda self, c: self._tell(c.stage, m.Resume(c.generation)),
+        WriteManifest: _write_manifest,
+        AskCommit: lambda self, c: self._tell(c.stage, m.Commit(c.generation, c.epoch)),
+        TellCommitted: _tell_committed,
+    }
+
+
+def manifest_name(epoch: int) -> str:
+    return f"e{epoch:08d}.manifest"

@@ -1,0 +1,142 @@
+"""What goes wrong and what operators want: each at one step of the world, drawn from the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from sim.daemon import Daemon
+from sim.process import Process
+from sim.world import World
+from streampiped.core import protocol as p
+
+LONG_S: Final = 30.0  # a stop that is taken for a hang, whatever it should be doing
+ASK_S: Final = (0.05, 0.5, 5.0, 30.0)  # what operators wait
+
+
+class Fate:
+    """Does one of its deeds when it is told to."""
+
+    def __init__(self, world: World, end: Callable[[Daemon, bool], None], only: Collection[str] = ()) -> None:
+        """`end(daemon, power)` ends the supervisor, or the whole machine. `only` these deeds (empty: all)."""
+        chosen = {deed: weight for deed, weight in _DEEDS.items() if not only or deed_name(deed) in only}
+        self._deeds, self._weights = tuple(chosen), tuple(chosen.values())
+        assert len(chosen) == len(only) or not only, only
+        self._world = world
+        self._random = world.random
+        self._end = end
+        self._tickets = 0
+
+    def strike(self, daemon: Daemon) -> None:
+        deed = self._random.choices(self._deeds, self._weights)[0]
+        self._world.tell("fate", deed_name(deed))
+        deed(self, daemon)
+
+    def ticket(self) -> int:
+        self._tickets += 1
+        return self._tickets
+
+    def _victim(self, daemon: Daemon) -> Process | None:
+        return self._random.choice(list(daemon.children.values())) if daemon.children else None
+
+    def _names(self, daemon: Daemon, most: int = 2) -> tuple[str, ...]:
+        names = [node.name for node in daemon.nodes]
+        return tuple(self._random.sample(names, self._random.randint(1, most)))
+
+    # deeds
+
+    def _kill(self, daemon: Daemon) -> None:
+        if victim := self._victim(daemon):
+            victim.kill()
+
+    def _kill_several(self, daemon: Daemon) -> None:
+        for victim in list(daemon.children.values()):
+            if self._random.random() < 0.6:
+                victim.kill()
+
+    def _kill_at_the_disk(self, daemon: Daemon) -> None:
+        """Between two touches of it: also between those of a commit or a rollback."""
+        sinks = [child for child in daemon.children.values() if child.node.role == "sink"]
+        victim = self._random.choice(sinks) if sinks else self._victim(daemon)
+        if victim is not None:
+            victim.fuse.left = self._random.randint(1, 12)
+
+    def _stop_for_a_while(self, daemon: Daemon) -> None:
+        if victim := self._victim(daemon):
+            seconds = LONG_S if self._random.random() < 0.25 else self._random.random() * 0.5
+            victim.thaw = max(victim.thaw, self._world.now + seconds)
+
+    def _kill_the_launcher(self, daemon: Daemon) -> None:
+        daemon.kill_launcher()
+
+    def _stop_the_launcher(self, daemon: Daemon) -> None:
+        if daemon.launcher is not None:
+            daemon.launcher.thaw = self._world.now + self._random.random()
+
+    def _stop_the_supervisor(self, daemon: Daemon) -> None:
+        daemon.thaw = self._world.now + self._random.random() * 0.5
+
+    def _kill_the_supervisor(self, daemon: Daemon) -> None:
+        self._end(daemon, False)
+
+    def _kill_the_supervisor_at_the_disk(self, daemon: Daemon) -> None:
+        daemon.fuse.left = self._random.randint(1, 8)
+
+    def _lose_power(self, daemon: Daemon) -> None:
+        self._end(daemon, True)
+
+    def _refuse(self, daemon: Daemon) -> None:
+        """A full disk, or a broken one: all of it, or only what one of them writes."""
+        only = self._random.choice(("", "", "epochs/", "manifest", *(node.name for node in daemon.nodes)))
+        self._world.disk.refuse(self._random.randint(1, 25), self._random.choice((0.3, 1.0)), only)
+
+    def _restart(self, daemon: Daemon) -> None:
+        self._operate(daemon, "restart", self._names(daemon))
+
+    def _restart_by_force(self, daemon: Daemon) -> None:
+        self._operate(daemon, "restart", self._names(daemon), force=True)
+
+    def _stop(self, daemon: Daemon) -> None:
+        self._operate(daemon, "stop", self._names(daemon))
+
+    def _start(self, daemon: Daemon) -> None:
+        self._operate(daemon, "start", ())
+
+    def _operate(self, daemon: Daemon, verb: p.Verb, names: tuple[str, ...], force: bool = False) -> None:
+        daemon.ask(p.Operate(self.ticket(), verb, names, self._random.choice(ASK_S), force))
+
+    def _checkpoint(self, daemon: Daemon) -> None:
+        daemon.ask(p.Checkpoint(self.ticket(), self._random.choice(ASK_S)))
+
+    def _change(self, daemon: Daemon) -> None:
+        """Rows come back into the stream, at a stage that has inputs."""
+        stage = self._random.choice([node.name for node in daemon.nodes if node.inputs])
+        ticket = self.ticket()
+        rows = [ticket * 10 + n for n in range(self._random.randint(1, 2))]
+        daemon.ask(p.Propose(ticket, {"kind": "replay", "stage": stage, "rows": rows}, self._random.choice(ASK_S)))
+
+
+def deed_name(deed: Callable[[Fate, Daemon], None]) -> str:
+    return deed.__name__.strip("_").replace("_", " ")
+
+
+_DEEDS: Final[dict[Callable[[Fate, Daemon], None], float]] = {
+    Fate._kill: 6.0,
+    Fate._kill_several: 1.5,
+    Fate._kill_at_the_disk: 3.0,
+    Fate._stop_for_a_while: 2.0,
+    Fate._kill_the_launcher: 1.5,
+    Fate._stop_the_launcher: 0.5,
+    Fate._stop_the_supervisor: 0.5,
+    Fate._kill_the_supervisor: 2.0,
+    Fate._kill_the_supervisor_at_the_disk: 1.0,
+    Fate._lose_power: 2.0,
+    Fate._refuse: 3.0,
+    Fate._restart: 2.5,
+    Fate._restart_by_force: 1.0,
+    Fate._stop: 1.0,
+    Fate._start: 1.0,
+    Fate._checkpoint: 1.0,
+    Fate._change: 2.0,
+}
+"""How often each, relative to the others."""

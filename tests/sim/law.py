@@ -1,0 +1,249 @@
+"""What must hold: at every change of what the outer world sees, at every start, and at the end.
+
+The sinks' visible rows are exactly those of one committed epoch, every record of the sources up to its cut once and in
+order, with the hashes that follow from the order; what was replayed stands once, right behind the cut of the epoch that
+recorded it. What has been promised is never lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from sim.disk import Disk
+from sim.stages import REPLAY, Node, mark_of, mix, visible
+from sim.world import ViolationError
+from streampiped.core.epoch_commands import WriteManifest
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a manifest says. `cut`: the records of each source before it."""
+
+    cut: Mapping[str, int]
+    changes: tuple[Mapping[str, Any], ...]
+    finished: bool
+    files: Mapping[str, str]
+
+
+class Law:
+    """Watches one world."""
+
+    def __init__(self, nodes: Sequence[Node], disk: Disk) -> None:
+        self.nodes = {node.name: node for node in nodes}
+        self.sinks = [node.name for node in nodes if node.role == "sink"]
+        self.sources = [node.name for node in nodes if node.role == "source"]
+        self._disk = disk
+        self._attempts: dict[int, Committed] = {}
+        self._committed: dict[int, Committed] = {}
+        self._promised = 0
+        self._floor = 0
+        self._asked: set[tuple[str, int]] = set()
+        self._accepted: list[Mapping[str, Any]] = []
+        self._paths = {sink: self._paths_to(sink) for sink in self.sinks}
+        disk.on_change = self._on_change
+
+    def _paths_to(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Every way of a record: (source, the stages behind it up to `name`)."""
+        node = self.nodes[name]
+        if node.role == "source":
+            return [(name, ())]
+        return [(source, (*path, name)) for each in node.inputs for source, path in self._paths_to(each)]
+
+    # what the shell tells
+
+    def begins(self, epoch: int | None, highest: int) -> None:
+        """A life of the supervisor begins, from `epoch`."""
+        if (epoch or 0) < self._promised:
+            raise ViolationError(f"epoch {self._promised} was committed, and the next start finds {epoch}")
+        if epoch is not None:
+            self._committed[epoch] = self._attempts[epoch]
+        self._floor = highest
+        self._asked.clear()
+
+    def asked(self, stage: str, epoch: int) -> None:
+        """A barrier is asked of a source."""
+        if epoch <= self._floor or (stage, epoch) in self._asked:
+            raise ViolationError(f"epoch number {epoch} is used twice")
+        if any(epoch < other for _, other in self._asked):
+            raise ViolationError(f"epoch {epoch} after a later one")
+        self._asked.add((stage, epoch))
+
+    def attempt(self, command: WriteManifest) -> None:
+        """A manifest is about to be written."""
+        if command.epoch in self._committed:
+            raise ViolationError(f"epoch {command.epoch} is committed a second time")
+        cut = {part.stage: part.position for part in command.parts if part.position is not None}
+        files = {part.stage: part.file for part in command.parts}
+        self._attempts[command.epoch] = Committed(cut, command.changes, command.finished, files)
+
+    def promise(self, epoch: int) -> None:
+        """Its manifest is durable."""
+        self._promised = epoch
+        self._committed[epoch] = self._attempts[epoch]
+
+    def restored(self, node: Node, epoch: int | None) -> None:
+        """A stage says that it is what it was at `epoch`."""
+        if node.role == "sink" and mark_of(self._disk, node.name) != (epoch or 0):
+            raise ViolationError(
+                f"{node.name} shows epoch {mark_of(self._disk, node.name)} after its restore of {epoch}"
+            )
+
+    def heard(self, who: str, epoch: int) -> None:
+        """A stage is told that `epoch` is visible everywhere."""
+        for sink in self.sinks:
+            if mark_of(self._disk, sink) < epoch:
+                raise ViolationError(f"{who} hears that epoch {epoch} is visible, and {sink} does not show it")
+
+    def accepted(self, change: Mapping[str, Any]) -> None:
+        """An operator was told that it is recorded."""
+        self._accepted.append(change)
+
+    # what the outer world sees
+
+    def _on_change(self, path: str) -> None:
+        directory, _, name = path.partition("/")
+        if directory in self.sinks and (name == "mark" or name.isdigit()):
+            self.check(directory)
+
+    def check(self, sink: str) -> list[str]:
+        """The visible rows, if they are right."""
+        mark = mark_of(self._disk, sink)
+        if mark and mark not in self._committed:
+            raise ViolationError(f"{sink} shows epoch {mark}, which is not committed")
+        try:
+            rows = visible(self._disk, sink)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise ViolationError(f"a visible file of {sink} is damaged") from error
+        self._verify(sink, mark, rows)
+        return rows
+
+    def _verify(self, sink: str, mark: int, rows: Sequence[str]) -> None:
+        cut = self._committed[mark].cut if mark else dict.fromkeys(self.sources, 0)
+        replays = self._replays_before(mark)
+        seen: dict[str, int] = {}
+        given: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        found: Counter[int] = Counter()
+        for row in rows:
+            name, *steps = row.split("|")
+            path = tuple(step.partition(":")[0] for step in steps)
+            text = name
+            for stage in path:
+                seen[stage] = mix(seen.get(stage, 0), text)
+                text = f"{text}|{stage}:{seen[stage]:x}"
+            if text != row:
+                raise ViolationError(
+                    f"{sink} shows {row} in epoch {mark}, after what stands before it should be {text}"
+                )
+            source, _, position = name.partition("/")
+            if source == REPLAY:
+                found[int(position)] += 1
+                self._check_place(int(position), replays, path, given)
+            elif given[source, path] != int(position):
+                raise ViolationError(f"{sink} shows {row} where {source}/{given[source, path]} should stand")
+            else:
+                given[source, path] += 1
+        wanted = {(source, path): cut[source] for source, path in self._paths[sink]}
+        if any(given[way] != count for way, count in wanted.items()) or set(given) - set(wanted):
+            raise ViolationError(f"{sink} shows {dict(given)} records of epoch {mark}, should be {wanted}")
+        self._check_replays(sink, found, replays)
+
+    def _replays_before(self, mark: int) -> dict[int, tuple[int, str]]:
+        """Number of a replayed row -> (the epoch that recorded it, the stage that it was given to)."""
+        known: dict[int, tuple[int, str]] = {}
+        for epoch, manifest in self._committed.items():
+            for change in manifest.changes if epoch < mark else ():
+                for number in change["rows"]:
+                    if number in known:
+                        raise ViolationError(
+                            f"change {change} is recorded twice, in epochs {known[number][0]} and {epoch}"
+                        )
+                    known[number] = epoch, change["stage"]
+        return known
+
+    def _check_place(
+        self,
+        number: int,
+        replays: Mapping[int, tuple[int, str]],
+        path: tuple[str, ...],
+        given: Mapping[tuple[str, tuple[str, ...]], int],
+    ) -> None:
+        """A replayed row comes right behind the cut of its epoch."""
+        if number not in replays:
+            raise ViolationError(f"replayed row {number} is visible, and no epoch before has recorded it")
+        epoch, stage = replays[number]
+        if path[0] != stage:
+            raise ViolationError(f"replayed row {number} was given to {path[0]}, should be {stage}")
+        cut = self._committed[epoch].cut
+        for source, way in self._paths[path[-1]]:
+            if stage in way and given[source, way] != cut[source]:
+                raise ViolationError(f"replayed row {number} after {given[source, way]} records of {source}, not {cut}")
+
+    def _check_replays(self, sink: str, found: Counter[int], replays: Mapping[int, tuple[int, str]]) -> None:
+        upstream = {stage for _, path in self._paths[sink] for stage in path}
+        wanted = {number for number, (_, stage) in replays.items() if stage in upstream}
+        if dict(found) != dict.fromkeys(wanted, 1):
+            raise ViolationError(f"{sink} shows the replayed rows {dict(found)}, should be {sorted(wanted)} once each")
+
+    # the end
+
+    def verdict(self, newest: int) -> dict[str, list[Any]]:
+        """After the stream has finished: the rows of every sink, and the last state of every stage."""
+        if newest not in self._committed:
+            raise ViolationError(f"the manifest of epoch {newest} is there, and it was never committed")
+        last = self._committed[newest]
+        totals = {name: self.nodes[name].total for name in self.sources}
+        if not last.finished or dict(last.cut) != totals:
+            raise ViolationError(f"the last epoch {newest} has {dict(last.cut)} of {totals}, finished: {last.finished}")
+        outcome: dict[str, list[Any]] = {sink: self.check(sink) for sink in self.sinks}
+        if any(mark_of(self._disk, sink) != newest for sink in self.sinks):
+            raise ViolationError(f"epoch {newest} is committed, and a sink does not show it")
+        recorded = [change for manifest in self._committed.values() for change in manifest.changes]
+        if lost := [change for change in self._accepted if change not in recorded]:
+            raise ViolationError(f"operators were told that {lost} is recorded")
+        for stage, file in last.files.items():
+            data = self._disk.read(f"epochs/{file}")
+            if data is None:
+                raise ViolationError(f"{file} of the last epoch is gone")
+            outcome[f"{stage}'s state"] = msgpack.unpackb(data)
+        self._check_states(outcome)
+        return outcome
+
+    def _check_states(self, outcome: Mapping[str, list[Any]]) -> None:
+        """The state of each stage is what follows from the rows that the sink has of it."""
+        for sink in self.sinks:
+            seen: dict[str, int] = {}
+            count: Counter[str] = Counter()
+            for row in outcome[sink]:
+                text, *steps = row.split("|")
+                for step in steps:
+                    stage = step.partition(":")[0]
+                    seen[stage] = mix(seen.get(stage, 0), text)
+                    count[stage] += 1
+                    text = f"{text}|{step}"
+                for node in self.nodes.values():
+                    if sink in node.inputs:
+                        seen[node.name] = mix(seen.get(node.name, 0), text)
+                        count[node.name] += 1
+            for stage, value in seen.items():
+                _, found, rows, _ = outcome[f"{stage}'s state"]
+                own = self._given_to(stage) if sink in self.nodes[stage].inputs else 0
+                if rows != count[stage] + own or (found != value and not own):
+                    raise ViolationError(
+                        f"{stage} ends with {rows} rows and {found:x}, should be {value:x} after {count[stage]} that "
+                        f"{sink} shows and {own} replayed ones"
+                    )
+
+    @property
+    def changed(self) -> bool:
+        """Something was given back to the stream."""
+        return any(manifest.changes for manifest in self._committed.values())
+
+    def _given_to(self, stage: str) -> int:
+        """Replayed rows that no sink shows, because they came into the stream behind it."""
+        changes = [change for manifest in self._committed.values() for change in manifest.changes]
+        return sum(len(change["rows"]) for change in changes if change["stage"] == stage)

@@ -1,0 +1,343 @@
+"""Rules of the protocol, each broken once: the law must catch every one of them within some schedules.
+
+A rule is broken from outside, by a class that overrides one decision or one deed; nothing of the daemon is edited.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sim.daemon import Daemon
+from sim.disk import Fuse
+from sim.process import Process
+from sim.schedule import run
+from sim.stages import Sink
+from streampiped.core import protocol as p
+from streampiped.core.epoch_commands import AskBarrier, AskCommit, EpochCommand, Part, WriteManifest
+from streampiped.core.epochs import Coordinator
+from streampiped.core.stage_side import Command, Inlet, StageSide, State
+from streampiped.core.supervision import Supervision
+from streampiped.wire import messages as m
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`only`: the deeds of fate that bring it to light (empty: all); `most`: within so many schedules."""
+
+    rule: str
+    daemon: type[Daemon]
+    only: tuple[str, ...] = ()
+    most: int = 400
+
+
+def caught(mutation: Mutation) -> tuple[int, str] | None:
+    """The seed that catches it, and how; None: no schedule does."""
+    for seed in range(mutation.most):
+        try:
+            run(seed, daemon_of=mutation.daemon, only=mutation.only)
+        except Exception as error:  # noqa: BLE001  whatever does not hold any more
+            return seed, f"{type(error).__name__}: {error}"
+    return None
+
+
+def with_side(side: type[StageSide]) -> type[Daemon]:
+    return with_process(type("Broken", (Process,), {"side_of": side}))
+
+
+def with_sink(sink: type[Sink]) -> type[Daemon]:
+    return with_process(type("Broken", (Process,), {"sink_of": sink}))
+
+
+def with_process(process: type[Process]) -> type[Daemon]:
+    return type("Broken", (Daemon,), {"process_of": process})
+
+
+def with_coordinator(coordinator: type[Coordinator]) -> type[Daemon]:
+    return type("Broken", (Daemon,), {"coordinator_of": coordinator})
+
+
+# durability
+
+
+class NoFsync(Process):
+    def _write(self, path: str, data: bytes) -> Iterator[None]:
+        """Written and renamed, and that must do."""
+        self.world.disk.write(self.fuse, path + ".tmp", data)
+        yield
+        self.world.disk.rename(self.fuse, path + ".tmp", path)
+
+
+class ManifestWithoutFsync(Daemon):
+    def _save(self, path: str, data: bytes) -> Iterator[None]:
+        self.world.disk.write(self.fuse, path + ".tmp", data)
+        yield
+        self.world.disk.rename(self.fuse, path + ".tmp", path)
+
+
+class DoneBeforeItIs(Process):
+    def _save_steps(self, cut: Any) -> Iterator[None]:
+        """Says so when the first step is done."""
+        for number, step in enumerate(super()._save_steps(cut)):
+            if not number:
+                self._host.said(self, m.SnapshotDone(cut.generation, cut.epoch, "x", 0, 0, cut.position))
+            yield step
+
+
+class StartDoesNotSync(Daemon):
+    def _sync(self) -> None:
+        """What is there is there."""
+
+
+class CommitBeforeTheManifest(Coordinator):
+    def snapshot_done(self, part: Part, generation: int, epoch: int, now: float) -> list[EpochCommand]:
+        commands = super().snapshot_done(part, generation, epoch, now)
+        return commands and [*commands, *(AskCommit(sink, generation, epoch) for sink in self._sinks)]
+
+
+# sinks
+
+
+class RollbackDoesNotCommit(Sink):
+    def rollback(self, epoch: int | None, fuse: Fuse) -> None:
+        """Takes back, and leaves what was committed to the next commit."""
+        set_mark, self._set_mark = self._set_mark, lambda epoch, fuse: None  # type: ignore[method-assign]
+        try:
+            super().rollback(epoch, fuse)
+        finally:
+            self._set_mark = set_mark  # type: ignore[method-assign]
+
+
+class RollbackKeepsRows(Sink):
+    def rollback(self, epoch: int | None, fuse: Fuse) -> None:
+        rows = self._open
+        super().rollback(epoch, fuse)
+        self._open = rows
+
+
+class RollbackKeepsPrepared(Sink):
+    def rollback(self, epoch: int | None, fuse: Fuse) -> None:
+        """Epochs that were prepared and never committed stay."""
+        self._open = []
+        self._sealed.clear()
+        self._broken = False
+        self._set_mark(epoch or 0, fuse)
+
+
+# a stage's side
+
+
+class BarrierOvertaken(StageSide):
+    """Inputs that have the barrier are read further."""
+
+    def reset(self, *args: Any) -> list[Command]:
+        self._here: set[str] = set()
+        return super().reset(*args)
+
+    def barrier(self, inlet: Inlet, epoch: int) -> list[Command]:
+        for other in self.inlets:
+            other.waits = other.name in self._here
+        self._here.add(inlet.name)
+        commands = super().barrier(inlet, epoch)
+        for other in self.inlets:
+            other.waits = False
+        if commands:
+            self._here.clear()
+        return commands
+
+
+class SnapshotAtTheFirstBarrier(StageSide):
+    """Does not align at all."""
+
+    def barrier(self, inlet: Inlet, epoch: int) -> list[Command]:
+        return self._cut(epoch) if self._at != epoch else []
+
+
+class KeepsItsState(StageSide):
+    """Although something has happened since."""
+
+    def _settle(self) -> list[Command]:
+        self.moved = False
+        return super()._settle()
+
+
+class DoesNotWaitForTheSave(StageSide):
+    def _settle(self) -> list[Command]:
+        saving, self._saving = self._saving, 0
+        commands = super()._settle() if self.state is State.SETTLING else []
+        self._saving = saving
+        return commands
+
+    def saved(self, generation: int) -> list[Command]:
+        if self.state in (State.READY, State.RESTORING):
+            self._saving -= 1
+            return []
+        return super().saved(generation)
+
+
+class EndedSourceIsSilent(StageSide):
+    def asked(self, generation: int, epoch: int, hold: bool) -> list[Command]:
+        return [] if self.state is State.ENDED else super().asked(generation, epoch, hold)
+
+
+class ReadsOldLinks(Process):
+    def _take(self, pipes: Any, generation: int) -> None:
+        """What was read of the generation before is still there."""
+        before = self._before
+        super()._take(pipes, generation)
+        self.inputs = before + self.inputs
+
+    def _perform(self, commands: Any) -> None:
+        self._before = [link for link in self.inputs if link.reader.pending]
+        super()._perform(commands)
+
+
+class ChangeAppliedTwice(Process):
+    def _apply(self, command: Any) -> None:
+        super()._apply(command)
+        super()._apply(command)
+
+
+# the coordinator
+
+
+class NumbersAreReused(Coordinator):
+    def _abort(self, *args: Any) -> list[EpochCommand]:
+        self._highest -= 1
+        return super()._abort(*args)
+
+
+class DoesNotWaitForTheSinks(Coordinator):
+    def manifest_written(self, generation: int, epoch: int, now: float) -> list[EpochCommand]:
+        commands = super().manifest_written(generation, epoch, now)
+        for command in tuple(commands):
+            if isinstance(command, AskCommit):
+                commands += self.commit_done(command.stage, generation, epoch, now)
+        return commands
+
+
+class EndedSourceIsNotAsked(Coordinator):
+    def _request(self, now: float) -> list[EpochCommand]:
+        commands = super()._request(now)
+        return [c for c in commands if not (isinstance(c, AskBarrier) and c.stage in self._ended)]
+
+
+class EndsOfOtherGenerationsCount(Coordinator):
+    def source_ended(self, stage: str, generation: int, records: int, now: float) -> list[EpochCommand]:
+        return super().source_ended(stage, self._generation, records, now)
+
+
+class SlowEnds(Daemon):
+    """In a world where the news of an end may take longer than a reset."""
+
+    coordinator_of = EndsOfOtherGenerationsCount
+
+    def said(self, process: Process, message: m.Message) -> None:
+        if isinstance(message, m.SourceEnded):
+            process.said_until = self.world.now + 0.2
+        super().said(process, message)
+
+
+class ChangesPushOutEachOther(Coordinator):
+    def _request(self, now: float) -> list[EpochCommand]:
+        self.unapplied = False
+        return super()._request(now)
+
+
+class ChangesInAHurry(Supervision):
+    def _apply_changes(self, now: float) -> None:
+        """What is wanted next comes before what is recorded."""
+        if self.running and self.epochs.proposed and not any(stage.successor for stage in self.stages):
+            self._generations.hold(now, ahead=True)
+        else:
+            super()._apply_changes(now)
+
+
+class SecondChangeFirst(Daemon):
+    coordinator_of = ChangesPushOutEachOther
+    supervision_of = ChangesInAHurry
+
+
+class ChangesAreKept(Coordinator):
+    """A restore from a later epoch applies them again."""
+
+    def manifest_written(self, generation: int, epoch: int, now: float) -> list[EpochCommand]:
+        before = self.changes
+        commands = super().manifest_written(generation, epoch, now)
+        self.changes = self.changes or before
+        return commands
+
+
+class DoesNotWaitForTheManifest(Coordinator):
+    @property
+    def writing(self) -> bool:
+        return False
+
+
+# the supervisor
+
+
+class GoBeforeTheDeath(Daemon):
+    def _perform(self, commands: Any) -> None:
+        """Who was asked to leave counts as dead at once."""
+        super()._perform(commands)
+        for command in commands:
+            if isinstance(command, p.AskLeave | p.Kill) and (command.name, command.incarnation) in self.children:
+                self._events.append(p.Died(command.name, command.incarnation, "will be dead"))
+
+
+class ManifestIsNotWithdrawn(Daemon):
+    """In a world where the last fsync of a manifest often fails."""
+
+    def _save(self, path: str, data: bytes) -> Iterator[None]:
+        yield from super()._save(path, data)
+        if self.world.chance() < 0.5:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    def _withdraw(self, command: WriteManifest, reason: str) -> None:
+        """It failed, and that must do."""
+        self.dispatch(p.ManifestFailed(command.generation, command.epoch, reason))
+
+
+class ChangesAreForgotten(Daemon):
+    def _perform(self, commands: Any) -> None:
+        super()._perform([replace(c, changes=()) if isinstance(c, p.SendReset) else c for c in commands])
+
+
+MUTATIONS: Final = (
+    Mutation("commit before fsync", with_process(NoFsync), ("lose power", "kill")),
+    Mutation("a manifest without fsync", ManifestWithoutFsync, ("lose power",)),
+    Mutation("durable is said before it is", with_process(DoneBeforeItIs)),
+    Mutation(
+        "a start relies on what is not durable",
+        StartDoesNotSync,
+        ("kill the supervisor at the disk", "lose power"),
+        4000,
+    ),
+    Mutation("commit before the manifest", with_coordinator(CommitBeforeTheManifest)),
+    Mutation("sink commit skipped on restore", with_sink(RollbackDoesNotCommit)),
+    Mutation("rows survive a rollback", with_sink(RollbackKeepsRows)),
+    Mutation("prepared epochs survive a rollback", with_sink(RollbackKeepsPrepared)),
+    Mutation("barrier overtaken", with_side(BarrierOvertaken)),
+    Mutation("barriers not aligned", with_side(SnapshotAtTheFirstBarrier)),
+    Mutation("state kept although something happened since", with_side(KeepsItsState)),
+    Mutation("rollback beside a prepare", with_side(DoesNotWaitForTheSave)),
+    Mutation("ended source forgotten, by itself", with_side(EndedSourceIsSilent)),
+    Mutation("ended source forgotten, by the coordinator", with_coordinator(EndedSourceIsNotAsked)),
+    Mutation("stale generation accepted, of a link", with_process(ReadsOldLinks)),
+    Mutation("stale generation accepted, of an end", SlowEnds, ("kill",), 2000),
+    Mutation("epoch number reused", with_coordinator(NumbersAreReused), ("refuse",)),
+    Mutation("next epoch before the last sink answered", with_coordinator(DoesNotWaitForTheSinks)),
+    Mutation(
+        "the epoch to restore chosen while a manifest is being written", with_coordinator(DoesNotWaitForTheManifest)
+    ),
+    Mutation("go before the old process is confirmed dead", GoBeforeTheDeath),
+    Mutation("change applied twice", with_process(ChangeAppliedTwice), ("change",)),
+    Mutation("change applied again by a later restore", with_coordinator(ChangesAreKept), ("change", "kill")),
+    Mutation("the second change pushes out the first", SecondChangeFirst, ("change",), 2000),
+    Mutation("a manifest that failed is not withdrawn", ManifestIsNotWithdrawn, ("kill", "kill the supervisor"), 1000),
+    Mutation("change forgotten", ChangesAreForgotten, ("change",)),
+)

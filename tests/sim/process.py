@@ -1,0 +1,417 @@
+"""A stage's process, simulated: performs what the real `core/stage_side.py` decides, as `data_path.py` does."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from sim.disk import Fuse, Killed
+from sim.pipes import Pipe
+from sim.stages import REPLAY, Node, Sink, Source, make_batch, make_stage, save
+from sim.world import World
+from streampiped.core import stage_side as side
+from streampiped.errors import StorageError
+from streampiped.phases import Phase
+from streampiped.records import Batch, Span
+from streampiped.wire import messages as m
+from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
+
+EPOCHS: Final = "epochs"
+"""The directory of snapshots and manifests."""
+TURN_S: Final = 0.004  # between two turns of one stage
+READ_S: Final = 0.03  # between two batches of a source
+DISK_S: Final = 0.006  # for one step of a save
+IDLE: Final = 0.1  # how often a source has nothing for the moment
+FRAMES_PER_TURN: Final = 4
+DIE_S: Final = 0.002  # from a signal to the end
+
+
+def snapshot_name(stage: str, generation: int, epoch: int) -> str:
+    return f"e{epoch:08d}.g{generation}.{stage}.snap"
+
+
+class Cut(NamedTuple):
+    """A stage at one barrier."""
+
+    generation: int
+    epoch: int
+    data: bytes
+    position: int | None
+
+
+class Link:
+    __slots__ = ("inlet", "pipe", "reader")
+
+    def __init__(self, inlet: side.Inlet, pipe: Pipe, generation: int) -> None:
+        self.inlet = inlet
+        self.pipe = pipe
+        self.reader = FrameReader(generation)
+
+
+class Host(Protocol):
+    """The supervisor's end."""
+
+    def said(self, process: Process, message: m.Message) -> None: ...
+    def gone(self, process: Process, reason: str) -> None: ...
+    def heard(self, process: Process, epoch: int) -> None:
+        """A stage has been told that `epoch` is visible."""
+
+    def restored(self, process: Process, epoch: int | None) -> None:
+        """A stage has become what it was at `epoch`."""
+
+
+class Process:
+    """From `Begin` to the death."""
+
+    side_of: type[side.StageSide] = side.StageSide  # what mutations replace
+    sink_of: type[Sink] = Sink
+
+    def __init__(
+        self,
+        world: World,
+        node: Node,
+        incarnation: int,
+        host: Host,
+        *,
+        overlaps: bool,
+    ) -> None:
+        self.alive = True
+        self.thaw = 0.0
+        self.fuse = Fuse()
+        self.name = node.name
+        self.incarnation = incarnation
+        self.title = f"{node.name}#{incarnation}"
+        self.said_until = 0.0
+        self.heard_until = 0.0
+        self.unheard = 0
+        """Messages on their way to it."""
+        self.pulse = 0
+        self.records_out = 0
+        self.inside: tuple[tuple[str, int, int], ...] = ()
+        self.world = world
+        self.node = node
+        self.stage = self.sink_of(node, world.disk) if node.role == "sink" else make_stage(node, world.disk)
+        self._host = host
+        is_sink = isinstance(self.stage, Sink)
+        self.side = self.side_of(holds_back=is_sink and not overlaps)
+        self.inputs: list[Link] = []
+        self.outputs: list[Pipe] = []
+        self._frames = FrameWriter(0)
+        self._offer: tuple[m.Reset, Sequence[Pipe]] | None = None
+        self._suspects: list[list[Any]] = []
+        self._letters: deque[Batch] = deque()
+        self._saves: deque[Cut] = deque()
+        self._snapshot = b""
+        self._report: m.Message | None = None
+        self._leaving = False
+        self._turn = 0
+        world.after(DIE_S, self, self._load)
+
+    def _say(self, message: m.Message | None) -> None:
+        assert message is not None
+        self._host.said(self, message)
+
+    def _load(self) -> None:
+        self._say(m.Loaded())
+
+    # what is done to it
+
+    def receive(self, data: bytes, pipes: Sequence[Pipe]) -> None:
+        """A datagram of the supervisor."""
+        self.unheard -= 1
+        self.pulse += 1
+        if self._leaving:
+            return
+        message = m.decode(data)
+        machine = self.side
+        match message:
+            case m.Reset(generation, epoch, snapshot, inputs, _, _, changes):
+                self._offer = message, pipes
+                self._guard(machine.reset, generation, epoch, snapshot, inputs, changes)
+            case m.Go(generation):
+                self._guard(machine.go, generation)
+            case m.Barrier(generation, epoch, hold):
+                self._guard(machine.asked, generation, epoch, hold)
+            case m.Pause(generation):
+                self._guard(machine.pause, generation)
+            case m.Resume(generation):
+                self._guard(machine.resume, generation)
+            case m.Commit(generation, epoch):
+                self._guard(machine.commit, generation, epoch)
+            case m.Committed(generation, epoch):
+                self._guard(machine.committed, generation, epoch)
+
+    def leave(self) -> None:
+        """SIGTERM and SIGCONT: what is being saved is finished."""
+        self.thaw = 0.0
+        self.world.after(DIE_S, self, self._leave)
+
+    def _leave(self) -> None:
+        self._leaving = True
+        if not self._saves:
+            self.die("left")
+
+    def kill(self) -> None:
+        """SIGKILL, from whoever has a reason. What it does at the moment may still be done."""
+        self.thaw = 0.0
+        self.world.after(DIE_S, self, self.die, "killed by SIGKILL")
+
+    def die(self, reason: str) -> None:
+        if self.alive:
+            self.alive = False
+            self.world.tell(self.title, f"dies: {reason}")
+            self._host.gone(self, reason)
+
+    @property
+    def phase(self) -> Phase:
+        """As its black box says it."""
+        if self.side.state is side.State.PREPARING:
+            return Phase.PREPARING
+        if not all(pipe.idle for pipe in self.outputs):
+            return Phase.BLOCKED
+        return Phase.WAITING if self.side.flows else Phase.HOLDING
+
+    # commands
+
+    def _guard(self, deed: Callable[..., list[side.Command]], *args: Any) -> None:
+        """Ask the machine, perform what it answers; a fuse that burns down in there is a SIGKILL."""
+        try:
+            self._perform(deed(*args))
+        except Killed:
+            self.die("killed by SIGKILL")
+
+    def _perform(self, commands: Sequence[side.Command]) -> None:
+        if self.world.story is not None and commands:
+            self.world.tell(self.title, f"{self.side.state.value}: {', '.join(map(str, commands))}")
+        for command in commands:
+            try:
+                self._performers[type(command)](self, command)
+            except StorageError as error:
+                self._perform(self.side.refused(str(error)))
+                return
+        for link in self.inputs:
+            link.pipe.rest()
+        self._turn += 1
+        if self.side.flows:
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        self.world.after(TURN_S, self, self._run, self._turn)
+
+    def _drop(self, _: side.Drop) -> None:
+        for link in self.inputs:
+            link.pipe.rest()
+        for pipe in self.outputs:
+            pipe.writer = None
+        self.inputs, self.outputs = [], []
+        self._letters.clear()
+
+    def _restore(self, command: side.Restore) -> None:
+        stage, disk = self.stage, self.world.disk
+        if isinstance(stage, Sink):
+            stage.rollback(command.epoch, self.fuse)
+        if not command.keep:
+            data = disk.read(f"{EPOCHS}/{command.snapshot}") if command.snapshot is not None else None
+            assert data is not None or command.snapshot is None, f"{command.snapshot} is gone"
+            stage.restore(data)
+        assert self._offer is not None
+        (reset, pipes), self._offer = self._offer, None
+        self._take(pipes, command.generation)
+        self._suspects = reset.suspects
+        self._host.restored(self, command.epoch)
+        self._perform(self.side.restored())
+
+    def _take(self, pipes: Sequence[Pipe], generation: int) -> None:
+        """The ends of a generation's links."""
+        count = len(self.side.inlets)
+        self._frames = FrameWriter(generation)
+        self.records_out = 0
+        self.inputs = [
+            Link(inlet, pipe, generation) for inlet, pipe in zip(self.side.inlets, pipes[:count], strict=True)
+        ]
+        self.outputs = list(pipes[count:])
+        for pipe in self.outputs:
+            pipe.writer = (self, self._output_idle)
+
+    def _apply(self, command: side.Apply) -> None:
+        for change in command.changes:
+            for number in change["rows"]:
+                self._letters.append(make_batch([f"{REPLAY}/{number}"], (Span(REPLAY, number, 1),), 0))
+
+    def _cut(self, _: side.Snapshot) -> None:
+        self._snapshot = self.stage.snapshot()
+
+    def _save(self, command: side.Save) -> None:
+        if isinstance(self.stage, Sink):
+            self.stage.seal(command.epoch)
+        self._saves.append(Cut(command.generation, command.epoch, self._snapshot, self.stage.position()))
+        if len(self._saves) == 1:
+            self._begin_save()
+
+    def _commit(self, command: side.Commit) -> None:
+        assert isinstance(self.stage, Sink)
+        self.stage.commit(command.epoch, self.fuse)
+
+    def _emit(self, frame: Frame) -> None:
+        if self.outputs:
+            data = b"".join(bytes(memoryview(b).cast("B")) for b in self._frames.encode(frame))
+            for pipe in self.outputs:
+                pipe.write(data)
+
+    _performers: Final[dict[type, Callable[[Process, Any], None]]] = {
+        side.Drop: _drop,
+        side.Restore: _restore,
+        side.SayReady: lambda self, c: self._say(m.Ready(c.generation)),
+        side.Hear: lambda self, c: self._host.heard(self, c.epoch),
+        side.Apply: lambda self, c: self._apply(c),
+        side.Snapshot: _cut,
+        side.EmitBarrier: lambda self, c: self._emit(Barrier(c.epoch)),
+        side.Save: _save,
+        side.Report: lambda self, c: self._say(self._report),
+        side.EmitEnd: lambda self, c: self._emit(End()),
+        side.SayEnded: lambda self, c: self._say(m.SourceEnded(c.generation, self.records_out)),
+        side.Commit: _commit,
+        side.SayCommitDone: lambda self, c: self._say(m.CommitDone(c.generation, c.epoch)),
+        side.SayImpaired: lambda self, c: self._say(m.Impaired(c.generation, c.reason)),
+        side.SayJudged: lambda self, c: self._say(m.Judged(c.generation, c.guilty)),
+    }
+
+    # the thread that saves
+
+    def _begin_save(self) -> None:
+        self.world.after(DISK_S, self, self._save_step, self._save_steps(self._saves[0]))
+
+    def _save_steps(self, cut: Cut) -> Iterator[None]:
+        generation, epoch, data, position = cut
+        if isinstance(self.stage, Sink):
+            yield from self.stage.prepare(epoch, self.fuse)
+        name = snapshot_name(self.name, generation, epoch)
+        try:
+            yield from self._write(f"{EPOCHS}/{name}", data)
+        except OSError as error:
+            self._report = m.SnapshotFailed(generation, epoch, str(error))
+        else:
+            self._report = m.SnapshotDone(generation, epoch, name, len(data), zlib.crc32(data), position)
+
+    def _write(self, path: str, data: bytes) -> Iterator[None]:
+        return save(self.world.disk, self.fuse, path, data)
+
+    def _save_step(self, steps: Iterator[None]) -> None:
+        self.pulse += 1
+        try:
+            next(steps)
+        except StopIteration:
+            self._end_save(self.side.saved, self._saves[0].generation)
+        except StorageError as error:
+            self._end_save(self.side.unprepared, str(error))
+        except Killed:
+            self.die("killed by SIGKILL")
+        else:
+            self.world.after(DISK_S, self, self._save_step, steps)
+
+    def _end_save(self, told: Callable[..., list[side.Command]], what: Any) -> None:
+        self._saves.popleft()
+        if self._saves:
+            self._begin_save()
+        if not self._leaving:
+            self._guard(told, what)
+        elif not self._saves:
+            self.die("left")
+
+    # the flow
+
+    def _output_idle(self) -> None:
+        if self.side.flows and self.alive and not self._leaving:
+            self._next_turn()
+
+    def _run(self, turn: int) -> None:
+        if turn != self._turn:
+            return
+        self.pulse += 1
+        step = self._read if isinstance(self.stage, Source) else self._take_frame
+        try:
+            for _ in range(FRAMES_PER_TURN):
+                if not self._may_flow():
+                    return
+                if self.side.state is side.State.APPLYING:
+                    self._take_letter()
+                elif not step():
+                    return
+            self._next_turn()
+        except StorageError as error:
+            self._guard(self.side.refused, str(error))
+        except Killed:
+            self.die("killed by SIGKILL")
+
+    def _may_flow(self) -> bool:
+        return self.side.flows and not self._leaving and all(pipe.idle for pipe in self.outputs)
+
+    def _read(self) -> bool:
+        self._turn += 1
+        self.world.after(READ_S, self, self._run, self._turn)  # a source is slower than what follows it
+        self.side.moved = True
+        if self.world.chance() < IDLE:
+            return False
+        assert isinstance(self.stage, Source)
+        batch = self.stage.read()
+        if batch is None:
+            self._perform(self.side.ended())
+        else:
+            self.records_out += batch.rows
+            self._emit(batch)
+        return False
+
+    def _take_frame(self) -> bool:
+        for link in self.inputs:
+            if not link.inlet.waits and (frame := link.reader.next()) is not None:
+                self._handle(link, frame)
+                return True
+        for link in self.inputs:
+            if not link.inlet.waits:
+                link.pipe.listen(self, self._readable)
+        return False
+
+    def _readable(self, pipe: Pipe) -> None:
+        for link in self.inputs:
+            if link.pipe is pipe and not link.inlet.waits and self._may_flow():
+                link.reader.filled(pipe.read_into(link.reader.space()))
+                self._turn += 1
+                self._run(self._turn)
+
+    def _handle(self, link: Link, frame: Frame) -> None:
+        match frame:
+            case Batch():
+                self._process(frame)
+            case Barrier(epoch):
+                self._perform(self.side.barrier(link.inlet, epoch))
+            case End():
+                self._perform(self.side.end(link.inlet))
+            case Hello():
+                pass
+
+    def _take_letter(self) -> None:
+        if self._letters:
+            self._process(self._letters.popleft())
+        else:
+            self._perform(self.side.applied())
+
+    def _process(self, batch: Batch) -> None:
+        if self._suspects:
+            self._try_suspects(batch)
+        self.side.moved = True
+        self.inside = tuple((s.source, s.start, s.count) for s in batch.spans)
+        result = self.stage.process(batch, self.fuse)
+        self.records_out += batch.rows
+        self._emit(result)
+
+    def _try_suspects(self, batch: Batch) -> None:
+        """In this world nobody is guilty: whatever is suspected was killed from outside."""
+        for span in batch.spans:
+            for source, start, count in self._suspects:
+                if source == span.source and start < span.start + span.count and span.start < start + count:
+                    self._suspects = []
+                    self._perform(self.side.judged(0))
+                    return
