@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
+from sim import manifests
 from sim.disk import Fuse, Killed
+from sim.launcher import Launcher
 from sim.law import Law
 from sim.pipes import Pipe
-from sim.process import DISK_S, EPOCHS, Process
+from sim.process import DISK_S, Process
 from sim.stages import Node, save
 from sim.world import ViolationError, World
 from streampiped.core import protocol as p
@@ -36,34 +36,14 @@ from streampiped.errors import ExitCode
 from streampiped.wire import messages as m
 
 CONTROL_S: Final = 0.004  # a message on its way
-FORK_S: Final = 0.01
 WITHDRAW_S: Final = 0.5  # before a manifest that failed is removed once more
 INTERVAL_S: Final = 0.08  # between epochs
 HANG_S: Final = 8.0
 STOPPED: Final = "state/stopped"
-KEPT: Final = 2  # committed epochs whose files stay
 
 Question: TypeAlias = p.Operate | p.Checkpoint | p.Propose
 
-_FILE: Final = re.compile(r"e(\d{8})\.(manifest|g\d+\..+\.snap)(\.tmp)?")
 _LIMITS: Final = Limits(start_timeout=20.0, reset_timeout=10.0, stop_timeout=5.0, drain_timeout=20.0)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    epoch: int
-    finished: bool
-    parts: dict[str, str]
-    changes: tuple[dict[str, Any], ...]
-
-
-class Launcher:
-    """Forks while it lives."""
-
-    def __init__(self) -> None:
-        self.alive = True
-        self.thaw = 0.0
-        self.ready = False
 
 
 @dataclass(frozen=True)
@@ -97,14 +77,13 @@ class Daemon:
         self.tickets: dict[int, Question] = {}
         """Questions of operators that have not been answered."""
         self._setting = setting
-        self._owed: list[tuple[str, int]] = []
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
         self._handling = False
         self._tick_at: float | None = None
         self._sync()
-        self._manifest = self.newest()
-        law.begins(self._manifest.epoch if self._manifest else None, self.highest())
+        self._manifest = manifests.newest(self.world.disk)
+        law.begins(self._manifest.epoch if self._manifest else None, manifests.highest(self.world.disk))
         world.tell("supervisor", f"starts from {self._manifest}")
         self.supervision = self._decisions()
         stopped = (world.disk.read(STOPPED) or b"").decode().split()
@@ -123,7 +102,7 @@ class Daemon:
             tuple(node.name for node in self.nodes if node.role == "sink"),
             INTERVAL_S,
             manifest.epoch if manifest else None,
-            self.highest(),
+            manifests.highest(self.world.disk),
             manifest is not None and manifest.finished,
             manifest.changes if manifest else (),
         )
@@ -134,31 +113,7 @@ class Daemon:
     def _sync(self) -> None:
         """What is found is relied on: it must survive a power loss. The daemon does not start before it is."""
         self.world.disk.heal()
-        self.world.disk.sync(self.fuse, EPOCHS)
-
-    def highest(self) -> int:
-        """The largest number in any file's name."""
-        names = (_FILE.fullmatch(name) for name in self.world.disk.list(EPOCHS))
-        return max((int(match[1]) for match in names if match), default=0)
-
-    def committed(self) -> list[int]:
-        return [int(name[1:9]) for name in self.world.disk.list(EPOCHS) if name.endswith(".manifest")]
-
-    def newest(self) -> Manifest | None:
-        """ViolationError when it is damaged: what has been committed must be whole."""
-        committed = self.committed()
-        if not committed:
-            return None
-        try:
-            body = json.loads(self.world.disk.read(f"{EPOCHS}/{manifest_name(committed[-1])}") or b"")
-        except ValueError as error:
-            raise ViolationError(f"the manifest of epoch {committed[-1]} is damaged") from error
-        for stage, (file, length, checksum) in body["parts"].items():
-            data = self.world.disk.read(f"{EPOCHS}/{file}")
-            if data is None or len(data) != length or zlib.crc32(data) != checksum:
-                raise ViolationError(f"epoch {committed[-1]} is committed, and {stage}'s snapshot {file} is damaged")
-        parts = {stage: file for stage, (file, *_) in body["parts"].items()}
-        return Manifest(body["epoch"], body["finished"], parts, tuple(body["changes"]))
+        self.world.disk.sync(self.fuse, manifests.EPOCHS)
 
     # events in, commands out
 
@@ -254,12 +209,7 @@ class Daemon:
     # the launcher
 
     def _start_launcher(self, _: p.StartLauncher) -> None:
-        launcher = self.launcher = Launcher()
-        self.world.after(FORK_S * 5, launcher, self._launcher_ready, launcher)
-
-    def _launcher_ready(self, launcher: Launcher) -> None:
-        launcher.ready = True
-        self.dispatch(p.LauncherReady())
+        self.launcher = Launcher(self.world, lambda: self.dispatch(p.LauncherReady()))
 
     def kill_launcher(self) -> bool:
         """False: there is none."""
@@ -272,12 +222,7 @@ class Daemon:
 
     def _fork(self, command: p.Fork) -> None:
         if self.launcher is not None and self.launcher.ready:
-            self.world.after(FORK_S, self.launcher, self._forked, command.name, command.incarnation)
-
-    def _forked(self, name: str, incarnation: int) -> None:
-        """What the launcher has forked waits for `Begin`: it is not there before its pid is known."""
-        assert self.launcher is not None
-        self.world.after(CONTROL_S, self.launcher, self._begin, name, incarnation)
+            self.launcher.fork(partial(self._begin, command.name, command.incarnation))
 
     def _begin(self, name: str, incarnation: int) -> None:
         node = next(node for node in self.nodes if node.name == name)
@@ -346,14 +291,7 @@ class Daemon:
 
     def _write_manifest(self, command: WriteManifest) -> None:
         self.law.attempt(command)
-        body = {
-            "epoch": command.epoch,
-            "finished": command.finished,
-            "parts": {part.stage: (part.file, part.length, part.checksum) for part in command.parts},
-            "changes": [dict(change) for change in command.changes],
-        }
-        path = f"{EPOCHS}/{manifest_name(command.epoch)}"
-        steps = self._save(path, json.dumps(body).encode())
+        steps = self._save(manifests.manifest_path(command.epoch), manifests.encode(command))
         self.world.after(DISK_S, self, self._manifest_step, command, steps)
 
     def _save(self, path: str, data: bytes) -> Iterator[None]:
@@ -363,9 +301,7 @@ class Daemon:
         try:
             next(steps)
         except StopIteration:
-            parts = {part.stage: part.file for part in command.parts}
-            changes = tuple(dict(change) for change in command.changes)
-            self._manifest = Manifest(command.epoch, command.finished, parts, changes)
+            self._manifest = manifests.manifest_of(command)
             self.law.promise(command.epoch)
             self.dispatch(p.ManifestWritten(command.generation, command.epoch))
         except OSError as error:
@@ -377,11 +313,11 @@ class Daemon:
 
     def _withdraw(self, command: WriteManifest, reason: str) -> None:
         """As in disk.py: nobody is told before it is certain that no later start finds the manifest."""
-        path = f"{EPOCHS}/{manifest_name(command.epoch)}"
+        path = manifests.manifest_path(command.epoch)
         try:
             self.world.disk.unlink(self.fuse, path + ".tmp")
             self.world.disk.unlink(self.fuse, path)
-            self.world.disk.sync(self.fuse, EPOCHS)
+            self.world.disk.sync(self.fuse, manifests.EPOCHS)
         except OSError:
             self.world.after(WITHDRAW_S, self, self._withdraw, command, reason)
         except Killed:
@@ -392,11 +328,8 @@ class Daemon:
     def _tell_committed(self, command: TellCommitted) -> None:
         for node in self.nodes:
             self._tell(node.name, m.Committed(command.generation, command.epoch))
-        kept = self.committed()[-KEPT:]
-        for name in self.world.disk.list(EPOCHS):
-            match = _FILE.fullmatch(name)
-            if match and int(match[1]) < command.epoch and int(match[1]) not in kept:
-                self._quietly(self.world.disk.unlink, f"{EPOCHS}/{name}")
+        for path in manifests.old_files(self.world.disk, command.epoch):
+            self._quietly(self.world.disk.unlink, path)
 
     def _remember_stopped(self, command: p.RememberStopped) -> None:
         self._quietly(self.world.disk.write, STOPPED, " ".join(command.names).encode())
@@ -462,7 +395,3 @@ class Daemon:
         AskCommit: lambda self, c: self._tell(c.stage, m.Commit(c.generation, c.epoch)),
         TellCommitted: _tell_committed,
     }
-
-
-def manifest_name(epoch: int) -> str:
-    return f"e{epoch:08d}.manifest"

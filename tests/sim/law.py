@@ -206,7 +206,7 @@ class Law:
         if lost := [change for change in self._accepted if change not in recorded]:
             raise ViolationError(f"operators were told that {lost} is recorded")
         for stage, file in last.files.items():
-            data = self._disk.read(f"epochs/{file}")
+            data = self._disk.read(file)
             if data is None:
                 raise ViolationError(f"{file} of the last epoch is gone")
             outcome[f"{stage}'s state"] = msgpack.unpackb(data)

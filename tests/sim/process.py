@@ -5,9 +5,11 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from sim.disk import Fuse, Killed
+from sim.host import Host
+from sim.manifests import snapshot_path
 from sim.pipes import Pipe
 from sim.stages import REPLAY, Node, Sink, Source, make_batch, make_stage, save
 from sim.world import World
@@ -18,18 +20,12 @@ from streampiped.records import Batch, Span
 from streampiped.wire import messages as m
 from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
 
-EPOCHS: Final = "epochs"
-"""The directory of snapshots and manifests."""
 TURN_S: Final = 0.004  # between two turns of one stage
 READ_S: Final = 0.03  # between two batches of a source
 DISK_S: Final = 0.006  # for one step of a save
 IDLE: Final = 0.1  # how often a source has nothing for the moment
 FRAMES_PER_TURN: Final = 4
 DIE_S: Final = 0.002  # from a signal to the end
-
-
-def snapshot_name(stage: str, generation: int, epoch: int) -> str:
-    return f"e{epoch:08d}.g{generation}.{stage}.snap"
 
 
 class Cut(NamedTuple):
@@ -50,18 +46,6 @@ class Link:
         self.reader = FrameReader(generation)
 
 
-class Host(Protocol):
-    """The supervisor's end."""
-
-    def said(self, process: Process, message: m.Message) -> None: ...
-    def gone(self, process: Process, reason: str) -> None: ...
-    def heard(self, process: Process, epoch: int) -> None:
-        """A stage has been told that `epoch` is visible."""
-
-    def restored(self, process: Process, epoch: int | None) -> None:
-        """A stage has become what it was at `epoch`."""
-
-
 class Process:
     """From `Begin` to the death."""
 
@@ -73,7 +57,7 @@ class Process:
         world: World,
         node: Node,
         incarnation: int,
-        host: Host,
+        host: Host[Process],
         *,
         overlaps: bool,
     ) -> None:
@@ -94,8 +78,7 @@ class Process:
         self.node = node
         self.stage = self.sink_of(node, world.disk) if node.role == "sink" else make_stage(node, world.disk)
         self._host = host
-        is_sink = isinstance(self.stage, Sink)
-        self.side = self.side_of(holds_back=is_sink and not overlaps)
+        self.side = self.side_of(holds_back=isinstance(self.stage, Sink) and not overlaps)
         self.inputs: list[Link] = []
         self.outputs: list[Pipe] = []
         self._frames = FrameWriter(0)
@@ -214,7 +197,7 @@ class Process:
         if isinstance(stage, Sink):
             stage.rollback(command.epoch, self.fuse)
         if not command.keep:
-            data = disk.read(f"{EPOCHS}/{command.snapshot}") if command.snapshot is not None else None
+            data = disk.read(command.snapshot) if command.snapshot is not None else None
             assert data is not None or command.snapshot is None, f"{command.snapshot} is gone"
             stage.restore(data)
         assert self._offer is not None
@@ -288,13 +271,13 @@ class Process:
         generation, epoch, data, position = cut
         if isinstance(self.stage, Sink):
             yield from self.stage.prepare(epoch, self.fuse)
-        name = snapshot_name(self.name, generation, epoch)
+        path = snapshot_path(self.name, generation, epoch)
         try:
-            yield from self._write(f"{EPOCHS}/{name}", data)
+            yield from self._write(path, data)
         except OSError as error:
             self._report = m.SnapshotFailed(generation, epoch, str(error))
         else:
-            self._report = m.SnapshotDone(generation, epoch, name, len(data), zlib.crc32(data), position)
+            self._report = m.SnapshotDone(generation, epoch, path, len(data), zlib.crc32(data), position)
 
     def _write(self, path: str, data: bytes) -> Iterator[None]:
         return save(self.world.disk, self.fuse, path, data)
@@ -324,7 +307,7 @@ class Process:
     # the flow
 
     def _output_idle(self) -> None:
-        if self.side.flows and self.alive and not self._leaving:
+        if self._may_flow():
             self._next_turn()
 
     def _run(self, turn: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from sim import manifests
 from sim.daemon import Daemon, Setting
 from sim.disk import Killed
 from sim.faults import Fate
@@ -78,7 +79,7 @@ class Schedule:
                 self._strike()
         self._heal()
         self._finish()
-        newest = self._daemon.newest()
+        newest = manifests.newest(self.world.disk)
         if newest is None:
             raise ViolationError("the stream has finished, and nothing is committed")
         what = self._law.verdict(newest.epoch)
