@@ -225,7 +225,8 @@ def test_hold_ends_with_its_generation() -> None:
 
 
 def test_the_last_source_to_end_asks_for_the_final_epoch() -> None:
-    """One ended source of two changes nothing; when the second has ended a final epoch is made at once."""
+    """One ended source of two changes nothing; when the second has ended a final epoch is made at once. The stream has
+    finished when its last sink has confirmed that."""
     line = Line()
     assert line.ended("north") == line.ended("north") == []
     assert barriers(line.due()) == asked(1)
@@ -235,11 +236,11 @@ def test_the_last_source_to_end_asks_for_the_final_epoch() -> None:
         line.confirm(sink, 1)
     assert barriers(line.ended("south")) == asked(2)
     assert [c.finished for c in line.snapshots(2) if isinstance(c, WriteManifest)] == [True]
-    assert not line.epochs.finished
     line.written(2)
-    assert line.epochs.finished
     line.confirm("table", 2)
+    assert not line.epochs.finished
     assert told(line.confirm("file", 2)) == [(1, 2, True)]
+    assert line.epochs.finished
 
 
 def test_ends_during_an_epoch_are_committed_behind_it() -> None:

@@ -151,6 +151,25 @@ def test_change_is_applied_behind_a_barrier() -> None:
     assert [r.changes for r in play.of(p.SendReset) if r.name == "middle"] == [()]
 
 
+def test_next_change_waits_until_the_last_is_applied() -> None:
+    """A change that is wanted while the epoch of another is on its way is recorded behind the reset that applies the
+    first: a manifest that named the second alone would have lost it."""
+    play = Play().up()
+    other = {**CHANGE, "letters": [[9, 1]]}
+    play.say(p.Propose(5, CHANGE, 0.1))
+    play.commit(1)
+    play.wait(0.2)
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(5, 8)]
+    play.say(p.Propose(6, other, 30.0))
+    play.commit(2)
+    assert [r.changes for r in play.of(p.SendReset) if r.name == "middle"] == [(CHANGE,)]
+    play.all_ready()
+    play.wait(1.0)
+    play.hold()
+    assert [r.changes for r in play.of(p.SendReset) if r.name == "middle"] == [(other,)]
+    assert play.of(p.Answer) == [p.Answer(6, 0, str(play.machine.epochs.told))]
+
+
 def test_change_waits_for_a_restart() -> None:
     """A change that is wanted while a restart is under way is begun behind it, and applied by the successor."""
     play = Play().up()

@@ -231,6 +231,33 @@ def test_stop_beats_restart() -> None:
     assert play.state("middle") is State.STOPPED
 
 
+def test_who_has_had_an_answer_gets_no_other() -> None:
+    """A restart that waits in the queue and has timed out is beaten by a stop without a word."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 30.0))
+    play.say(p.Operate(2, "restart", ("sink",), 0.1))
+    play.wait(0.2)
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(2, 8)]
+    play.say(p.Operate(3, "stop", ("sink",), 30.0))
+    assert not play.of(p.Answer)
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_start_of_one_that_still_leaves(verb: p.Verb) -> None:
+    """A stop that takes long is answered, and what is wanted next is not lost: the process that is still on its way out
+    is followed by another."""
+    play = Play().up()
+    play.say(p.Operate(1, "stop", ("middle",), 0.1))
+    play.wait(0.2)
+    play.say(p.Operate(2, verb, ("middle",), 30.0))
+    play.died("middle")
+    numbers = [c.incarnation for c in play.history if isinstance(c, p.Fork) and c.name == "middle"]
+    play.born("middle", numbers[-1])
+    play.all_ready()
+    assert play.machine.running
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(2, 0)]
+
+
 def test_commands_are_worked_on_one_at_a_time() -> None:
     """A second restart begins when the first is done."""
     play = Play().up()

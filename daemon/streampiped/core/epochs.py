@@ -252,8 +252,8 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Every source has ended, and everything that they gave is committed."""
-        return self._final and self._all_ended()
+        """Every source has ended, and everything that they gave is committed and visible."""
+        return self._final and self._all_ended() and self.told == self.committed
 
     # what happens to an epoch
 
@@ -354,7 +354,8 @@ class Coordinator:
         self._highest += 1
         self._demanded = False
         hold, self._ahead = self._hold_wanted and not self._ahead, False
-        changes = tuple(self._proposed) if hold else ()
+        waiting = self.changes if self.unapplied else ()  # a restore of this epoch has to apply them as well
+        changes = (*waiting, *self._proposed) if hold else waiting
         flight = _Flight(self._highest, now, hold, self._all_ended(), changes)
         self._flight = flight
         self._holding = self._holding or hold

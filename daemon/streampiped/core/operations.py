@@ -39,8 +39,8 @@ class Operations:
         self._current: Wish | None = None
 
     def add(self, wish: Wish) -> list[Wish]:
-        """Queue a wish. A stop goes first and removes every start and restart that names one of its stages; those
-        that an operator still waits for are returned."""
+        """Queue a wish. A stop goes first and removes every start and restart that names one of its stages; these are
+        returned, also those whose operators have had an answer."""
         if wish.verb != "stop":
             self._queue.append(wish)
             return []

@@ -47,7 +47,8 @@ class Operators:
         for beaten in self._operations.add(wish):
             for name in beaten.names:
                 self._deaths.drop_successor(self._roster[name], now)
-            self._answer(beaten, ExitCode.REFUSED, f"overtaken by stop {', '.join(names)}")
+            if beaten.deadline is not None:
+                self._answer(beaten, ExitCode.REFUSED, f"overtaken by stop {', '.join(names)}")
 
     def on_checkpoint(self, event: p.Checkpoint, now: float) -> None:
         """An epoch is made of a generation that runs; anything else would be waiting for we know not what."""
@@ -104,8 +105,9 @@ class Operators:
     def _set(self, wish: Wish, process: Process, now: float) -> None:
         if wish.verb == "stop":
             self._deaths.stop(process, now)
-        elif not process.alive:
-            process.wanted = True
+            return
+        process.wanted = True  # also of one that is still on its way out because of a stop: a fork follows its death
+        if not process.alive:
             process.intensity.forget()
             self._births.fork(process, now)
         elif wish.verb == "restart" and process.service:

@@ -207,11 +207,13 @@ class Supervision:
         and the stage that it concerns applies it before any input; a restore from that epoch does the same."""
         if not self.running or any(stage.successor is not None for stage in self._roster.stages):
             return
-        if self.epochs.proposed:
-            self._generations.hold(now, ahead=True)
-        elif self.epochs.held and self.epochs.unapplied:
+        if self.epochs.unapplied:  # before anything else is recorded: the next manifest would not tell of it
+            if not self.epochs.held:
+                return
             kinds = ", ".join(sorted({f"{change['kind']} in {change['stage']}" for change in self.epochs.changes}))
             self._generations.reset(kinds)
+        elif self.epochs.proposed:
+            self._generations.hold(now, ahead=True)
 
     # the end
 
@@ -230,7 +232,7 @@ class Supervision:
         self._operators.close(event.reason, now)
         if hurry:
             self._leave(now)
-        elif not self.running or self.epochs.finished:
+        elif not self.running or self.epochs.held:
             self._ending.bid_farewell()
         else:
             self._ending.drain(now + self._drain_timeout)

@@ -69,6 +69,9 @@ class StateDirectory:
                 write_durably(root / "format", f"{FORMAT_LINE}\npipeline {pipeline}\n".encode())
             if create:
                 make_directory(self.epochs)
+                # whoever was killed between the rename of a manifest and this left a commit that a power loss takes
+                # back, after sinks have shown it on the strength of what is read here
+                sync_directory(self.epochs)
         except BaseException:
             os.close(self._lock)
             raise
