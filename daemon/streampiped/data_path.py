@@ -12,7 +12,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from streampiped.core import stage_side as side
@@ -74,7 +73,7 @@ class DataPath:
         self._links = StageLinks(process.loop, frame_bytes_max, self._may_flow, self._run, self._output_idle)
         self._reset: tuple[m.Reset, list[int]] | None = None
         self._cut: Cut | None = None
-        self._report: m.SnapshotDone | m.SnapshotFailed | None = None
+        self._report: tuple[m.SnapshotDone | m.SnapshotFailed, ...] = ()
         self._letters: deque[tuple[int, Batch]] = deque()
         self._usual: Callable[[], bool] = self._read_source if isinstance(stage, SourceStage) else self._take_frame
         self._step = self._usual
@@ -91,7 +90,7 @@ class DataPath:
             side.Snapshot: self._snapshot,
             side.EmitBarrier: lambda c: self._links.emit(Barrier(c.epoch)),
             side.Save: self._save,
-            side.Report: lambda _: self._say(self._report),
+            side.Report: lambda _: self._say(*self._report),
             side.EmitEnd: lambda _: self._links.emit(End()),
             side.SayEnded: lambda c: self._say(m.SourceEnded(c.generation, self._words[bb.RECORDS_OUT])),
             side.Commit: self._commit,
@@ -150,9 +149,9 @@ class DataPath:
         else:
             self._cancel_turn()
 
-    def _say(self, message: m.Message | None) -> None:
-        assert message is not None
-        self._process.channel.send(message)
+    def _say(self, *messages: m.Message) -> None:
+        for message in messages:
+            self._process.channel.send(message)
 
     # generations
 
@@ -377,11 +376,11 @@ class DataPath:
         cut, self._cut = self._cut, None
         assert cut is not None
         work = self._saver.save(command.generation, command.epoch, cut)
-        work.add_done_callback(partial(self._saved, command.generation))
+        work.add_done_callback(lambda done: self._saved(command.generation, done))
 
     def _saved(self, generation: int, work: asyncio.Future[m.SnapshotDone | m.SnapshotFailed]) -> None:
         try:
-            self._report = work.result()
+            self._report = (work.result(),)
         except StorageError as error:
             self._perform(self._side.unprepared(str(error)))
         except Exception as error:  # noqa: BLE001  whatever user code raises is the stage's failure

@@ -1,6 +1,6 @@
 """What the built-in sinks still know of an epoch: `streampiped restore` says where it cannot be exact.
 
-A sink remembers a bounded number of epochs and, with `retain`, a bounded number of rows. Only looks; a store that
+A sink remembers a bounded number of epochs and rows. Only looks; a store that
 cannot be read is a sentence too.
 """
 
@@ -38,7 +38,7 @@ def _of_stage(plan: Plan, spec: StageSpec, epoch: int) -> Iterator[str]:
         sink = ConsumerOptions.model_validate(dict(spec.options)).sink
         match sink:
             case SqliteOptions() if (path := directory / sink.path).exists():
-                yield from _of_sqlite(path, sink.retain, epoch)
+                yield from _of_sqlite(path, epoch)
             case JsonlSinkOptions() if (path := directory / sink.path).exists():
                 yield from _of_jsonl(path, epoch)
             case SqliteOptions() | JsonlSinkOptions():
@@ -47,27 +47,23 @@ def _of_stage(plan: Plan, spec: StageSpec, epoch: int) -> Iterator[str]:
         yield f"whether its store can go back to epoch {epoch} is unknown: {error}"
 
 
-def _of_sqlite(path: Path, retain: int, epoch: int) -> Iterator[str]:
+def _of_sqlite(path: Path, epoch: int) -> Iterator[str]:
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        query = "SELECT epoch, last_id FROM epochs WHERE epoch <= ? ORDER BY epoch DESC LIMIT 1"
-        mark = db.execute(query, (epoch,)).fetchone()
-        oldest = db.execute("SELECT min(id) FROM records").fetchone()[0]
-    if mark is None or mark[0] != epoch:
-        yield f"{path} no longer knows epoch {epoch}; {_instead(mark[0] if mark else None)}"
-    elif oldest is not None:
-        first = max(1, mark[1] - retain + 1) if retain else 1
-        if missing := min(oldest, mark[1] + 1) - first:
-            yield f"{path} has removed {missing} rows (retain = {retain}) that epoch {epoch} showed; they stay away"
+        known = {number for (number,) in db.execute("SELECT epoch FROM epochs")}
+        found = db.execute("SELECT oldest FROM reach").fetchone()
+    oldest = found[0] if found and found[0] is not None else 0
+    yield from _unreachable(path, epoch, {number for number in known if number >= oldest})
 
 
 def _of_jsonl(path: Path, epoch: int) -> Iterator[str]:
     side = json.loads(path.with_name(path.name + ".epochs").read_text())
-    known = [number for number in map(int, side["epochs"]) if number <= epoch]
+    yield from _unreachable(path, epoch, set(map(int, side["epochs"])))
+
+
+def _unreachable(path: Path, epoch: int, known: set[int]) -> Iterator[str]:
     if epoch not in known:
-        yield f"{path} no longer knows epoch {epoch}; {_instead(max(known, default=None))}"
-
-
-def _instead(epoch: int | None) -> str:
-    if epoch is None:
-        return "it begins empty, and what came before is missing"
-    return f"it goes back to epoch {epoch}, and what came between is missing"
+        others = f"from {min(known)} on" if known else "to none"
+        yield (
+            f"{path} has not kept what epoch {epoch} showed (it can go back {others}); the start will refuse: choose "
+            "another epoch, or move the file away, and it begins empty"
+        )

@@ -73,6 +73,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
         state.put_aside(found.damaged)
         disk = Disk(plan, state, found.manifest)
         disk.reconcile()
+        held = stopped.load(Path(plan.paths.state))
     except (StreampipeError, OSError) as error:
         print(f"streampiped: {error}", file=sys.stderr)
         return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError) else ExitCode.CONFIG
@@ -80,7 +81,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
     set_comm("streampiped")
     raise_descriptor_limit()
     supervision = decisions_for(plan, state.highest(), found.manifest)
-    supervisor = Supervisor(plan, disk, supervision, found.damaged, until_finished, early)
+    supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
 
@@ -94,6 +95,7 @@ class Supervisor:
         disk: Disk,
         supervision: Supervision,
         damaged: tuple[Damage, ...],
+        held: frozenset[str],
         until_finished: bool,
         early: Launch | None,
     ) -> None:
@@ -108,7 +110,7 @@ class Supervisor:
         )
         self.supervision = supervision
         self.disk = disk
-        self._stopped = stopped.load(Path(plan.paths.state))
+        self._held = held
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
         self._until_finished = until_finished
@@ -133,7 +135,11 @@ class Supervisor:
         self._began = time.monotonic()
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
-        self._performers: dict[type, Callable[..., None]] = {
+        self._performers = self._routes()
+
+    def _routes(self) -> dict[type, Callable[..., None]]:
+        """What performs which command."""
+        return {
             p.StartLauncher: lambda _: self.spawner.start_launcher(),
             p.Fork: lambda c: self.spawner.fork(c.name, c.incarnation),
             p.MakeLinks: lambda c: self._links.make(c.generation),
@@ -183,7 +189,7 @@ class Supervisor:
             state_dir=self.plan.paths.state,
         )
         self._tell_what_was_found()
-        self._perform(self.supervision.start(time.monotonic(), self._stopped))
+        self._perform(self.supervision.start(time.monotonic(), self._held))
         self._tick()
         if self._foreground is not None:
             self._start(self._foreground.show(self._done))

@@ -393,9 +393,9 @@ def consumed(root: Path, sink: dict[str, Any], epochs: int) -> Plan:
     [
         ({"type": "sqlite"}, 3, None),
         ({"type": "sqlite", "retain": 0}, 8, None),
-        ({"type": "sqlite", "retain": 500}, 12, "has removed"),
+        ({"type": "sqlite", "retain": 500}, 12, "the start will refuse"),
         ({"type": "jsonl"}, 3, None),
-        ({"type": "jsonl"}, 70, "no longer knows epoch 1; it begins empty"),
+        ({"type": "jsonl"}, 70, None),
     ],
 )
 def test_restore_says_where_a_store_is_not_exact(

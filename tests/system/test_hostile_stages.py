@@ -109,12 +109,14 @@ def test_stopped_stage_is_found_and_replaced() -> None:
 
 
 def test_stopped_stage_can_be_stopped_and_restarted() -> None:
-    """An operator's restart and the daemon's stop get past a SIGSTOPped stage."""
+    """An operator's restart by force and the daemon's stop get past a SIGSTOPped stage; a patient restart says what it
+    waits for."""
     with running(
         simple(head='\n[supervision]\nstop_timeout = "500ms"\nreset_timeout = "2s"\ndrain_timeout = "1s"\n')
     ) as daemon:
         os.kill(daemon.pids()["middle"], signal.SIGSTOP)
-        assert daemon.ctl("restart", "middle").returncode == 0
+        assert daemon.ctl("restart", "middle", "--timeout", "1s").returncode == 8
+        assert daemon.ctl("restart", "middle", "--force").returncode == 0
         daemon.wait_progress(1000)
         os.kill(daemon.pids()["middle"], signal.SIGSTOP)
         family = daemon.family()

@@ -93,6 +93,7 @@ def test_replay_that_kills_again_is_dead_again(flag: Path) -> None:
 def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
     """After the supervisor is killed and started again the record is still skipped, and still on the list."""
     config = poisoned("segfault", flag)
+    (tmp_path / "run").mkdir()
     with running(config, tmp_path / "run") as daemon:
         wait_for(lambda: daemon.call("dead_letters")["letters"], "the verdict", 30.0)
         daemon.process.kill()
@@ -106,7 +107,7 @@ def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
 def test_kills_put_nothing_aside() -> None:
     """However often a stage is killed by chance in the middle of a batch, no record is put aside for it."""
     kills = int(os.environ.get("STREAMPIPE_POISON_KILLS", "20"))
-    head = HEAD.replace("max_restarts = 3", "max_restarts = 1000000")
+    head = HEAD.replace("max_restarts = 3", 'max_restarts = 1000000\nbackoff_max = "20ms"')
     slow = "seconds_per_record = 0.0001\n"
     with running(simple(head=head, count="batch_max = 64", middle=slow)) as daemon:
         for _ in range(kills):
