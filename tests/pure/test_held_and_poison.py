@@ -250,6 +250,22 @@ def test_stage_that_cannot_restore_waits_for_the_disk() -> None:
     assert {r.generation for r in play.of(p.SendReset)} == {3}
 
 
+def test_reset_that_waits_for_a_manifest_keeps_nobody_awake() -> None:
+    """When the time of the next attempt comes while a manifest may still become the commit, its answer is waited for,
+    and no deadline lies in the past."""
+    play = Play().up()
+    play.emitted = 1
+    play.wait(1.0)
+    play.snapshots(1)
+    play.say(p.Impaired("sink", play.incarnation("sink"), 1, "no space"))
+    play.now += IMPAIRED_BACKOFF_MAX_S
+    play.say(p.Tick(1))
+    assert not play.of(p.SendReset)
+    assert (play.machine.deadline() or play.now + 1.0) > play.now
+    play.say(p.ManifestWritten(1, 1))
+    assert [r.epoch for r in play.of(p.SendReset)] == [1, 1, 1]
+
+
 def test_impaired_in_the_past_is_no_news() -> None:
     """What an older generation or a former process could not do changes nothing."""
     play = Play().up()

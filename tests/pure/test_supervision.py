@@ -258,6 +258,36 @@ def test_start_of_one_that_still_leaves(verb: p.Verb) -> None:
     assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(2, 0)]
 
 
+def test_wish_that_cannot_come_about_holds_up_nobody() -> None:
+    """A change that timed out in the queue, behind a stop, waits for a pipeline that stands; a start comes through."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("source",), 30.0))
+    play.say(p.Propose(2, {"kind": "replay", "stage": "middle"}, 0.1))
+    play.wait(0.2)
+    play.say(p.Operate(3, "stop", ("source",), 30.0))
+    play.died("source")
+    assert play.of(p.Answer) == [p.Answer(3, 0, "done")]
+    play.say(p.Operate(4, "start", ("source",), 30.0))
+    assert [f.name for f in play.of(p.Fork)] == ["source"]
+
+
+def test_start_leaves_the_work_to_a_successor_that_loads() -> None:
+    """A stage that dies while its successor loads is not forked a second time by an operator's start: the successor
+    takes over, and everything runs."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 0.1))
+    number = play.of(p.Fork)[0].incarnation
+    play.died("middle")
+    play.wait(0.2)
+    play.say(p.Operate(2, "start", ("middle",), 30.0))
+    assert not play.of(p.Fork)
+    play.born("middle", number)
+    play.all_ready()
+    assert play.machine.running
+    assert play.incarnation("middle") == number
+    assert [a.code for a in play.of(p.Answer)] == [0]
+
+
 def test_commands_are_worked_on_one_at_a_time() -> None:
     """A second restart begins when the first is done."""
     play = Play().up()

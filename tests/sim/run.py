@@ -77,7 +77,10 @@ def run_many(first: int, count: int, jobs: int) -> Tally:
     total, began, told = Tally(), time.monotonic(), time.monotonic()
     with ProcessPoolExecutor(jobs) as pool:
         for done in as_completed([pool.submit(attempt, seeds) for seeds in chunks(first, count)]):
-            total.add(done.result())
+            tally = done.result()
+            total.add(tally)
+            for seed, reason in tally.failures:
+                print(f"seed {seed}: {reason}\n    {replay_command(seed)}", flush=True)
             if time.monotonic() - told >= PROGRESS_S:
                 told = time.monotonic()
                 print(f"{total.schedules} of {count} schedules, {len(total.failures)} failed", flush=True)
@@ -117,10 +120,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.story:
         return 0 if tell(options.seed) else 1
-    total = run_many(options.seed, options.schedules, options.jobs)
-    for seed, reason in sorted(total.failures):
-        print(f"seed {seed}: {reason}\n    {replay_command(seed)}")
-    return 1 if total.failures else 0
+    return 1 if run_many(options.seed, options.schedules, options.jobs).failures else 0
 
 
 if __name__ == "__main__":

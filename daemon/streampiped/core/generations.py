@@ -48,6 +48,11 @@ class Generations:
         self.running = False
         self.epochs.down()
 
+    def cease(self) -> None:
+        """The last generation is over."""
+        self.end()
+        self.reset_at = None
+
     def reset(self, reason: str) -> None:
         """Another generation is needed. `settle` opens it, as soon as no manifest under way can still become the
         commit; several reasons within one call make one generation."""
@@ -58,8 +63,9 @@ class Generations:
 
     def settle(self, now: float) -> None:
         """Open the generation that is wanted, let the current one go, whichever the state of the stages asks for."""
-        due = self.reset_at is None or now >= self.reset_at
-        if self._reset_wanted is not None and due and not self.epochs.writing:
+        if self.reset_at is not None and now >= self.reset_at:
+            self.reset_at = None  # what is waited for from now on, a manifest, wakes us by itself
+        if self._reset_wanted is not None and self.reset_at is None and not self.epochs.writing:
             self._open(self._reset_wanted, now)
         if not self.running and self._reset_wanted is None and self._all_ready():
             self._go(now)

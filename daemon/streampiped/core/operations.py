@@ -51,11 +51,13 @@ class Operations:
         return beaten
 
     def next(self) -> Wish | None:
-        """The wish to begin now, or None while one is at work or none waits."""
+        """The wish to begin now, or None while one is at work or none waits. One whose operator has had an answer is
+        begun, and holds up nobody: it may never come about."""
         if self._current is not None or not self._queue:
             return None
-        self._current = self._queue.popleft()
-        return self._current
+        wish = self._queue.popleft()
+        self._current = wish if wish.deadline is not None else None
+        return wish
 
     def due(self, is_done: Callable[[Wish], bool]) -> list[Wish]:
         """The wish at work, if it has come about; it is taken off. Empty if its operator has had an answer."""

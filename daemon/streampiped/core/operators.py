@@ -109,7 +109,8 @@ class Operators:
         process.wanted = True  # also of one that is still on its way out because of a stop: a fork follows its death
         if not process.alive:
             process.intensity.forget()
-            self._births.fork(process, now)
+            if process.successor is None:  # else that one is on its way
+                self._births.fork(process, now)
         elif wish.verb == "restart" and process.service:
             if process.stays:  # else its death is on the way, and a fork follows that as well
                 self._deaths.ask(process, now)

@@ -246,7 +246,7 @@ class Supervision:
         """Everybody out: data stages first, then the services that watched them."""
         self._ending.leave()
         self._births.cease()
-        self._generations.end()
+        self._generations.cease()
         for stage in reversed(self._roster.stages):
             self._deaths.stop(stage, now)
 
