@@ -3,6 +3,7 @@
 #   make run            the daemon in the foreground with etc/streampipe.toml, until its bounded stream ends
 #   make test           everything: style, types, layers, pure, stage, system and systemd tests
 #   make test-pythons   the pure and stage tests on the other Pythons of this machine
+#   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, what exactly-once costs
 #   make lint           ruff and mypy alone
 #   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
 #   make uninstall      the program and its unit; configuration and state stay
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OTHER_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: run test test-pythons lint venv install uninstall clean
+.PHONY: run test test-pythons law lint venv install uninstall clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -28,6 +29,12 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not timing' $(ARGS)
 	$(BIN)/python -m pytest -m timing $(ARGS)
+
+law: $(VENV)/installed-dev
+	PYTHONPATH=tests $(BIN)/python -m sim.run --schedules 100000 --seed 1
+	PYTHONPATH=tests $(BIN)/python -m support.chaos --signals 1000 --seed 1
+	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none
+	PYTHONPATH=tests $(BIN)/python -m support.cost --sink sqlite
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

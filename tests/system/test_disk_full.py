@@ -1,0 +1,100 @@
+"""A full disk under the state directory: nobody dies, nothing is lost, and it goes on by itself when there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.daemon import Daemon, wait_for
+from support.law import Outcome, config, finish, undisturbed
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs, which only root may"),
+]
+
+RECORDS = 60_000
+STREAM = config(RECORDS, rate="20k/s")
+SIZE_MIB = 64
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The outcome of the same stream on a disk that always has room."""
+    return undisturbed(config(RECORDS), tmp_path_factory.mktemp("calm"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of SIZE_MIB where the daemon keeps its state."""
+    state = tmp_path / "state"
+    state.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(state)]
+    subprocess.run(mount, check=True, capture_output=True)
+    try:
+        yield state
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True, capture_output=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    """Take everything but `leave` bytes."""
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+        file.flush()
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, max(1, free - leave))
+    return filler
+
+
+@pytest.mark.parametrize("leave", [0, 1 << 20])
+def test_full_disk_is_waited_for(small_disk: Path, tmp_path: Path, calm: Outcome, leave: int) -> None:
+    """While there is no room the pipeline says 'degraded' and why, answers, restarts nobody and makes no progress it
+    would have to take back; when there is room again it goes on by itself, and the outcome is exact."""
+    daemon = Daemon(STREAM, tmp_path)
+    try:
+        daemon.wait_running()
+        daemon.wait_progress(5000)
+        pids = daemon.pids()
+        filler = fill(small_disk, leave)
+        status = wait_for(
+            lambda: (s := daemon.status())["state"] == "degraded" and s, "the disk is said to be full", 30.0
+        )
+        assert "space" in status["reason"] or "full" in status["reason"], status["reason"]
+        assert daemon.ctl("status").returncode == 0
+        assert daemon.ctl("why", "consumer").returncode == 0
+        filler.unlink()
+        found = finish(daemon)
+        assert daemon.pids() == pids
+        assert found.differences(calm) == []
+        assert not daemon.events("stage_died")
+    finally:
+        daemon.close()
+
+
+def test_kill_on_a_full_disk(small_disk: Path, tmp_path: Path, calm: Outcome) -> None:
+    """The supervisor is killed while the disk is full; started again on the full disk it waits, and is exact in the
+    end."""
+    daemon = Daemon(STREAM, tmp_path)
+    try:
+        daemon.wait_running()
+        daemon.wait_progress(5000)
+        filler = fill(small_disk, 0)
+        wait_for(lambda: daemon.status()["state"] == "degraded", "the disk is said to be full", 30.0)
+        daemon.process.kill()
+        daemon.process.wait(10.0)
+        daemon.close()
+        daemon = Daemon(STREAM, tmp_path)
+        wait_for(lambda: daemon.events("stage_impaired") or daemon.events("epoch_aborted"), "the start meets the disk")
+        filler.unlink()
+        daemon.wait_running()
+        assert finish(daemon).differences(calm) == []
+    finally:
+        daemon.close()
