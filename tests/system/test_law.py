@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import Daemon, wait_for
-from support.law import Outcome, config, disturbed, finish, undisturbed
+from support.law import PATIENT, Outcome, config, disturbed, finish, undisturbed
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
@@ -38,8 +38,24 @@ def test_nothing_lost_nothing_doubled(calm: Outcome, tmp_path: Path) -> None:
 
 # deaths at exact places
 
-GATED = config(20_000, rate="40k/s").replace(
-    'class = "consumer"', 'class = "support.simple_stages:Gated"\nflags = "{flags}"'
+GATED = (
+    PATIENT.format(interval="100ms")
+    + """
+[stages.count]
+class = "support.simple_stages:Count"
+records = 20000
+max_rate = "30k/s"
+[stages.middle]
+class = "support.simple_stages:Mischief"
+input = "count"
+[stages.consumer]
+class = "support.simple_stages:Gated"
+input = "middle"
+flags = "{flags}"
+[stages.total]
+class = "support.simple_stages:Total"
+input = "consumer"
+"""
 )
 
 
@@ -73,7 +89,7 @@ def opened(flags: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("victims", [("consumer",), ("trainer",), ("generator", "consumer"), ("everybody",)])
+@pytest.mark.parametrize("victims", [("consumer",), ("total",), ("count", "consumer"), ("everybody",)])
 def test_death_between_manifest_and_commit(
     gated: tuple[Daemon, Path], calm_gated: Outcome, victims: tuple[str, ...]
 ) -> None:
@@ -106,13 +122,13 @@ def test_death_of_the_supervisor_between_manifest_and_commit(
         again.close()
 
 
-@pytest.mark.parametrize("victim", ["consumer", "trainer", "generator"])
+@pytest.mark.parametrize("victim", ["consumer", "total", "count"])
 def test_death_during_recovery(gated: tuple[Daemon, Path], calm_gated: Outcome, victim: str) -> None:
     """A second death while everybody restores begins another generation, and changes nothing else."""
     daemon, flags = gated
     daemon.wait_progress(2000)
     (flags / "restore").touch()
-    os.kill(daemon.pids()["normalizer"], signal.SIGKILL)
+    os.kill(daemon.pids()["middle"], signal.SIGKILL)
     waits(flags, "restore")
     os.kill(daemon.pids()[victim], signal.SIGKILL)
     opened(flags)
