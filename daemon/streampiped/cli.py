@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from streampiped.errors import ExitCode
 from streampiped.runtime.apart import ApartError, run_apart
 from streampiped.runtime.launch import execute_launcher
+from streampiped.runtime.preload import guess
 from streampiped.topology import Plan
 
 
@@ -27,7 +28,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments ask for. Returns when the pipeline has stopped. A launcher that was executed for nothing
     dies with this process."""
-    early = execute_launcher() if arguments and arguments[0] == "run" else None  # it preloads while we check
+    early = execute_launcher(guess(arguments)) if arguments and arguments[0] == "run" else None  # while we check
     try:
         answer = run_apart(_understand, list(arguments), keep_stdout=True)
     except ApartError as error:

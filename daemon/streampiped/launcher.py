@@ -1,6 +1,6 @@
-"""The launcher: a fork server. It preloads numpy and scikit-learn once and forks stages in milliseconds.
+"""The launcher: a fork server. It preloads what stages need once (numpy, scikit-learn) and forks them in milliseconds.
 
-Always executed afresh (`python -m streampiped.launcher SUPERVISOR_PID`), with its control socket as descriptor 0.
+Always executed afresh (`python -m streampiped.launcher SUPERVISOR_PID MODULE...`), its control socket as descriptor 0.
 A fork out of the supervisor itself would leak its descriptors and share its epoll; a fresh interpreter per stage
 would cost a second each.
 
@@ -28,6 +28,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from streampiped.runtime.channel import receive, send
@@ -35,13 +36,6 @@ from streampiped.runtime.linux import die_with_parent, environment_has, set_comm
 from streampiped.runtime.spawn_marks import MARK, WARDEN
 from streampiped.wire.messages import Fork, Forked, LauncherReady, decode, encode
 
-PRELOAD: Final = (
-    "numpy", "sklearn.linear_model", "uvloop", "psutil", "sqlite3",
-    "streampiped.stage_process",
-    "streampiped.stages.generator", "streampiped.stages.normalizer", "streampiped.stages.consumer",
-    "streampiped.stages.trainer", "streampiped.stages.evaluator",
-    "streampiped.stages.log_extractor", "streampiped.stages.service_monitor",
-)  # fmt: skip
 SWEEPS_MAX: Final = 50  # a fork bomb could outrun any number; each sweep takes about a millisecond
 
 
@@ -53,7 +47,7 @@ def main() -> None:
     if not die_with_parent(signal.SIGKILL, supervisor):
         os._exit(0)
     set_comm("launcher")
-    preload()
+    preload(sys.argv[2:])
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -79,9 +73,9 @@ def fork_warden(supervisor: int) -> None:
     os._exit(0)
 
 
-def preload() -> None:
+def preload(modules: Sequence[str]) -> None:
     """Import what stages need and make sure that forking is safe."""
-    for name in PRELOAD:
+    for name in modules:
         importlib.import_module(name)
         if threads() != 1:
             raise RuntimeError(

@@ -47,6 +47,7 @@ from streampiped.runtime.launch import Launch
 from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
 from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
+from streampiped.runtime.preload import modules_of
 from streampiped.runtime.queries import Queries
 from streampiped.runtime.snapshots import Damage, StateDirectory
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
@@ -169,7 +170,7 @@ class Supervisor:
         """From the first process to the last."""
         self._loop = asyncio.get_running_loop()
         self._done = asyncio.Event()
-        self.spawner = Spawner(self._loop, self, self._early)
+        self.spawner = Spawner(self._loop, self, modules_of(s.klass for s in self.plan.processes), self._early)
         self.backend = SupervisorBackend(self)
         server = ControlServer(str(Path(self.plan.paths.runtime, "control.sock")), self.backend, self._emit)
         try:

@@ -133,15 +133,15 @@ def test_operator_starts_a_failed_stage() -> None:
 
 
 def test_planned_restart_imports_first() -> None:
-    """The old stage works on until its successor has loaded and the sources hold behind an epoch; then it leaves, and
-    one reset to that epoch brings all back."""
+    """While the successor loads an epoch is made, and another one behind which the sources hold; then the old stage
+    leaves, and one reset to that epoch brings all back."""
     play = Play().up()
     old = play.incarnation("middle")
     play.say(p.Operate(1, "restart", ("middle",), 30.0))
     fork = play.of(p.Fork)[0]
+    assert play.of(AskBarrier) == [AskBarrier("source", 1, 1, hold=False)]
     assert play.state("middle") is State.RUNNING
     play.born("middle", fork.incarnation)
-    assert play.of(AskBarrier) == [AskBarrier("source", 1, 1, hold=False)]
     assert not play.of(p.AskLeave)
     play.commit(1)
     assert play.of(AskBarrier) == [AskBarrier("source", 1, 2, hold=True)]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streampiped.errors import RpcError
-from support.daemon import Daemon, all_pids, children, comm, wait_for
+from support.daemon import Daemon, children, comm, is_alive, wait_for
 
 STAGES: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 PATIENT: Final = """
@@ -54,9 +54,6 @@ input = "generator"
 [stages.consumer]
 class = "consumer"
 input = "normalizer"
-[stages.consumer.rolling]
-"""
-REST: Final = """
 [stages.trainer]
 class = "trainer"
 input = "consumer"
@@ -69,7 +66,7 @@ input = "trainer"
 def config(records: int, *, rate: str = "0/s", batch: int = 256, interval: str = "100ms") -> str:
     """The default chain over a bounded synthetic stream that changes its law in the middle."""
     stream = STREAM.format(batch=batch, rate=rate, records=records, drift=records // 2)
-    return PATIENT.format(interval=interval) + stream.replace("[stages.consumer.rolling]\n", "") + REST
+    return PATIENT.format(interval=interval) + stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +117,7 @@ def _snapshots(epochs: Path) -> dict[str, str]:
 def finish(daemon: Daemon, seconds: float = 120.0) -> Outcome:
     """Wait until every source has ended and everything is committed."""
 
-    def finished() -> bool:
-        try:
-            return bool(daemon.status()["state"] == "finished")
-        except RpcError:
-            return False
-
-    wait_for(finished, "the stream has ended and is committed", seconds, step=0.02)
+    wait_for(lambda: _is_finished(daemon), "the stream has ended and is committed", seconds, step=0.02)
     return outcome(daemon)
 
 
@@ -169,22 +160,68 @@ class Chaos:
         return kind
 
 
+@dataclass(slots=True)
+class Disturbed:
+    """A run under chaos: what it left, what was done to it, and how long it took to come back."""
+
+    outcome: Outcome
+    done: Counter[str]
+    recoveries: list[float]
+    """Seconds from a death to the first new batch at the last stage, of those that no other death interrupted."""
+    letters: int
+
+
+def undisturbed(text: str, directory: Path) -> Outcome:
+    """What the pipeline leaves when nobody does anything to it."""
+    daemon = Daemon(text, directory)
+    try:
+        daemon.wait_running()
+        return finish(daemon)
+    finally:
+        daemon.close()
+
+
+def disturbed(
+    text: str, directory: Path, seed: int, strikes: int, *, pause: float = 0.25, masters: int = 8
+) -> Disturbed:
+    """Run to the end of the stream with up to `strikes` disturbances on the way, `pause` seconds apart at most; every
+    `masters`-th is a SIGKILL of the supervisor, which is started again."""
+    chaos = Chaos(seed)
+    daemon = Daemon(text, directory)
+    try:
+        daemon.wait_running()
+        while chaos.done.total() - chaos.done["signals"] < strikes and not _is_finished(daemon):
+            chaos.pause(pause)
+            if chaos.rng.randrange(masters):
+                chaos.strike(daemon)
+                continue
+            daemon.process.kill()
+            daemon.process.wait(10.0)
+            chaos.done["supervisor"] += 1
+            chaos.done["signals"] += 1
+            left = daemon.family()
+            wait_for(lambda gone=left: not any(map(is_alive, gone)), "everything is gone with the supervisor", 5.0)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            daemon.close()
+            daemon = Daemon(text, directory)
+            daemon.wait_running()
+        found = finish(daemon)
+        letters = len(daemon.call("dead_letters", status=None)["letters"])
+        times = [e["seconds"] for e in daemon.events("first_batch_seen") if str(e["since"]).endswith("died")]
+        return Disturbed(found, chaos.done, times, letters)
+    finally:
+        daemon.close()
+
+
+def _is_finished(daemon: Daemon) -> bool:
+    try:
+        return bool(daemon.status()["state"] == "finished")
+    except RpcError:
+        return False
+
+
 def family(daemon: Daemon) -> dict[int, str]:
     """The supervisor's children by pid, as the kernel sees them: no question is put to a daemon in trouble."""
     return {pid: comm(pid) for pid in children(daemon.process.pid)}
-
-
-def nobody_left(root: Path) -> bool:
-    """No process holds the runtime directory of a daemon that is gone."""
-    needle = str(root).encode()
-    return not any(needle in _cmdline(pid) for pid in all_pids())
-
-
-def _cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def _signal(pid: int, signum: signal.Signals) -> None:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from streampiped.records import Batch, Span
-from streampiped.stages.base import Ended, SourceStage, Stage, StageOptions, State
+from streampiped.stages.base import Ended, SourceStage, Stage, StageContext, StageOptions, State
+from streampiped.stages.consumer import Consumer, ConsumerOptions
 
 
 class CountOptions(StageOptions):
@@ -140,3 +142,33 @@ class Total(Stage):
                 "operations": {},
             }
         raise KeyError(method)
+
+
+class GateOptions(ConsumerOptions):
+    """`flags`: a directory; while it has a file named like a step (`commit`, `restore`), that step waits there before
+    it does anything, and says so with a file `STEP.waits`."""
+
+    flags: str = ""
+
+
+class Gated(Consumer):
+    """The consumer with gates between the steps of the protocol, for deaths at exact places."""
+
+    Options = GateOptions
+
+    def __init__(self, options: GateOptions, context: StageContext) -> None:
+        self._flags = Path(options.flags) if options.flags else None
+        super().__init__(options, context)
+
+    def commit(self, epoch: int) -> None:
+        self._wait("commit")
+        super().commit(epoch)
+
+    def rollback(self, epoch: int | None) -> None:
+        self._wait("restore")
+        super().rollback(epoch)
+
+    def _wait(self, step: str) -> None:
+        while self._flags is not None and (self._flags / step).exists():
+            (self._flags / f"{step}.waits").touch()
+            time.sleep(0.002)

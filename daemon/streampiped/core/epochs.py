@@ -32,6 +32,7 @@ from streampiped.core.tables import Table
 
 ABORT_BACKOFF_FIRST_S: Final = 0.5  # a full disk is rarely freed sooner
 ABORT_BACKOFF_MAX_S: Final = 10.0  # an operator who freed it should not wait longer
+FRESH_S: Final = 0.2  # since an epoch began: another one finds little to do, and none need go ahead of a hold
 
 
 class Step(Enum):
@@ -147,6 +148,7 @@ class Coordinator:
         self._demanded = False
         self._hold_wanted = False
         self._ahead = False
+        self._cut_at = float("-inf")
         self._holding = False
         self._proposed: list[Change] = []
 
@@ -216,11 +218,12 @@ class Coordinator:
 
     def hold(self, now: float, *, ahead: bool = False) -> list[EpochCommand]:
         """Make an epoch after which the sources give nothing. `ahead`: an ordinary one first, so that the one with
-        which they stand still finds little to do; one that is in flight serves as that."""
+        which they stand still finds little to do; one that is in flight, or was made just now, serves as that."""
         if self._hold_wanted or self.step is Step.DOWN or (self.held and not self._proposed):
             return []
         self._hold_wanted = True
-        self._ahead = ahead and self.step is Step.IDLE and not self._all_ended()
+        stale = now - self._cut_at > FRESH_S
+        self._ahead = ahead and stale and self.step is Step.IDLE and not self._all_ended()
         return self._request(now) if self.step in (Step.IDLE, Step.HELD) else []
 
     def release(self, now: float) -> list[EpochCommand]:
@@ -322,6 +325,7 @@ class Coordinator:
 
     def _complete(self, flight: _Flight, now: float) -> list[EpochCommand]:
         self._flight = None
+        self._cut_at = flight.began
         self.told = flight.epoch
         self._due = max(now, flight.began + self._interval)
         stays = flight.hold and self._hold_wanted

@@ -115,6 +115,8 @@ class Operators:
             if process.stays:  # else its death is on the way, and a fork follows that as well
                 self._deaths.ask(process, now)
         elif wish.verb == "restart" and process.successor is None:
+            if not wish.force and self._generations.running:  # made while the successor imports, it is out of the way
+                self._generations.demand(now)
             self._births.fork_successor(process, now, hurry=wish.force)
         elif wish.force and process.successor is not None:
             process.successor.hurry = True

@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streampiped.runtime.spawn_marks import MARK
@@ -25,15 +26,15 @@ class Launch:
     mark: str
 
 
-def execute_launcher(mark: str | None = None) -> Launch:
-    """Execute `python -m streampiped.launcher`; it will be our child, and die with us. `mark` is that of the run, made
-    here when there is none yet."""
+def execute_launcher(modules: Sequence[str], mark: str | None = None) -> Launch:
+    """Execute `python -m streampiped.launcher`, which preloads `modules`; it will be our child, and die with us. `mark`
+    is that of the run, made here when there is none yet."""
     mark = mark or f"{os.getpid()}-{time.monotonic_ns()}"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     files = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)]
     files += [(os.POSIX_SPAWN_DUP2, writer, fd) for fd in (1, 2)]
-    argv = [sys.executable, "-P", "-m", "streampiped.launcher", str(os.getpid())]
+    argv = [sys.executable, "-P", "-m", "streampiped.launcher", str(os.getpid()), *modules]
     # SPT_NOENV: a process title must not be written over the environment, which carries the mark
     environment = {**os.environ, MARK: mark, "SPT_NOENV": "1"}
     environment.pop("NOTIFY_SOCKET", None)  # systemd listens to the supervisor alone

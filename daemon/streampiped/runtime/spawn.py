@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -85,8 +86,15 @@ class _Order:
 class Spawner:
     """Starts the launcher, has it fork, watches everybody."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener, early: Launch | None = None) -> None:
-        """`early` is a launcher that has been executed already: the first that is wanted."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: Listener,
+        modules: Sequence[str],
+        early: Launch | None = None,
+    ) -> None:
+        """Launchers preload `modules`. `early` is one that has been executed already: the first that is wanted."""
+        self._modules = modules
         self._loop = loop
         self._listener = listener
         self._children: dict[tuple[str, int], Child] = {}
@@ -103,7 +111,7 @@ class Spawner:
 
     def start_launcher(self) -> None:
         """Execute a fresh launcher; `on_launcher_ready` when it can fork, about a second later."""
-        launch, self._early = self._early or execute_launcher(self._mark), None
+        launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
         box = BlackBox(BlackBox.make("launcher"))
         self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output)
 

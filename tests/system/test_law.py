@@ -1,0 +1,120 @@
+"""The law on the real daemon: after any kills, rows, snapshots and results are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.daemon import Daemon, wait_for
+from support.law import Outcome, config, disturbed, finish, undisturbed
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+RECORDS = int(os.environ.get("STREAMPIPE_LAW_RECORDS", "120000"))
+STRIKES = int(os.environ.get("STREAMPIPE_LAW_STRIKES", "12"))
+SEED = int(os.environ.get("STREAMPIPE_LAW_SEED", "1"))
+STREAM = config(RECORDS, rate="30k/s")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The same stream without a limit of speed: how fast it runs must not matter either."""
+    return undisturbed(config(RECORDS), tmp_path_factory.mktemp("calm"))
+
+
+def test_nothing_lost_nothing_doubled(calm: Outcome, tmp_path: Path) -> None:
+    """Under random SIGKILLs of stages, several at once, the launcher and the supervisor, and under SIGSTOPs, every
+    record is stored once, and rows, snapshots and results are bit-identical; no record is put aside."""
+    found = disturbed(STREAM, tmp_path, SEED, STRIKES)
+    assert found.done.total() >= STRIKES // 2, found.done
+    assert (found.outcome.rows, found.outcome.distinct) == (RECORDS, RECORDS)
+    assert found.outcome.differences(calm) == []
+    assert found.letters == 0
+
+
+# deaths at exact places
+
+GATED = config(20_000, rate="40k/s").replace(
+    'class = "consumer"', 'class = "support.simple_stages:Gated"\nflags = "{flags}"'
+)
+
+
+@pytest.fixture(scope="module")
+def calm_gated(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    directory = tmp_path_factory.mktemp("calm-gated")
+    return undisturbed(GATED.format(flags=""), directory)
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon, and the directory of the flags that its sink waits for."""
+    flags = tmp_path / "flags"
+    flags.mkdir()
+    daemon = Daemon(GATED.format(flags=flags), tmp_path)
+    try:
+        daemon.wait_running()
+        yield daemon, flags
+    finally:
+        daemon.close()
+
+
+def waits(flags: Path, step: str) -> None:
+    """The next `step` of the sink waits at its gate."""
+    (flags / step).touch()
+    wait_for(lambda: (flags / f"{step}.waits").exists(), f"the sink waits before {step}")
+
+
+def opened(flags: Path) -> None:
+    for path in flags.iterdir():
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("victims", [("consumer",), ("trainer",), ("generator", "consumer"), ("everybody",)])
+def test_death_between_manifest_and_commit(
+    gated: tuple[Daemon, Path], calm_gated: Outcome, victims: tuple[str, ...]
+) -> None:
+    """Whoever dies after the manifest of an epoch is there and before its sink has made it visible: the epoch stays
+    committed, and the outcome is that of an undisturbed run."""
+    daemon, flags = gated
+    waits(flags, "commit")
+    pids = daemon.pids()
+    for name in pids if victims == ("everybody",) else victims:
+        os.kill(pids[name], signal.SIGKILL)
+    opened(flags)
+    daemon.wait_running(2)
+    assert finish(daemon).differences(calm_gated) == []
+
+
+def test_death_of_the_supervisor_between_manifest_and_commit(
+    gated: tuple[Daemon, Path], calm_gated: Outcome, tmp_path: Path
+) -> None:
+    """If the supervisor dies there, the next start makes the epoch visible."""
+    daemon, flags = gated
+    waits(flags, "commit")
+    daemon.process.kill()
+    daemon.process.wait(10.0)
+    opened(flags)
+    again = Daemon(GATED.format(flags=flags), tmp_path)
+    try:
+        again.wait_running()
+        assert finish(again).differences(calm_gated) == []
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize("victim", ["consumer", "trainer", "generator"])
+def test_death_during_recovery(gated: tuple[Daemon, Path], calm_gated: Outcome, victim: str) -> None:
+    """A second death while everybody restores begins another generation, and changes nothing else."""
+    daemon, flags = gated
+    daemon.wait_progress(2000)
+    (flags / "restore").touch()
+    os.kill(daemon.pids()["normalizer"], signal.SIGKILL)
+    waits(flags, "restore")
+    os.kill(daemon.pids()[victim], signal.SIGKILL)
+    opened(flags)
+    daemon.wait_running(3)
+    assert finish(daemon).differences(calm_gated) == []
