@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from sim import manifests, verdicts
+from sim import manifests
 from sim.disk import Fuse, Killed
 from sim.launcher import Launcher
 from sim.law import Law
 from sim.pipes import Pipe
-from sim.process import DISK_S, Process
+from sim.process import Process
 from sim.stages import Node, save
+from sim.verdicts import DISK_S, RETRY_S, Verdicts
 from sim.world import Actor, ViolationError, World
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import (
@@ -36,7 +37,6 @@ from streampiped.errors import ExitCode
 from streampiped.wire import messages as m
 
 CONTROL_S: Final = 0.004  # a message on its way
-RETRY_S: Final = 0.5  # before something that the disk refused is tried again
 INTERVAL_S: Final = 0.08  # between epochs
 HANG_S: Final = 8.0
 STOPPED: Final = "state/stopped"
@@ -79,7 +79,7 @@ class Daemon(Actor):
         self.tickets: dict[int, Question] = {}
         """Questions of operators that have not been answered."""
         self._setting = setting
-        self._verdicts: deque[tuple[Sequence[tuple[str, int]], p.Judged]] = deque()
+        self._verdicts = Verdicts(world, self, self.fuse)
         self._named: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
@@ -201,7 +201,7 @@ class Daemon(Actor):
                 self._named.setdefault((name, incarnation), []).append((source, position))
             case m.Judged(generation):
                 rows = self._named.pop((name, incarnation), [])
-                self._condemn(rows, p.Judged(name, incarnation, generation, len(rows)))
+                self._judged(p.Judged(name, incarnation, generation, len(rows)), rows)
             case m.CommitDone(generation, epoch):
                 self.dispatch(p.CommitDone(name, generation, epoch))
             case m.SourceEnded(generation, records):
@@ -293,35 +293,9 @@ class Daemon(Actor):
             raise ViolationError(f"go({command.generation}) for {command.name} while {', '.join(old)} is alive")
         self._tell(command.name, m.Go(command.generation))
 
-    # verdicts
-
-    def _condemn(self, rows: Sequence[tuple[str, int]], verdict: p.Judged) -> None:
-        """As in verdicts.py: a record is condemned when that is durable. One verdict after the other."""
-        if not rows:
-            self.dispatch(verdict)
-            return
+    def _judged(self, verdict: p.Judged, rows: Sequence[tuple[str, int]]) -> None:
         self.law.condemned(verdict.name, rows)
-        self._verdicts.append((rows, verdict))
-        if len(self._verdicts) == 1:
-            self._write_verdict()
-
-    def _write_verdict(self) -> None:
-        rows, verdict = self._verdicts[0]
-        steps = verdicts.condemn(self.world.disk, self.fuse, verdict.name, rows)
-        self.world.after(DISK_S, self, self._verdict_step, steps)
-
-    def _verdict_step(self, steps: Iterator[None]) -> None:
-        try:
-            next(steps)
-        except StopIteration:
-            _, verdict = self._verdicts.popleft()
-            if self._verdicts:
-                self._write_verdict()
-            self.dispatch(verdict)
-        except OSError:
-            self.world.after(RETRY_S, self, self._write_verdict)
-        else:
-            self.world.after(DISK_S, self, self._verdict_step, steps)
+        self._verdicts.keep(verdict.name, rows, lambda: self.dispatch(verdict))
 
     # epochs
 

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from sim import verdicts
 from sim.disk import Fuse, Killed
 from sim.host import Host
 from sim.manifests import snapshot_path
 from sim.pipes import Pipe
 from sim.stages import REPLAY, Node, Sink, Source, make_batch, make_stage, save
+from sim.verdicts import DISK_S, skips
 from sim.world import ETERNAL, Actor, World
 from streampiped.core import stage_side as side
 from streampiped.errors import StorageError
@@ -24,7 +24,6 @@ from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWrite
 
 TURN_S: Final = 0.004  # between two turns of one stage
 READ_S: Final = 0.03  # between two batches of a source
-DISK_S: Final = 0.006  # for one step of a save
 IDLE: Final = 0.1  # how often a source has nothing for the moment
 FRAMES_PER_TURN: Final = 4
 DIE_S: Final = 0.002  # from a signal to the end
@@ -213,7 +212,7 @@ class Process(Actor):
         (reset, pipes), self._offer = self._offer, None
         self._take(pipes, command.generation)
         self._suspects = reset.suspects
-        self._skips = Skips(verdicts.skips(disk, self.name))
+        self._skips = Skips(skips(disk, self.name))
         self._host.restored(self, command.epoch)
         self._perform(self.side.restored())
 
