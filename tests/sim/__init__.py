@@ -3,6 +3,7 @@
 world      the clock, what happens next, chance
 disk       what is written, fsynced, renamed; what a power loss leaves
 manifests  the epochs on that disk
+verdicts   the rows that a stage leaves out
 pipes      links that tear frames at any byte
 stages     tiny stages whose output tells everything that they have seen
 process    a stage's process: performs core/stage_side.py; `host` is what it may tell

@@ -14,9 +14,10 @@ from sim.disk import Fuse, Killed
 from sim.launcher import Launcher
 from sim.law import Law
 from sim.pipes import Pipe
-from sim.process import DISK_S, Process
+from sim.process import Process
 from sim.stages import Node, save
-from sim.world import ViolationError, World
+from sim.verdicts import DISK_S, RETRY_S, Verdicts
+from sim.world import Actor, ViolationError, World
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import (
     AskBarrier,
@@ -36,7 +37,6 @@ from streampiped.errors import ExitCode
 from streampiped.wire import messages as m
 
 CONTROL_S: Final = 0.004  # a message on its way
-WITHDRAW_S: Final = 0.5  # before a manifest that failed is removed once more
 INTERVAL_S: Final = 0.08  # between epochs
 HANG_S: Final = 8.0
 STOPPED: Final = "state/stopped"
@@ -53,11 +53,14 @@ class Setting:
     nodes: tuple[Node, ...]
     capacity: int = 2000
     torn: float = 0.0
-    overlaps: bool = False
+    at_once: bool = False
+    """A sink takes rows while it prepares those before."""
+    poison: frozenset[tuple[str, str, int]] = frozenset()
+    """(stage, source, position) of the rows that a stage does not survive."""
     max_restarts: int = 1000
 
 
-class Daemon:
+class Daemon(Actor):
     """One life of the supervisor."""
 
     process_of: type[Process] = Process  # what mutations replace
@@ -66,8 +69,7 @@ class Daemon:
 
     def __init__(self, world: World, law: Law, setting: Setting) -> None:
         """Starts from what is on the disk."""
-        self.alive = True
-        self.thaw = 0.0
+        super().__init__()
         self.fuse = Fuse()
         self.world = world
         self.law = law
@@ -77,6 +79,8 @@ class Daemon:
         self.tickets: dict[int, Question] = {}
         """Questions of operators that have not been answered."""
         self._setting = setting
+        self._verdicts = Verdicts(world, self, self.fuse)
+        self._named: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
         self._handling = False
@@ -191,8 +195,13 @@ class Daemon:
                 self.dispatch(p.SnapshotFailed(name, generation, epoch, reason))
             case m.Impaired(generation, reason):
                 self.dispatch(p.Impaired(name, incarnation, generation, reason))
-            case m.Judged(generation, guilty):
-                self.dispatch(p.Judged(name, incarnation, generation, guilty))
+            case m.Failed(phase, reason):
+                self.dispatch(p.Failed(name, incarnation, phase, reason))
+            case m.Guilty(_, source, position):
+                self._named.setdefault((name, incarnation), []).append((source, position))
+            case m.Judged(generation):
+                rows = self._named.pop((name, incarnation), [])
+                self._judged(p.Judged(name, incarnation, generation, len(rows)), rows)
             case m.CommitDone(generation, epoch):
                 self.dispatch(p.CommitDone(name, generation, epoch))
             case m.SourceEnded(generation, records):
@@ -226,7 +235,8 @@ class Daemon:
 
     def _begin(self, name: str, incarnation: int) -> None:
         node = next(node for node in self.nodes if node.name == name)
-        child = self.process_of(self.world, node, incarnation, self, overlaps=self._setting.overlaps)
+        at_once, poison = self._setting.at_once, self._setting.poison
+        child = self.process_of(self.world, node, incarnation, self, at_once=at_once, poison=poison)
         self.children[name, incarnation] = child
         self.dispatch(p.Forked(name, incarnation, len(self.children)))
 
@@ -283,6 +293,10 @@ class Daemon:
             raise ViolationError(f"go({command.generation}) for {command.name} while {', '.join(old)} is alive")
         self._tell(command.name, m.Go(command.generation))
 
+    def _judged(self, verdict: p.Judged, rows: Sequence[tuple[str, int]]) -> None:
+        self.law.condemned(verdict.name, rows)
+        self._verdicts.keep(verdict.name, rows, lambda: self.dispatch(verdict))
+
     # epochs
 
     def _ask_barrier(self, command: AskBarrier) -> None:
@@ -319,7 +333,7 @@ class Daemon:
             self.world.disk.unlink(self.fuse, path)
             self.world.disk.sync(self.fuse, manifests.EPOCHS)
         except OSError:
-            self.world.after(WITHDRAW_S, self, self._withdraw, command, reason)
+            self.world.after(RETRY_S, self, self._withdraw, command, reason)
         except Killed:
             self.end()
         else:

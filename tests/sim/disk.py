@@ -17,6 +17,8 @@ from typing import TypeAlias
 class Killed(BaseException):
     """The process that was about to touch the disk has been killed instead."""
 
+    reason = "killed by SIGKILL"
+
 
 class File:
     """An inode."""

@@ -64,17 +64,17 @@ class Fate:
     def _stop_for_a_while(self, daemon: Daemon) -> None:
         if victim := self._victim(daemon):
             seconds = LONG_S if self._random.random() < 0.25 else self._random.random() * 0.5
-            victim.thaw = max(victim.thaw, self._world.now + seconds)
+            self._world.freeze(victim, seconds)
 
     def _kill_the_launcher(self, daemon: Daemon) -> None:
         daemon.kill_launcher()
 
     def _stop_the_launcher(self, daemon: Daemon) -> None:
         if daemon.launcher is not None:
-            daemon.launcher.thaw = self._world.now + self._random.random()
+            self._world.freeze(daemon.launcher, self._random.random())
 
     def _stop_the_supervisor(self, daemon: Daemon) -> None:
-        daemon.thaw = self._world.now + self._random.random() * 0.5
+        self._world.freeze(daemon, self._random.random() * 0.5)
 
     def _kill_the_supervisor(self, daemon: Daemon) -> None:
         self._end(daemon, False)

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sim.world import World
+from sim.world import Actor, World
 
 PRELOAD_S: Final = 0.05
 FORK_S: Final = 0.01
 ANSWER_S: Final = 0.004
 
 
-class Launcher:
+class Launcher(Actor):
     """One life of it; `on_ready()` comes when everything is preloaded."""
 
     def __init__(self, world: World, on_ready: Callable[[], None]) -> None:
-        self.alive = True
-        self.thaw = 0.0
+        super().__init__()
         self.ready = False
         self._world = world
         self._on_ready = on_ready

@@ -8,9 +8,9 @@ recorded it. What has been promised is never lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -18,6 +18,9 @@ from sim.disk import Disk
 from sim.stages import REPLAY, Node, mark_of, mix, visible
 from sim.world import ViolationError
 from streampiped.core.epoch_commands import WriteManifest
+
+Way: TypeAlias = tuple[str, tuple[str, ...]]
+"""Of a record: its source, and the stages behind that."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,46 @@ class Committed:
     files: Mapping[str, str]
 
 
-class Law:
-    """Watches one world."""
+class Tale:
+    """What the stages must have seen, from the rows that stand in a sink one after the other."""
 
-    def __init__(self, nodes: Sequence[Node], disk: Disk) -> None:
+    def __init__(self, poison: Collection[tuple[str, str, int]]) -> None:
+        self.given: Counter[Way] = Counter()
+        """Records of a source that have come along a way, or were put aside on it."""
+        self.seen: dict[str, int] = {}
+        self.rows: Counter[str] = Counter()
+        self._poison = poison
+
+    def through(self, path: Sequence[str], text: str) -> str:
+        """A row on its way through these stages; what becomes of it."""
+        for stage in path:
+            self.rows[stage] += 1
+            self.seen[stage] = mix(self.seen.get(stage, 0), text)
+            text = f"{text}|{stage}:{self.seen[stage]:x}"
+        return text
+
+    def skip(self, way: Way, before: int) -> None:
+        """The next records of a way, up to the position `before`, as far as they are put aside: the stages in front of
+        the one that does not survive them have seen them."""
+        source, path = way
+        while self.given[way] < before:
+            position = self.given[way]
+            stop = next((n for n, stage in enumerate(path) if (stage, source, position) in self._poison), None)
+            if stop is None:
+                return
+            self.given[way] += 1
+            self.through(path[:stop], f"{source}/{position}")
+
+
+class Law:
+    """Watches one world. `poison`: the rows that a stage of it does not survive, as (stage, source, position)."""
+
+    def __init__(self, nodes: Sequence[Node], disk: Disk, poison: Collection[tuple[str, str, int]] = ()) -> None:
         self.nodes = {node.name: node for node in nodes}
         self.sinks = [node.name for node in nodes if node.role == "sink"]
         self.sources = [node.name for node in nodes if node.role == "source"]
         self._disk = disk
+        self._poison = poison
         self._attempts: dict[int, Committed] = {}
         self._committed: dict[int, Committed] = {}
         self._promised = 0
@@ -47,7 +82,7 @@ class Law:
         self._paths = {sink: self._paths_to(sink) for sink in self.sinks}
         disk.on_change = self._on_change
 
-    def _paths_to(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+    def _paths_to(self, name: str) -> list[Way]:
         """Every way of a record: (source, the stages behind it up to `name`)."""
         node = self.nodes[name]
         if node.role == "source":
@@ -99,6 +134,11 @@ class Law:
             if mark_of(self._disk, sink) < epoch:
                 raise ViolationError(f"{who} hears that epoch {epoch} is visible, and {sink} does not show it")
 
+    def condemned(self, stage: str, rows: Collection[tuple[str, int]]) -> None:
+        """These rows of a stage are put aside."""
+        if innocent := [row for row in rows if (stage, *row) not in self._poison]:
+            raise ViolationError(f"{stage} puts {innocent} aside, which it would have survived")
+
     def accepted(self, change: Mapping[str, Any]) -> None:
         """An operator was told that it is recorded."""
         self._accepted.append(change)
@@ -125,31 +165,27 @@ class Law:
     def _verify(self, sink: str, mark: int, rows: Sequence[str]) -> None:
         cut = self._committed[mark].cut if mark else dict.fromkeys(self.sources, 0)
         replays = self._replays_before(mark)
-        seen: dict[str, int] = {}
-        given: Counter[tuple[str, tuple[str, ...]]] = Counter()
+        tale = Tale(self._poison)
         found: Counter[int] = Counter()
         for row in rows:
             name, *steps = row.split("|")
             path = tuple(step.partition(":")[0] for step in steps)
-            text = name
-            for stage in path:
-                seen[stage] = mix(seen.get(stage, 0), text)
-                text = f"{text}|{stage}:{seen[stage]:x}"
-            if text != row:
-                raise ViolationError(
-                    f"{sink} shows {row} in epoch {mark}, after what stands before it should be {text}"
-                )
             source, _, position = name.partition("/")
             if source == REPLAY:
                 found[int(position)] += 1
-                self._check_place(int(position), replays, path, given)
-            elif given[source, path] != int(position):
-                raise ViolationError(f"{sink} shows {row} where {source}/{given[source, path]} should stand")
+                self._check_place(int(position), replays, path, tale)
             else:
-                given[source, path] += 1
+                tale.skip((source, path), int(position))
+                if tale.given[source, path] != int(position):
+                    raise ViolationError(f"{sink} shows {row} where {source}/{tale.given[source, path]} should stand")
+                tale.given[source, path] += 1
+            if (text := tale.through(path, name)) != row:
+                raise ViolationError(f"{sink} shows {row} in epoch {mark}, after what stands before it comes {text}")
         wanted = {(source, path): cut[source] for source, path in self._paths[sink]}
-        if any(given[way] != count for way, count in wanted.items()) or set(given) - set(wanted):
-            raise ViolationError(f"{sink} shows {dict(given)} records of epoch {mark}, should be {wanted}")
+        for way, count in wanted.items():
+            tale.skip(way, count)
+        if any(tale.given[way] != count for way, count in wanted.items()) or set(tale.given) - set(wanted):
+            raise ViolationError(f"{sink} shows {dict(tale.given)} records of epoch {mark}, should be {wanted}")
         self._check_replays(sink, found, replays)
 
     def _replays_before(self, mark: int) -> dict[int, tuple[int, str]]:
@@ -170,7 +206,7 @@ class Law:
         number: int,
         replays: Mapping[int, tuple[int, str]],
         path: tuple[str, ...],
-        given: Mapping[tuple[str, tuple[str, ...]], int],
+        tale: Tale,
     ) -> None:
         """A replayed row comes right behind the cut of its epoch."""
         if number not in replays:
@@ -180,8 +216,10 @@ class Law:
             raise ViolationError(f"replayed row {number} was given to {path[0]}, should be {stage}")
         cut = self._committed[epoch].cut
         for source, way in self._paths[path[-1]]:
-            if stage in way and given[source, way] != cut[source]:
-                raise ViolationError(f"replayed row {number} after {given[source, way]} records of {source}, not {cut}")
+            if stage in way:
+                tale.skip((source, way), cut[source])
+                if (given := tale.given[source, way]) != cut[source]:
+                    raise ViolationError(f"replayed row {number} after {given} records of {source}, not {cut}")
 
     def _check_replays(self, sink: str, found: Counter[int], replays: Mapping[int, tuple[int, str]]) -> None:
         upstream = {stage for _, path in self._paths[sink] for stage in path}
@@ -215,33 +253,37 @@ class Law:
 
     def _check_states(self, outcome: Mapping[str, list[Any]]) -> None:
         """The state of each stage is what follows from the rows that the sink has of it."""
+        replays = self._replays_before(max(self._committed) + 1)
         for sink in self.sinks:
-            seen: dict[str, int] = {}
-            count: Counter[str] = Counter()
+            tale = Tale(self._poison)
+            behind = [node.name for node in self.nodes.values() if sink in node.inputs]
             for row in outcome[sink]:
-                text, *steps = row.split("|")
-                for step in steps:
-                    stage = step.partition(":")[0]
-                    seen[stage] = mix(seen.get(stage, 0), text)
-                    count[stage] += 1
-                    text = f"{text}|{step}"
-                for node in self.nodes.values():
-                    if sink in node.inputs:
-                        seen[node.name] = mix(seen.get(node.name, 0), text)
-                        count[node.name] += 1
-            for stage, value in seen.items():
+                name, *steps = row.split("|")
+                path = tuple(step.partition(":")[0] for step in steps)
+                source, _, position = name.partition("/")
+                if source == REPLAY:
+                    self._check_place(int(position), replays, path, tale)
+                else:
+                    tale.skip((source, path), int(position))
+                    tale.given[source, path] += 1
+                tale.through(path, name)
+                for stage in behind:
+                    tale.through([stage], row)
+            for source, path in self._paths[sink]:
+                tale.skip((source, path), self.nodes[source].total)
+            for stage, value in tale.seen.items():
                 _, found, rows, _ = outcome[f"{stage}'s state"]
-                own = self._given_to(stage) if sink in self.nodes[stage].inputs else 0
-                if rows != count[stage] + own or (found != value and not own):
+                own = self._given_to(stage) if stage in behind else 0
+                if rows != tale.rows[stage] + own or (found != value and not own):
                     raise ViolationError(
-                        f"{stage} ends with {rows} rows and {found:x}, should be {value:x} after {count[stage]} that "
-                        f"{sink} shows and {own} replayed ones"
+                        f"{stage} ends with {rows} rows and {found:x}, should be {value:x} after {tale.rows[stage]} "
+                        f"that {sink} tells of and {own} replayed ones"
                     )
 
     @property
     def changed(self) -> bool:
-        """Something was given back to the stream."""
-        return any(manifest.changes for manifest in self._committed.values())
+        """Something was given back to the stream, or put aside."""
+        return bool(self._poison) or any(manifest.changes for manifest in self._committed.values())
 
     def _given_to(self, stage: str) -> int:
         """Replayed rows that no sink shows, because they came into the stream behind it."""

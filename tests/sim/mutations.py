@@ -21,6 +21,8 @@ from streampiped.core.epoch_commands import AskBarrier, AskCommit, EpochCommand,
 from streampiped.core.epochs import Coordinator
 from streampiped.core.stage_side import Command, Inlet, StageSide, State
 from streampiped.core.supervision import Supervision
+from streampiped.records import Batch
+from streampiped.skips import Skips
 from streampiped.wire import messages as m
 
 
@@ -195,6 +197,21 @@ class ReadsOldLinks(Process):
         super()._perform(commands)
 
 
+class CondemnsWithoutTrial(Process):
+    def _guilty(self, batch: Batch) -> list[tuple[str, int]]:
+        """Whoever is suspected has done it."""
+        if self._suspects:
+            return [(span.source, span.start + n) for span in batch.spans for n in range(span.count)]
+        return super()._guilty(batch)
+
+
+class ForgetsVerdicts(Process):
+    def _process(self, batch: Batch) -> None:
+        """Nothing is left out."""
+        self._skips = Skips({})
+        super()._process(batch)
+
+
 class ChangeAppliedTwice(Process):
     def _apply(self, command: Any) -> None:
         super()._apply(command)
@@ -335,6 +352,8 @@ MUTATIONS: Final = (
         "the epoch to restore chosen while a manifest is being written", with_coordinator(DoesNotWaitForTheManifest)
     ),
     Mutation("go before the old process is confirmed dead", GoBeforeTheDeath),
+    Mutation("condemned without a trial", with_process(CondemnsWithoutTrial), ("kill", "kill several")),
+    Mutation("verdicts forgotten", with_process(ForgetsVerdicts)),
     Mutation("change applied twice", with_process(ChangeAppliedTwice), ("change",)),
     Mutation("change applied again by a later restore", with_coordinator(ChangesAreKept), ("change", "kill")),
     Mutation("the second change pushes out the first", SecondChangeFirst, ("change",), 2000),

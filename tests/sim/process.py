@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from sim.disk import Fuse, Killed
@@ -12,20 +12,27 @@ from sim.host import Host
 from sim.manifests import snapshot_path
 from sim.pipes import Pipe
 from sim.stages import REPLAY, Node, Sink, Source, make_batch, make_stage, save
-from sim.world import World
+from sim.verdicts import DISK_S, skips
+from sim.world import ETERNAL, Actor, World
 from streampiped.core import stage_side as side
 from streampiped.errors import StorageError
 from streampiped.phases import Phase
 from streampiped.records import Batch, Span
+from streampiped.skips import Skips, overlaps
 from streampiped.wire import messages as m
 from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
 
 TURN_S: Final = 0.004  # between two turns of one stage
 READ_S: Final = 0.03  # between two batches of a source
-DISK_S: Final = 0.006  # for one step of a save
 IDLE: Final = 0.1  # how often a source has nothing for the moment
 FRAMES_PER_TURN: Final = 4
 DIE_S: Final = 0.002  # from a signal to the end
+
+
+class Poisoned(Killed):
+    """A row has killed the process that was about to process it."""
+
+    reason = "raised"
 
 
 class Cut(NamedTuple):
@@ -46,7 +53,7 @@ class Link:
         self.reader = FrameReader(generation)
 
 
-class Process:
+class Process(Actor):
     """From `Begin` to the death."""
 
     side_of: type[side.StageSide] = side.StageSide  # what mutations replace
@@ -59,10 +66,10 @@ class Process:
         incarnation: int,
         host: Host[Process],
         *,
-        overlaps: bool,
+        at_once: bool,
+        poison: Collection[tuple[str, str, int]] = (),
     ) -> None:
-        self.alive = True
-        self.thaw = 0.0
+        super().__init__()
         self.fuse = Fuse()
         self.name = node.name
         self.incarnation = incarnation
@@ -78,11 +85,13 @@ class Process:
         self.node = node
         self.stage = self.sink_of(node, world.disk) if node.role == "sink" else make_stage(node, world.disk)
         self._host = host
-        self.side = self.side_of(holds_back=isinstance(self.stage, Sink) and not overlaps)
+        self.side = self.side_of(holds_back=isinstance(self.stage, Sink) and not at_once)
         self.inputs: list[Link] = []
         self.outputs: list[Pipe] = []
         self._frames = FrameWriter(0)
         self._offer: tuple[m.Reset, Sequence[Pipe]] | None = None
+        self._poison = poison
+        self._skips = Skips({})
         self._suspects: list[list[Any]] = []
         self._letters: deque[Batch] = deque()
         self._saves: deque[Cut] = deque()
@@ -128,7 +137,7 @@ class Process:
 
     def leave(self) -> None:
         """SIGTERM and SIGCONT: what is being saved is finished."""
-        self.thaw = 0.0
+        self.world.unfreeze(self)
         self.world.after(DIE_S, self, self._leave)
 
     def _leave(self) -> None:
@@ -138,8 +147,7 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL, from whoever has a reason. What it does at the moment may still be done."""
-        self.thaw = 0.0
-        self.world.after(DIE_S, self, self.die, "killed by SIGKILL")
+        self.world.after(DIE_S, ETERNAL, self.die, "killed by SIGKILL")
 
     def die(self, reason: str) -> None:
         if self.alive:
@@ -162,8 +170,8 @@ class Process:
         """Ask the machine, perform what it answers; a fuse that burns down in there is a SIGKILL."""
         try:
             self._perform(deed(*args))
-        except Killed:
-            self.die("killed by SIGKILL")
+        except Killed as end:
+            self.die(end.reason)
 
     def _perform(self, commands: Sequence[side.Command]) -> None:
         if self.world.story is not None and commands:
@@ -204,6 +212,7 @@ class Process:
         (reset, pipes), self._offer = self._offer, None
         self._take(pipes, command.generation)
         self._suspects = reset.suspects
+        self._skips = Skips(skips(disk, self.name))
         self._host.restored(self, command.epoch)
         self._perform(self.side.restored())
 
@@ -290,8 +299,8 @@ class Process:
             self._end_save(self.side.saved, self._saves[0].generation)
         except StorageError as error:
             self._end_save(self.side.unprepared, str(error))
-        except Killed:
-            self.die("killed by SIGKILL")
+        except Killed as end:
+            self.die(end.reason)
         else:
             self.world.after(DISK_S, self, self._save_step, steps)
 
@@ -326,8 +335,8 @@ class Process:
             self._next_turn()
         except StorageError as error:
             self._guard(self.side.refused, str(error))
-        except Killed:
-            self.die("killed by SIGKILL")
+        except Killed as end:
+            self.die(end.reason)
 
     def _may_flow(self) -> bool:
         return self.side.flows and not self._leaving and all(pipe.idle for pipe in self.outputs)
@@ -382,19 +391,30 @@ class Process:
             self._perform(self.side.applied())
 
     def _process(self, batch: Batch) -> None:
-        if self._suspects:
-            self._try_suspects(batch)
+        keep = self._skips.keep(batch)
+        if keep is not None:
+            batch = batch.select(keep)
+        if self._suspects and overlaps(batch.spans, self._suspects) and self._is_guilty(batch):
+            return
         self.side.moved = True
         self.inside = tuple((s.source, s.start, s.count) for s in batch.spans)
+        if self._guilty(batch):
+            raise Poisoned
         result = self.stage.process(batch, self.fuse)
         self.records_out += batch.rows
         self._emit(result)
 
-    def _try_suspects(self, batch: Batch) -> None:
-        """In this world nobody is guilty: whatever is suspected was killed from outside."""
-        for span in batch.spans:
-            for source, start, count in self._suspects:
-                if source == span.source and start < span.start + span.count and span.start < start + count:
-                    self._suspects = []
-                    self._perform(self.side.judged(0))
-                    return
+    def _guilty(self, batch: Batch) -> list[tuple[str, int]]:
+        """The rows that this stage does not survive."""
+        places = ((span.source, span.start + n) for span in batch.spans for n in range(span.count))
+        return [place for place in places if (self.name, *place) in self._poison] if self._poison else []
+
+    def _is_guilty(self, batch: Batch) -> bool:
+        """A trial, in no time and without forks."""
+        guilty = self._guilty(batch)
+        for source, position in guilty:
+            self._say(m.Guilty(self.side.generation, source, position, 0, "exception", "", "", b""))
+        if not guilty:
+            self._suspects = []
+        self._perform(self.side.judged(len(guilty)))
+        return bool(guilty)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import random
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -12,12 +13,15 @@ from sim.daemon import Daemon, Setting
 from sim.disk import Killed
 from sim.faults import Fate
 from sim.law import Law
-from sim.stages import TOPOLOGIES
+from sim.stages import TOPOLOGIES, Node
 from sim.world import ETERNAL, ViolationError, World
 from streampiped.core import protocol as p
 from streampiped.core.lifecycle import State
 
 TOTALS: Final = (6, 12)  # records of a source: a few epochs, some milliseconds of our time
+POISONED: Final = 0.2  # of the schedules: a trial takes two deaths, and those take steps
+POISONABLE: Final = {"chain": ("middle", "sink"), "diamond": ("left", "right", "sink"), "join": ("join",)}
+"""Stages before which there is one order of the rows: else nobody could say what those in front have seen."""
 FAULTS_MAX: Final = 5
 RESTART_S: Final = 0.05  # from the end of the supervisor to the next start
 STEPS_MAX: Final = 6000  # after the last fault; an undisturbed stream takes some hundred
@@ -53,11 +57,13 @@ class Schedule:
         self.topology = chance.choice(tuple(TOPOLOGIES))
         self.total = chance.choice(TOTALS)
         capacity, torn = chance.choice(((4000, 0.0), (4000, 0.2), (300, 0.0), (150, 0.1)))
-        self._setting = Setting(
-            TOPOLOGIES[self.topology](self.total), capacity, torn, chance.random() < 0.5, chance.choice((1000, 1000, 2))
-        )
+        nodes = TOPOLOGIES[self.topology](self.total)
+        at_once, max_restarts = chance.random() < 0.5, chance.choice((1000, 1000, 2))
+        poisoned = disturbed and chance.random() < POISONED
+        poison = frozenset(draw_poison(POISONABLE[self.topology], nodes, chance) if poisoned else ())
+        self._setting = Setting(nodes, capacity, torn, at_once, poison, max_restarts)
         self._daemon_of = daemon_of
-        self._law = Law(self._setting.nodes, world.disk)
+        self._law = Law(nodes, world.disk, poison)
         self._fate = Fate(world, self._end, only)
         self._faults = 0
         self._due: list[int] = []
@@ -126,11 +132,12 @@ class Schedule:
             self._await_restart()
             self._step()
         daemon = self._daemon
-        daemon.thaw = daemon.fuse.left = 0
+        daemon.fuse.left = 0
         for child in daemon.children.values():
-            child.thaw = child.fuse.left = 0
-        if daemon.launcher is not None:
-            daemon.launcher.thaw = 0.0
+            child.fuse.left = 0
+        launcher = [daemon.launcher] if daemon.launcher is not None else []
+        for actor in (daemon, *daemon.children.values(), *launcher):
+            self.world.unfreeze(actor)
         if daemon.supervision.closing is None:
             daemon.ask(p.Operate(self._fate.ticket(), "start", (), 30.0))
 
@@ -154,6 +161,14 @@ class Schedule:
                     f"no end after {self.world.steps} steps and {self.world.now - 100.0:.1f} s: {waits}, "
                     f"epoch {epochs.committed}, {epochs.step.value}, unanswered: {list(daemon.tickets.values())}"
                 )
+
+
+def draw_poison(stages: Sequence[str], nodes: Sequence[Node], chance: random.Random) -> Iterator[tuple[str, str, int]]:
+    """One or two rows."""
+    sources = [node for node in nodes if node.role == "source" and node.total]
+    for _ in range(chance.randint(1, 2)):
+        source = chance.choice(sources)
+        yield chance.choice(stages), source.name, chance.randrange(source.total)
 
 
 @cache

@@ -5,31 +5,30 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from sim.disk import Disk
+
+Deed: TypeAlias = "tuple[float, int, Actor, Callable[..., None], tuple[Any, ...]]"
+"""When, in which order of those that were said, whose, what."""
 
 
 class ViolationError(AssertionError):
     """The law does not hold."""
 
 
-class Actor(Protocol):
+class Actor:
     """Somebody who does things: what was to happen to him does not, once he is dead, and waits while he is stopped."""
 
-    alive: bool
-    thaw: float
-    """SIGSTOP until then."""
+    def __init__(self) -> None:
+        self.alive = True
+        self.thaw = 0.0
+        """SIGSTOP until then. For `World.freeze` and `World.unfreeze` to set."""
+        self.parked: list[Deed] = []
 
 
-class Eternal:
-    """Who cannot die: fate, and the outer world."""
-
-    alive = True
-    thaw = 0.0
-
-
-ETERNAL = Eternal()
+ETERNAL = Actor()
+"""Who cannot die: fate, and the outer world."""
 
 
 class World:
@@ -42,7 +41,7 @@ class World:
         self.steps = 0
         self.disk = Disk(self.random)
         self.story: list[str] | None = [] if told else None
-        self._heap: list[tuple[float, int, Actor, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[Deed] = []
         self._count = 0
 
     def at(self, when: float, actor: Actor, deed: Callable[..., None], *args: Any) -> None:
@@ -67,17 +66,34 @@ class World:
         """The next thing happens; False: nothing will."""
         heap = self._heap
         while heap:
-            when, count, actor, deed, args = heapq.heappop(heap)
+            next_one = heapq.heappop(heap)
+            when, _, actor, deed, args = next_one
             if not actor.alive:
                 continue
-            if actor.thaw > when:
-                heapq.heappush(heap, (actor.thaw, count, actor, deed, args))
+            if actor.thaw > max(when, self.now):
+                actor.parked.append(next_one)
                 continue
             self.now = max(self.now, when)  # who was stopped may have things to do that are long past
             self.steps += 1
             deed(*args)
             return True
         return False
+
+    def freeze(self, actor: Actor, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT later."""
+        actor.thaw = self.now + seconds
+        self.at(actor.thaw, ETERNAL, self._thaw, actor, actor.thaw)
+
+    def unfreeze(self, actor: Actor) -> None:
+        """SIGCONT: whatever was to happen meanwhile happens now, in its order."""
+        actor.thaw = 0.0
+        for deed in actor.parked:
+            heapq.heappush(self._heap, deed)
+        actor.parked.clear()
+
+    def _thaw(self, actor: Actor, until: float) -> None:
+        if actor.thaw == until:  # nobody has stopped it again
+            self.unfreeze(actor)
 
     def tell(self, who: str, what: str) -> None:
         """A line of the story. Callers look at `story` first where words cost much."""

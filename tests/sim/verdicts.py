@@ -1,0 +1,65 @@
+"""The rows that a stage leaves out, on the simulated disk; verdicts.py and runtime/dead_letters.py on a real one."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from typing import Final
+
+from sim.disk import Disk, Fuse
+from sim.stages import save
+from sim.world import Actor, World
+
+DISK_S: Final = 0.006  # for one step of a save
+RETRY_S: Final = 0.5  # before something that the disk refused is tried again
+
+
+def skips(disk: Disk, stage: str) -> dict[tuple[str, int], list[int]]:
+    """As `streampiped.skips.Skips` wants them."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for source, position in sorted(_rows(disk, stage)):
+        found.setdefault((source, 0), []).append(position)
+    return found
+
+
+class Verdicts:
+    """The supervisor's list: a row is condemned when that is durable, however often it takes. One after the other."""
+
+    def __init__(self, world: World, actor: Actor, fuse: Fuse) -> None:
+        self._world = world
+        self._actor = actor
+        self._fuse = fuse
+        self._queue: deque[tuple[str, Collection[tuple[str, int]], Callable[[], None]]] = deque()
+
+    def keep(self, stage: str, rows: Collection[tuple[str, int]], kept: Callable[[], None]) -> None:
+        """`kept()` when they are."""
+        if not rows:
+            kept()
+            return
+        self._queue.append((stage, rows, kept))
+        if len(self._queue) == 1:
+            self._write()
+
+    def _write(self) -> None:
+        stage, rows, _ = self._queue[0]
+        text = json.dumps(sorted({*_rows(self._world.disk, stage), *rows}))
+        steps = save(self._world.disk, self._fuse, f"letters/{stage}", text.encode())
+        self._world.after(DISK_S, self._actor, self._step, steps)
+
+    def _step(self, steps: Iterator[None]) -> None:
+        try:
+            next(steps)
+        except StopIteration:
+            _, _, kept = self._queue.popleft()
+            if self._queue:
+                self._write()
+            kept()
+        except OSError:
+            self._world.after(RETRY_S, self._actor, self._write)
+        else:
+            self._world.after(DISK_S, self._actor, self._step, steps)
+
+
+def _rows(disk: Disk, stage: str) -> list[tuple[str, int]]:
+    return [(source, position) for source, position in json.loads(disk.read(f"letters/{stage}") or b"[]")]
