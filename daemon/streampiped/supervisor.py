@@ -226,8 +226,10 @@ class Supervisor:
         self._handling = True
         try:
             while self._events:
-                before = self._visible_state()
+                before, flowed = self._visible_state(), self.supervision.running
                 self._perform(self.supervision.handle(self._events.popleft(), time.monotonic()))
+                if flowed and not self.supervision.running:
+                    self._since = time.monotonic()
                 if self._visible_state() != before:
                     self._on_state_change()
         finally:
@@ -313,8 +315,6 @@ class Supervisor:
     def on_died(self, child: Child, reason: str) -> None:
         self._queries.died(child.name)
         self._verdicts.died(child.name, child.incarnation)
-        if self.supervision.running:
-            self._since = time.monotonic()
         self.dispatch(p.Died(child.name, child.incarnation, reason, self._inside(child), reason == BARE_KILL))
 
     def _inside(self, child: Child) -> p.Spans:

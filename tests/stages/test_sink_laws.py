@@ -151,7 +151,7 @@ class JsonlMachine(SinkMachine):
 
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # no shrinking: with fsync in every step it takes minutes
-QUICK = settings(max_examples=40, stateful_step_count=25, deadline=None, phases=PHASES)
+QUICK = settings(max_examples=20, stateful_step_count=25, deadline=None, phases=PHASES)
 TestSqliteMachine = pytest.mark.system(SqliteMachine.TestCase)
 TestSqliteMachine.settings = QUICK
 TestJsonlMachine = pytest.mark.system(JsonlMachine.TestCase)

@@ -84,6 +84,7 @@ class Supervision:
         self._generations.reset("start")
         for process in self._roster:
             process.wanted = process.name not in stopped
+            process.since = now
             if process.wanted:
                 self._births.fork(process, now)
         return self._desk.clear()
