@@ -24,42 +24,6 @@ def daemon() -> Iterator[Daemon]:
         yield daemon
 
 
-def test_restart_at_full_speed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """As fast as the disk takes an epoch of whatever this machine can process, `restart` comes about."""
-    restarts(daemon, capsys, "at full speed")
-
-
-def test_restart_under_load(capsys: pytest.CaptureFixture[str]) -> None:
-    """At 100,000 records/s, the default stream's rate, `restart normalizer` takes less than 150 ms, and every other pid
-    stays."""
-    with running(chain('rate = "100k/s"')) as daemon:
-        assert statistics.median(restarts(daemon, capsys, "under load")) < 0.15
-
-
-def restarts(daemon: Daemon, capsys: pytest.CaptureFixture[str], when: str) -> list[float]:
-    """Nine restarts of one stage; seconds each, for the operator who asked."""
-    times = []
-    for _ in range(9):
-        daemon.wait_progress(10_000)
-        before = daemon.pids()
-        began = time.monotonic()
-        answer = daemon.call("restart", stages=["normalizer"], timeout=30.0)
-        times.append(time.monotonic() - began)
-        assert answer["done"]
-        after = daemon.pids()
-        assert after["normalizer"] != before["normalizer"]
-        assert {n: p for n, p in after.items() if n != "normalizer"} == {
-            n: p for n, p in before.items() if n != "normalizer"
-        }
-    with capsys.disabled():
-        print(
-            f"\nrestart normalizer {when}: median {statistics.median(times) * 1e3:.0f} ms, "
-            f"worst {max(times) * 1e3:.0f} ms",
-            end="",
-        )
-    return times
-
-
 def test_status_is_answered_under_load(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """With every core busy the daemon answers `status`, usage figures included, in less than 100 ms in the median."""
     times = []
