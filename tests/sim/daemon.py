@@ -80,6 +80,8 @@ class Daemon(Actor):
         """Questions of operators that have not been answered."""
         self._setting = setting
         self._verdicts = Verdicts(world, self, self.fuse)
+        self._members: set[str] = set()
+        """Processes that have been of a generation; a successor that was dropped never was."""
         self._named: dict[tuple[str, int], list[tuple[str, int]]] = {}
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
@@ -282,13 +284,13 @@ class Daemon(Actor):
         message = m.Reset(
             command.generation, command.epoch, snapshot, list(node.inputs), outputs, suspects, changes
         )  # fmt: skip
+        self._members.add(f"{node.name}#{command.incarnation}")
         self._tell(node.name, message, pipes)
 
     def _send_go(self, command: p.SendGo) -> None:
-        known = self.supervision.processes[command.name]
-        heir = known.successor.incarnation if known.successor is not None else 0
-        alive = [c.title for c in self.children.values() if c.name == command.name and c.alive]
-        old = [c for c in alive if c not in (f"{command.name}#{known.incarnation}", f"{command.name}#{heir}")]
+        current = self.supervision.processes[command.name].incarnation
+        ours = [child for child in self.children.values() if child.name == command.name and child.alive]
+        old = [child.title for child in ours if child.incarnation != current and child.title in self._members]
         if old:
             raise ViolationError(f"go({command.generation}) for {command.name} while {', '.join(old)} is alive")
         self._tell(command.name, m.Go(command.generation))
