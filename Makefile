@@ -3,7 +3,8 @@
 #   make run            the daemon in the foreground with etc/streampipe.toml, until its bounded stream ends
 #   make test           everything: style, types, layers, pure, stage, system and systemd tests
 #   make test-pythons   the pure and stage tests on the other Pythons of this machine
-#   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, what exactly-once costs
+#   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, recovery times,
+#                       what exactly-once costs; half an hour
 #   make lint           ruff and mypy alone
 #   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
 #   make uninstall      the program and its unit; configuration and state stay
@@ -27,12 +28,13 @@ run: $(VENV)/installed
 	@exec $(BIN)/python -c "$$FOREGROUND" $(BIN)/streampiped run --config etc/streampipe.toml --fresh --until-finished
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not timing' $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not timing' $(ARGS)
 	$(BIN)/python -m pytest -m timing $(ARGS)
 
 law: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m sim.run --schedules 100000 --seed 1
 	PYTHONPATH=tests $(BIN)/python -m support.chaos --signals 1000 --seed 1
+	PYTHONPATH=tests $(BIN)/python -m support.recovery --kills 40
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink sqlite
 

@@ -13,9 +13,9 @@ pytestmark = [pytest.mark.system, pytest.mark.timing]
 
 
 def restarts(daemon: Daemon, capsys: pytest.CaptureFixture[str], when: str) -> list[float]:
-    """Nine restarts of one stage; seconds each, for the operator who asked."""
+    """Seven restarts of one stage; seconds each, for the operator who asked."""
     times = []
-    for _ in range(9):
+    for _ in range(7):
         daemon.wait_progress(10_000)
         before = daemon.pids()
         began = time.monotonic()
