@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streampiped.errors import RpcError
-from support.daemon import Daemon, children, comm, is_alive, wait_for
+from support.daemon import Daemon, chain, children, comm, is_alive, wait_for
 
 STAGES: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 PATIENT: Final = """
@@ -39,34 +39,20 @@ enabled = false
 [service_monitor]
 enabled = false
 """
-STREAM: Final = """
-[stages.generator]
-class = "generator"
+GENERATOR: Final = """
 batch_max = {batch}
 rate = "{rate}"
 [stages.generator.source]
 type = "synthetic"
 records = {records}
 drift_at = [{drift}]
-[stages.normalizer]
-class = "normalizer"
-input = "generator"
-[stages.consumer]
-class = "consumer"
-input = "normalizer"
-[stages.trainer]
-class = "trainer"
-input = "consumer"
-[stages.evaluator]
-class = "evaluator"
-input = "trainer"
 """
 
 
 def config(records: int, *, rate: str = "0/s", batch: int = 256, interval: str = "100ms") -> str:
     """The default chain over a bounded synthetic stream that changes its law in the middle."""
-    stream = STREAM.format(batch=batch, rate=rate, records=records, drift=records // 2)
-    return PATIENT.format(interval=interval) + stream
+    options = GENERATOR.format(batch=batch, rate=rate, records=records, drift=records // 2)
+    return PATIENT.format(interval=interval) + chain(options)
 
 
 @dataclass(frozen=True, slots=True)
