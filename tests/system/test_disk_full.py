@@ -54,7 +54,7 @@ def fill(disk: Path, leave: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("leave", [0, 1 << 20])
+@pytest.mark.parametrize("leave", [1 << 20])
 def test_full_disk_is_waited_for(small_disk: Path, tmp_path: Path, calm: Outcome, leave: int) -> None:
     """While there is no room the pipeline says 'degraded' and why, answers, restarts nobody and makes no progress it
     would have to take back; when there is room again it goes on by itself, and the outcome is exact."""

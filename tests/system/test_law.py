@@ -14,10 +14,10 @@ from support.law import PATIENT, Outcome, config, disturbed, finish, undisturbed
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
-RECORDS = int(os.environ.get("STREAMPIPE_LAW_RECORDS", "120000"))
-STRIKES = int(os.environ.get("STREAMPIPE_LAW_STRIKES", "12"))
+RECORDS = int(os.environ.get("STREAMPIPE_LAW_RECORDS", "60000"))
+STRIKES = int(os.environ.get("STREAMPIPE_LAW_STRIKES", "8"))
 SEED = int(os.environ.get("STREAMPIPE_LAW_SEED", "1"))
-STREAM = config(RECORDS, rate="30k/s")
+STREAM = config(RECORDS, rate="25k/s")
 
 
 @pytest.fixture(scope="module")

@@ -44,12 +44,11 @@ def flag(tmp_path: Path) -> Path:
     [
         ("raise", "exception", "process refused on purpose"),
         ("segfault", "crash", "Segmentation fault"),
-        ("exit", "exception", "SystemExit"),
         ("loop", "loop", "simple_stages.py"),
     ],
 )
 def test_one_record_is_put_aside_and_comes_back_once(kind: str, manner: str, trace: str, flag: Path) -> None:
-    """A record that raises, crashes, leaves or loops is put aside, alone, with reason and traceback; the stream goes on
+    """A record that raises, crashes or loops is put aside, alone, with reason and traceback; the stream goes on
     to its end without using up the restarts. When the cause is gone it is replayed, and enters once."""
     hang = 'hang_timeout = "500ms"\n' if kind == "loop" else ""
     with running(poisoned(kind, flag, hang)) as daemon:
