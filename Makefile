@@ -28,7 +28,7 @@ run: $(VENV)/installed
 	@exec $(BIN)/python -c "$$FOREGROUND" $(BIN)/streampiped run --config etc/streampipe.toml --fresh --until-finished
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m 'not timing' $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not timing' $(ARGS)
 	$(BIN)/python -m pytest -m timing $(ARGS)
 
 law: $(VENV)/installed-dev
