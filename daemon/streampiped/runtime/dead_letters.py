@@ -59,7 +59,7 @@ _SKIP: Final = "INSERT INTO skips (stage, source, position, attempt) VALUES (?, 
 _JUDGE: Final = """
 INSERT INTO letters (stage, source, position, attempt, status, manner, reason, traceback, record, first_at, last_at,
                      generation)
-VALUES (?1, ?2, ?3, ?4, 'dead', ?5, ?6, ?7, ?8, ?9, ?9, ?10)
+VALUES (:stage, :source, :position, :attempt, 'dead', :manner, :reason, :traceback, :record, :now, :now, :generation)
 ON CONFLICT DO UPDATE SET
     attempt = excluded.attempt, status = 'dead', manner = excluded.manner, reason = excluded.reason,
     traceback = excluded.traceback, last_at = excluded.last_at, generation = excluded.generation
@@ -67,10 +67,10 @@ WHERE excluded.attempt > attempt OR excluded.attempt = attempt AND status = 'rep
 """
 # Not where that very attempt has killed the stage: a verdict may come before the manifest that names the replay.
 _REPLAYED: Final = """
-UPDATE letters SET status = 'replayed', attempt = max(attempt, ?3), replay_epoch = ?4
-WHERE id = ?1 AND stage = ?2 AND NOT EXISTS (
+UPDATE letters SET status = 'replayed', attempt = max(attempt, :attempt), replay_epoch = :epoch
+WHERE id = :id AND stage = :stage AND NOT EXISTS (
     SELECT 1 FROM skips AS s WHERE s.stage = letters.stage AND s.source = letters.source
-    AND s.position = letters.position AND s.attempt = ?3)
+    AND s.position = letters.position AND s.attempt = :attempt)
 """
 _SHORT: Final = (
     "id", "stage", "source", "position", "attempt", "status", "manner", "reason", "first_at", "last_at", "generation",
@@ -95,8 +95,19 @@ class DeadLetters:
             assert db is not None
             for v in verdicts:
                 db.execute(_SKIP, (stage, v.source, v.position, v.attempt))
-                words = (_text(v.manner), _text(v.reason), _text(v.traceback))
-                db.execute(_JUDGE, (stage, v.source, v.position, v.attempt, *words, v.record, now, v.generation))
+                row = {
+                    "stage": stage,
+                    "source": v.source,
+                    "position": v.position,
+                    "attempt": v.attempt,
+                    "manner": _text(v.manner),
+                    "reason": _text(v.reason),
+                    "traceback": _text(v.traceback),
+                    "record": v.record,
+                    "now": now,
+                    "generation": v.generation,
+                }
+                db.execute(_JUDGE, row)
 
     def page(
         self, stage: str | None = None, status: Status | None = None, after: int = 0, limit: int = 100,
@@ -147,7 +158,7 @@ class DeadLetters:
         """The manifest of `epoch` records this change and is durable. Again, or with a later epoch, is the same."""
         with self._transaction() as db:
             if db:
-                db.executemany(_REPLAYED, [(n, change["stage"], attempt, epoch) for n, attempt in change["letters"]])
+                db.executemany(_REPLAYED, _marks(change, epoch))
 
     def reconcile(self, epoch: int | None, changes: Iterable[Mapping[str, Any]] = ()) -> None:
         """At a start that restores `epoch`, whose manifest names `changes`: replays of later epochs did not happen,
@@ -162,8 +173,7 @@ class DeadLetters:
             for change in changes:
                 _rows_of(db, self._path, change)
                 if db:
-                    rows = [(n, change["stage"], attempt, epoch) for n, attempt in change["letters"]]
-                    db.executemany(_REPLAYED, rows)
+                    db.executemany(_REPLAYED, _marks(change, epoch))
 
     def drop(self, letters: Sequence[int] = (), stage: str | None = None) -> int:
         """Give up these letters, or without any all dead ones (of the stage), for ever; how many. RpcError as `plan`;
@@ -359,6 +369,12 @@ def _rows_of(db: sqlite3.Connection | None, path: Path, change: Mapping[str, Any
             )
         rows.append((row[0], row[1], attempt, row[2]))
     return sorted(rows)
+
+
+def _marks(change: Mapping[str, Any], epoch: int | None) -> list[dict[str, Any]]:
+    """What `_REPLAYED` wants of each letter of a change."""
+    stage = change["stage"]
+    return [{"id": n, "stage": stage, "attempt": attempt, "epoch": epoch} for n, attempt in change["letters"]]
 
 
 def _text(value: str) -> str:
