@@ -131,6 +131,23 @@ def test_nothing_can_be_asked_of_a_pipeline_that_does_not_run(wish: p.Event) -> 
     assert (answer.code, answer.text) == (7, "refused: sink is stopped")
 
 
+def test_what_is_asked_during_a_recovery_waits_for_it() -> None:
+    """A checkpoint or a change that is wanted while everybody restores comes about when the pipeline runs again."""
+    play = Play().up()
+    play.died("middle")
+    play.say(p.Checkpoint(5, 30.0))
+    play.say(p.Propose(6, CHANGE, 30.0))
+    assert not play.of(p.Answer)
+    play.born("middle")
+    play.all_ready()
+    play.wait(1.0)
+    play.commit(1)
+    assert play.of(p.Answer) == [p.Answer(5, 0, "1")]
+    play.hold()
+    assert [a.ticket for a in play.of(p.Answer)] == [6]
+    assert [r.changes for r in play.of(p.SendReset) if r.name == "middle"] == [(CHANGE,)]
+
+
 def test_change_is_applied_behind_a_barrier() -> None:
     """A change is in the manifest of a held epoch, answered when that is visible, and handed to its stage alone with
     the reset to that epoch; a crash before the next epoch hands it out again, one after it does not."""

@@ -166,7 +166,7 @@ class Coordinator:
         self._ended.clear()
         self._emitted = 0
         self._holding = False
-        self._demanded = bool(self.changes)  # what they do is worth an epoch, whether or not records come
+        self._demanded = self._demanded or bool(self.changes)  # what they do is worth an epoch, records or not
         self.unapplied = False
         self._due = now + self._interval
         return []

@@ -51,7 +51,7 @@ class Operators:
                 self._answer(beaten, ExitCode.REFUSED, f"overtaken by stop {', '.join(names)}")
 
     def on_checkpoint(self, event: p.Checkpoint, now: float) -> None:
-        """An epoch is made of a generation that runs; anything else would be waiting for we know not what."""
+        """An epoch is made of a generation that runs, or will by itself."""
         if (reason := self._ending.closing or self._why_not_running()) is not None:
             self._refuse(event.ticket, reason)
             return
@@ -152,10 +152,9 @@ class Operators:
         return ", ".join(states)
 
     def _why_not_running(self) -> str | None:
-        if self._generations.running:
-            return None
+        """Who keeps the pipeline from running until an operator says start. A recovery is waited for."""
         held = self._roster.holding
-        return f"{held.name} is {held.state.value}" if held is not None else "the pipeline does not run"
+        return f"{held.name} is {held.state.value}" if held is not None else None
 
     def _answer(self, wish: Wish, code: ExitCode, text: str) -> None:
         self._desk.put(p.Answer(wish.ticket, code, text))
