@@ -20,20 +20,20 @@ RECIPES = {
 }
 
 
-class Hiding(SGDRegressor):  # type: ignore[misc]
+class Hiding(SGDRegressor):  # type: ignore[misc]  # scikit-learn ships no types
     """Keeps something that has no portable form."""
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:  # noqa: N803 - scikit-learn's own name
         self.secret_ = lambda: 0
         return super().partial_fit(X, y)
 
 
-class Unseeded(SGDRegressor):  # type: ignore[misc]
+class Unseeded(SGDRegressor):  # type: ignore[misc]  # scikit-learn ships no types
     """Draws from a generator that no snapshot sees."""
 
     random = np.random.RandomState(0)
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:  # noqa: N803 - scikit-learn's own name
         return super().partial_fit(X, y + self.random.normal(size=len(y)))
 
 

@@ -22,7 +22,7 @@ class Estimator(Protocol):
 
     def partial_fit(self, X: Array, y: Array) -> Any: ...  # noqa: N803 - scikit-learn's own name
 
-    def predict(self, X: Array) -> Array: ...  # noqa: N803
+    def predict(self, X: Array) -> Array: ...  # noqa: N803 - scikit-learn's own name
 
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 
