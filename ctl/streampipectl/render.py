@@ -203,16 +203,16 @@ def why_text(answer: Mapping[str, Any], width: int | None = None) -> str:
     state = clean(answer["state"])
     since = _since(answer, answer.get("now"))
     lines = [f"{clean(answer['stage'])}: {state}" + (f" for {since}" if since != MISSING else "")]
-    lines += [f"{word}: {clean(answer[key])}" for key, word in WHY if answer.get(key)]
+    if reason := answer.get("reason"):
+        lines.append(f"{'died last' if answer['state'] in GOOD else 'reason'}: {clean(reason)}")
+    if waits_for := answer.get("waits_for"):
+        lines.append(f"waits for: {clean(waits_for)}")
     if (wait := answer.get("next_attempt_s")) is not None:
         lines.append(f"next attempt: in {duration(wait)}")
     for entry in answer.get("story") or ():
         cause = f" ({clean(entry['cause'])})" if entry.get("cause") else ""
         lines.append(f"  {clock(entry.get('ts'))} {clean(entry['what'])}{cause}")
     return "\n".join(line if width is None else shorten(line, width) for line in lines)
-
-
-WHY: Final = (("reason", "reason"), ("waits_for", "waits for"))
 
 
 def report_text(report: Mapping[str, Any]) -> str:

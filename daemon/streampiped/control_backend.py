@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from streampiped.runtime.dead_letters import Status
 
 Verb: TypeAlias = Literal["start", "stop", "restart"]
 Subscription: TypeAlias = Literal["logs", "status"]
+PIPELINE: Final = ("supervisor", "launcher")
+"""Names of processes that are no stages: `why` tells of the pipeline as a whole."""
 
 
 @dataclass(frozen=True, slots=True)

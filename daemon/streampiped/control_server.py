@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from streampiped import control_params as params
-from streampiped.control_backend import Backend, Emit, Verb
+from streampiped.control_backend import PIPELINE, Backend, Emit, Verb
 from streampiped.control_params import Params
 from streampiped.errors import ExitCode, RpcError
 from streampiped.events import LEVELS
@@ -119,7 +119,8 @@ class ControlServer:
         return await self._backend.report()
 
     async def why(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
-        self._known((given["stage"],))
+        if given["stage"] not in PIPELINE:
+            self._known((given["stage"],))
         return {**await self._backend.why(given["stage"]), "stage": given["stage"], "now": time.time()}
 
     async def change(self, verb: Verb, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:

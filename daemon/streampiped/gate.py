@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.errors import StateError, StorageError
 from streampiped.host import Host
 from streampiped.records import Batch, Span
 from streampiped.runtime import dead_letters
@@ -35,8 +36,11 @@ class Gate:
         """Whether batches must be shown to `admit`."""
 
     def reset(self, generation: int, suspects: Sequence[Sequence[Any]]) -> None:
-        """A generation begins. StorageError or StateError when the list of what is skipped cannot be read."""
-        self._skips = Skips(dead_letters.skips(self._root, self._process.spec.name))
+        """A generation begins. StorageError when the list of what is skipped cannot be read."""
+        try:
+            self._skips = Skips(dead_letters.skips(self._root, self._process.spec.name))
+        except StateError as error:  # no stage's fault: everybody waits until the right file is back
+            raise StorageError(str(error)) from error
         self._suspects = suspects
         self._generation = generation
         self.looks = bool(suspects) or len(self._skips) > 0

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, Final, Protocol
 
 from streampiped import __version__
+from streampiped.control_backend import PIPELINE
 from streampiped.core.epoch_commands import EpochTimes
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Process
@@ -19,6 +20,7 @@ from streampiped.errors import RpcError, StreampipeError
 from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.spawn import Spawner
 from streampiped.topology import Plan
+from streampiped.verdicts import Verdicts
 from streampiped.wire.rpc import PROTOCOL
 
 USAGE_TIMEOUT_S: Final = 0.08  # `status` must not wait for a monitor that is busy or gone
@@ -66,6 +68,7 @@ class Watched(Protocol):
     supervision: Supervision
     spawner: Spawner
     disk: Disk
+    verdicts: Verdicts
     times: EpochTimes | None
     recovery: float | None
 
@@ -160,14 +163,15 @@ class StatusView:
         supervision = self._supervisor.supervision
         if supervision.closing is not None:
             return "draining", supervision.closing
-        for stage in supervision.stages:
-            if stage.state is State.FAILED:
-                return "failed", f"{stage.name} failed: {stage.last_reason}"
-        for stage in supervision.stages:
-            if stage.state is State.STOPPED and not stage.wanted:
-                return "stopped", f"{stage.name} is stopped on purpose"
-        if supervision.trouble is not None:
-            return "degraded", supervision.trouble
+        if failed := [s for s in supervision.stages if s.state is State.FAILED]:
+            return "failed", "; ".join(f"{stage.name} failed: {stage.last_reason}" for stage in failed)
+        if held := [s.name for s in supervision.stages if s.state is State.STOPPED and not s.wanted]:
+            forgetful = (
+                f", which the disk refuses to remember: {supervision.forgetful}" if supervision.forgetful else ""
+            )
+            return "stopped", f"{', '.join(held)} stopped on purpose{forgetful}"
+        if (trouble := supervision.trouble or self._supervisor.verdicts.trouble) is not None:
+            return "degraded", trouble
         if not supervision.running:
             if not supervision.ever_ran:
                 return "starting", None
@@ -182,7 +186,19 @@ class StatusView:
         return "running", None
 
     def why(self, name: str) -> dict[str, Any]:
-        """A process's state, its reason, what it waits for, and the story that led there."""
+        """A process's state, its reason, what it waits for, and the story that led there; of the supervisor and the
+        launcher that of the pipeline as a whole."""
+        if name in PIPELINE:
+            state, reason = self.state()
+            return {
+                "stage": name,
+                "state": state,
+                "since": None,
+                "reason": reason,
+                "waits_for": None,
+                "next_attempt_s": None,
+                "story": self._story(""),
+            }
         process = self._supervisor.supervision.processes[name]
         now, wall = time.monotonic(), time.time()
         due = process.deadline if process.state is State.BACKOFF else None
@@ -193,11 +209,13 @@ class StatusView:
             "reason": process.last_reason,
             "waits_for": self._waits_for(process),
             "next_attempt_s": max(0.0, due - now) if due is not None else None,
-            "story": [
-                {"ts": wall - (now - at), "what": what, "cause": None}
-                for at, what in self._supervisor.supervision.story(name)
-            ],
+            "story": self._story(name),
         }
+
+    def _story(self, name: str) -> list[dict[str, Any]]:
+        past = time.time() - time.monotonic()
+        story = self._supervisor.supervision.story(name)
+        return [{"ts": past + at, "what": what, "cause": None} for at, what in story]
 
     def _waits_for(self, process: Process) -> str | None:
         supervision = self._supervisor.supervision
@@ -208,6 +226,8 @@ class StatusView:
             return WAITS[process.state]
         if supervision.trouble is not None:
             return f"the next reset, because {supervision.trouble}"
+        if (trouble := self._supervisor.verdicts.of(process.name)) is not None:
+            return trouble
         child = self._supervisor.spawner.child(process.name, process.incarnation)
         phase = child.blackbox.read().phase.name.lower() if child is not None else None
         if process.successor is not None:

@@ -51,6 +51,7 @@ from streampiped.runtime.preload import modules_of
 from streampiped.runtime.queries import Queries
 from streampiped.runtime.snapshots import Damage, StateDirectory
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
+from streampiped.stops import Stops
 from streampiped.topology import Plan
 from streampiped.verdicts import Verdicts
 from streampiped.wire import messages as m
@@ -122,11 +123,12 @@ class Supervisor:
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._queries = Queries()
-        self._verdicts = Verdicts(
+        self.verdicts = Verdicts(
             self.disk,
             self._on_verdict,
             lambda stage, reason: self.log.write("verdict_failed", stage=stage, reason=reason),
         )
+        self._stops = Stops(self.disk, Path(plan.paths.state), self._on_stops_kept)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready_told = False
         self.times: EpochTimes | None = None
@@ -157,7 +159,7 @@ class Supervisor:
             p.Finished: self._finished,
             p.Farewell: lambda _: self._start(self._farewell()),
             p.Quit: lambda _: self._done.set(),
-            p.RememberStopped: lambda c: self._start(self._remember_stopped(c)),
+            p.RememberStopped: lambda c: self._start(self._stops.remember(c.names)),
             AskBarrier: lambda c: self._tell(c.stage, m.Barrier(c.generation, c.epoch, c.hold)),
             AskPause: lambda c: self._tell(c.stage, m.Pause(c.generation)),
             AskResume: lambda c: self._tell(c.stage, m.Resume(c.generation)),
@@ -314,7 +316,7 @@ class Supervisor:
 
     def on_died(self, child: Child, reason: str) -> None:
         self._queries.died(child.name)
-        self._verdicts.died(child.name, child.incarnation)
+        self.verdicts.died(child.name, child.incarnation)
         self.dispatch(p.Died(child.name, child.incarnation, reason, self._inside(child), reason == BARE_KILL))
 
     def _inside(self, child: Child) -> p.Spans:
@@ -342,9 +344,9 @@ class Supervisor:
             case m.FirstBatch(generation, at_ns):
                 self._first_batch(name, generation, at_ns)
             case m.Guilty():
-                self._verdicts.named(name, incarnation, message)
+                self.verdicts.named(name, incarnation, message)
             case m.Judged():
-                self._start(self._verdicts.judged(name, incarnation, message))
+                self._start(self.verdicts.judged(name, incarnation, message))
             case m.Reply():
                 self._queries.answered(message)
             case m.Event(event, values):
@@ -452,11 +454,10 @@ class Supervisor:
         else:
             self.dispatch(p.ManifestWritten(command.generation, command.epoch))
 
-    async def _remember_stopped(self, command: p.RememberStopped) -> None:
-        try:
-            await self.disk.do(stopped.save, Path(self.plan.paths.state), command.names)
-        except OSError as error:
-            self._emit("command_failed", command="RememberStopped", reason=str(error))
+    def _on_stops_kept(self, names: tuple[str, ...], refused: str | None) -> None:
+        if refused is not None:
+            self._emit("command_failed", command="RememberStopped", reason=refused)
+        self.dispatch(p.StopsKept(names, refused))
 
     def _tell_committed(self, command: TellCommitted) -> None:
         self.times = command.times

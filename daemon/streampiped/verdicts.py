@@ -26,6 +26,16 @@ class Verdicts:
         self._kept = kept
         self._failed = failed
         self._named: dict[tuple[str, int], list[Guilty]] = {}
+        self._refused: dict[str, str] = {}
+
+    def of(self, stage: str) -> str | None:
+        """Why this stage waits for its verdict; None: it does not."""
+        return self._refused.get(stage)
+
+    @property
+    def trouble(self) -> str | None:
+        """What the disk refuses at the moment, for status; None: nothing."""
+        return next(iter(self._refused.values()), None)
 
     def named(self, stage: str, incarnation: int, row: Guilty) -> None:
         """One row; `judged` says that it was the last."""
@@ -44,7 +54,9 @@ class Verdicts:
                 await self._disk.condemn(stage, rows)
                 break
             except (StorageError, StateError) as error:
+                self._refused[stage] = f"{stage}: {len(rows)} guilty records cannot be put aside: {error}"
                 self._failed(stage, str(error))
             await asyncio.sleep(delay)
             delay = min(RETRY_MAX_S, 2.0 * delay)
+        self._refused.pop(stage, None)
         self._kept(stage, incarnation, verdict.generation, len(rows))

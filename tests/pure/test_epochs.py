@@ -162,6 +162,27 @@ def test_interval_counts_from_the_request() -> None:
     assert line.epochs.deadline() == line.now
 
 
+def test_deaths_more_often_than_the_interval_do_not_keep_epochs_from_being_made() -> None:
+    """Each generation that is over without an epoch halves the time until the next one asks for one; a commit ends
+    that, and so does quiet, by doubling."""
+    line = Line()
+    waits = []
+    for _ in range(4):
+        line.epochs.down()
+        line.go()
+        due = line.epochs.deadline()
+        assert due is not None
+        waits.append(due - line.now)
+    assert waits == [INTERVAL / 2, INTERVAL / 4, INTERVAL / 8, INTERVAL / 16]
+    line.quiet()
+    assert line.epochs.deadline() == line.now + INTERVAL / 8
+    line.due()
+    line.commit(1)
+    line.epochs.down()
+    line.go()
+    assert line.epochs.deadline() == line.now + INTERVAL
+
+
 def test_early_tick_asks_for_nothing() -> None:
     """A tick that another deadline has caused makes no epoch."""
     line = Line()

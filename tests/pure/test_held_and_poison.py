@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streampiped.core import protocol as p
-from streampiped.core.epoch_commands import AskBarrier, AskResume
+from streampiped.core.epoch_commands import AskBarrier, AskResume, WriteManifest
 from streampiped.core.generations import IMPAIRED_BACKOFF_FIRST_S, IMPAIRED_BACKOFF_MAX_S
 from streampiped.core.lifecycle import State
 from streampiped.core.poison import Poison
@@ -131,6 +131,77 @@ def test_nothing_can_be_asked_of_a_pipeline_that_does_not_run(wish: p.Event) -> 
     assert (answer.code, answer.text) == (7, "refused: sink is stopped")
 
 
+@pytest.mark.parametrize("wish", [p.Checkpoint(5, 30.0), p.Propose(5, CHANGE, 30.0)])
+def test_stop_beats_what_waits_for_an_epoch(wish: p.Event) -> None:
+    """A checkpoint or change under way is refused at once when a stage is stopped, and does not hold up the stop; the
+    change is not recorded by a later epoch."""
+    play = Play().up()
+    play.say(wish)
+    play.say(p.Operate(6, "stop", ("sink",), 30.0))
+    assert play.of(p.Answer) == [p.Answer(5, 7, "overtaken by stop sink")]
+    assert [a.name for a in play.of(p.AskLeave)] == ["sink"]
+    play.died("sink")
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(6, 0)]
+    assert not play.machine.epochs.proposed
+
+
+def test_stop_of_a_service_beats_no_epoch() -> None:
+    """The monitor has no part in epochs: what waits for one goes on."""
+    play = Play().up()
+    play.say(p.Checkpoint(5, 30.0))
+    play.say(p.Operate(6, "stop", ("monitor",), 30.0))
+    play.commit(1)
+    assert play.of(p.Answer) == [p.Answer(5, 0, "1")]
+
+
+def test_change_on_its_way_says_so() -> None:
+    """A stop while the manifest that records a change is being written cannot take it back, and the answer tells."""
+    play = Play().up()
+    play.say(p.Propose(5, CHANGE, 30.0))
+    while True:
+        barrier = [c for c in play.history if isinstance(c, AskBarrier)][-1]
+        play.snapshots(barrier.epoch)
+        if barrier.hold:
+            break
+        play.say(p.ManifestWritten(1, barrier.epoch))
+        play.say(p.CommitDone("sink", 1, barrier.epoch))
+    play.say(p.Operate(6, "stop", ("sink",), 30.0))
+    (answer,) = play.of(p.Answer)
+    assert (answer.ticket, answer.code) == (5, 7)
+    assert "is under way, and holds if it is committed" in answer.text
+
+
+@pytest.mark.parametrize("wish", [p.Checkpoint(5, 30.0), p.Propose(5, CHANGE, 30.0)])
+def test_failure_ends_what_waits_for_an_epoch(wish: p.Event) -> None:
+    """When a stage is given up, a checkpoint or change under way is refused with its name, and is not recorded."""
+    play = Play(max_restarts=0).up()
+    play.say(wish)
+    play.died("middle")
+    assert play.of(p.Answer) == [p.Answer(5, 7, "refused: middle is failed")]
+    assert not play.machine.epochs.proposed
+
+
+def test_shutdown_takes_a_change_back() -> None:
+    """What is refused because we are leaving is not recorded by the last epoch."""
+    play = Play().up()
+    play.say(p.Operate(4, "restart", ("monitor",), 30.0))
+    play.say(p.Propose(5, CHANGE, 30.0))
+    play.say(p.Shutdown("SIGTERM"))
+    assert [a.ticket for a in play.of(p.Answer)] == [4, 5]
+    play.hold()
+    assert not [c for c in play.history if isinstance(c, WriteManifest) and c.changes]
+
+
+def test_checkpoint_between_a_leaver_and_its_successor_waits() -> None:
+    """While a planned restart replaces a process nobody is stopped: an epoch that is asked for comes behind it."""
+    play = Play().up()
+    loaded_successor(play)
+    play.hold()
+    play.died("middle")
+    play.say(p.Checkpoint(5, 30.0))
+    assert not [a for a in play.of(p.Answer) if a.ticket == 5]
+
+
 def test_what_is_asked_during_a_recovery_waits_for_it() -> None:
     """A checkpoint or a change that is wanted while everybody restores comes about when the pipeline runs again."""
     play = Play().up()
@@ -217,6 +288,31 @@ def test_stop_is_remembered_and_start_forgets_it() -> None:
     again.ready("sink")
     assert again.machine.settled
     assert not again.machine.running
+
+
+def test_stop_is_answered_when_it_is_remembered() -> None:
+    """The answer to a stop or a start waits until the disk knows it; one that comes too late says what it waits for."""
+    play = Play().up()
+    play.remembers = False
+    play.say(p.Operate(1, "stop", ("middle",), 30.0))
+    play.died("middle")
+    play.say(p.StopsKept(("middle",), "no space"))
+    play.wait(29.0)
+    assert not [c for c in play.history if isinstance(c, p.Answer)]
+    assert play.machine.forgetful == "no space"
+    play.wait(2.0)
+    (late,) = play.of(p.Answer)
+    assert (late.code, late.text) == (
+        8,
+        "still going on after 30 s: middle is stopped, the disk refuses to remember who is stopped: no space",
+    )
+    play.say(p.Operate(2, "stop", ("sink",), 30.0))
+    play.died("sink")
+    play.say(p.StopsKept(("middle",)))  # of the attempt before
+    assert not play.of(p.Answer)
+    play.say(p.StopsKept(("middle", "sink")))
+    assert play.of(p.Answer) == [p.Answer(2, 0, "done")]
+    assert play.machine.forgetful is None
 
 
 def test_shutdown_is_no_stop_on_purpose() -> None:

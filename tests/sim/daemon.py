@@ -83,6 +83,7 @@ class Daemon(Actor):
         self._members: set[str] = set()
         """Processes that have been of a generation; a successor that was dropped never was."""
         self._named: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        self._stops: tuple[str, ...] = ()
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
         self._handling = False
@@ -93,6 +94,7 @@ class Daemon(Actor):
         world.tell("supervisor", f"starts from {self._manifest}")
         self.supervision = self._decisions()
         stopped = (world.disk.read(STOPPED) or b"").decode().split()
+        law.starts(stopped)
         self._perform(self.supervision.start(world.now, stopped))
         self._set_timer()
 
@@ -348,7 +350,28 @@ class Daemon(Actor):
             self._quietly(self.world.disk.unlink, path)
 
     def _remember_stopped(self, command: p.RememberStopped) -> None:
-        self._quietly(self.world.disk.write, STOPPED, " ".join(command.names).encode())
+        self._stops = command.names
+        self._begin_stops(command.names)
+
+    def _begin_stops(self, names: tuple[str, ...]) -> None:
+        steps = self._save(STOPPED, " ".join(names).encode())
+        self.world.after(DISK_S, self, self._stops_step, names, steps)
+
+    def _stops_step(self, names: tuple[str, ...], steps: Iterator[None]) -> None:
+        """As in stops.py: again until it is durable, unless newer names have come."""
+        if names != self._stops:
+            return
+        try:
+            next(steps)
+        except StopIteration:
+            self.dispatch(p.StopsKept(names))
+        except OSError as error:
+            self.dispatch(p.StopsKept(names, str(error)))
+            self.world.after(RETRY_S, self, self._begin_stops, names)
+        except Killed:
+            self.end()
+        else:
+            self.world.after(DISK_S, self, self._stops_step, names, steps)
 
     def _quietly(self, deed: Callable[..., None], *args: Any) -> None:
         """What does not succeed is no harm."""
@@ -359,6 +382,8 @@ class Daemon(Actor):
 
     def ask(self, event: Question) -> None:
         self.tickets[event.ticket] = event
+        if isinstance(event, p.Operate):
+            self.law.ordered(event)
         self.dispatch(event)
 
     def _answer(self, command: p.Answer) -> None:
@@ -367,6 +392,8 @@ class Daemon(Actor):
             raise ViolationError(f"{command} to nobody, or a second time")
         if isinstance(question, p.Propose) and command.code == ExitCode.OK:
             self.law.accepted(question.change)
+        if isinstance(question, p.Operate):
+            self.law.answered(question, command.code)
 
     @property
     def finished(self) -> bool:

@@ -17,7 +17,9 @@ import msgpack
 from sim.disk import Disk
 from sim.stages import REPLAY, Node, mark_of, mix, visible
 from sim.world import ViolationError
+from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import WriteManifest
+from streampiped.errors import ExitCode
 
 Way: TypeAlias = tuple[str, tuple[str, ...]]
 """Of a record: its source, and the stages behind that."""
@@ -79,6 +81,10 @@ class Law:
         self._floor = 0
         self._asked: set[tuple[str, int]] = set()
         self._accepted: list[Mapping[str, Any]] = []
+        self._orders: Counter[str] = Counter()
+        """Operators' wishes for a stage that may still come about."""
+        self._halted: set[str] = set()
+        """Whoever has been stopped for certain."""
         self._paths = {sink: self._paths_to(sink) for sink in self.sinks}
         disk.on_change = self._on_change
 
@@ -99,6 +105,25 @@ class Law:
             self._committed[epoch] = self._attempts[epoch]
         self._floor = highest
         self._asked.clear()
+
+    def starts(self, stopped: Collection[str]) -> None:
+        """Whoever begins knows which stops have been answered."""
+        self._orders.clear()
+        if forgotten := self._halted - set(stopped):
+            raise ViolationError(f"the stop of {sorted(forgotten)} was answered and is forgotten")
+
+    def ordered(self, event: p.Operate) -> None:
+        """From now on nobody knows for certain who is stopped of those that are named."""
+        for name in event.names or self.nodes:
+            self._orders[name] += 1
+            self._halted.discard(name)
+
+    def answered(self, event: p.Operate, code: int) -> None:
+        """What was not answered with OK may still come about."""
+        if code == ExitCode.OK:
+            names = event.names or tuple(self.nodes)
+            self._orders.subtract(names)
+            self._halted.update(name for name in names if event.verb == "stop" and not self._orders[name])
 
     def asked(self, stage: str, epoch: int) -> None:
         """A barrier is asked of a source."""

@@ -306,6 +306,13 @@ class GoBeforeTheDeath(Daemon):
                 self._events.append(p.Died(command.name, command.incarnation, "will be dead"))
 
 
+class StopsAreForgotten(Daemon):
+    def _begin_stops(self, names: tuple[str, ...]) -> None:
+        """Said before it is so."""
+        super()._begin_stops(names)
+        self.dispatch(p.StopsKept(names))
+
+
 class ManifestIsNotWithdrawn(Daemon):
     """In a world where the last fsync of a manifest often fails."""
 
@@ -358,5 +365,6 @@ MUTATIONS: Final = (
     Mutation("change applied again by a later restore", with_coordinator(ChangesAreKept), ("change", "kill")),
     Mutation("the second change pushes out the first", SecondChangeFirst, ("change",), 2000),
     Mutation("a manifest that failed is not withdrawn", ManifestIsNotWithdrawn, ("kill", "kill the supervisor"), 1000),
+    Mutation("a stop answered before it is remembered", StopsAreForgotten, ("stop", "kill the supervisor")),
     Mutation("change forgotten", ChangesAreForgotten, ("change",)),
 )

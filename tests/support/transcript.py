@@ -38,6 +38,7 @@ class Play:
         self.now = 100.0
         self.pid = 1000
         self.emitted = 0
+        self.remembers = True
         self.history: list[p.Command] = []
         self.out = self._keep(self.machine.start(self.now, stopped))
 
@@ -46,8 +47,10 @@ class Play:
         return commands
 
     def say(self, event: p.Event) -> list[p.Command]:
-        """Hand in one event; what comes out is also in `out`."""
+        """Hand in one event; what comes out is also in `out`. A disk that works remembers at once who is stopped."""
         self.out = self._keep(self.machine.handle(event, self.now))
+        for command in self.of(p.RememberStopped) if self.remembers else ():
+            self.out = [*self.out, *self._keep(self.machine.handle(p.StopsKept(command.names), self.now))]
         return self.out
 
     def wait(self, seconds: float) -> list[p.Command]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import Daemon, wait_for
+from support.daemon import Daemon, simple, wait_for
 from support.law import Outcome, config, finish, undisturbed
 
 pytestmark = [
@@ -96,5 +96,30 @@ def test_kill_on_a_full_disk(small_disk: Path, tmp_path: Path, calm: Outcome) ->
         filler.unlink()
         daemon.wait_running()
         assert finish(daemon).differences(calm) == []
+    finally:
+        daemon.close()
+
+
+def test_stop_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """A stop is answered with success only when the next start will know of it: on a full disk with 8 and the reason,
+    which status repeats; when there is room again it is remembered by itself."""
+    daemon = Daemon(simple(count='max_rate = "1k/s"'), tmp_path)
+    try:
+        daemon.wait_running()
+        filler = fill(small_disk, 0)
+        late = daemon.ctl("stop", "middle", "--timeout", "1")
+        assert late.returncode == 8, late
+        assert "after 1 s: middle is stopped, the disk refuses to remember who is stopped: " in late.stderr
+        status = daemon.status()
+        assert (status["state"], "which the disk refuses to remember: " in status["reason"]) == ("stopped", True)
+        assert "who is stopped cannot be remembered: " in daemon.ctl("why", "supervisor").stdout
+        filler.unlink()
+        wait_for(lambda: "refuses" not in daemon.status()["reason"], "the disk has taken it", 30.0)
+        daemon.process.kill()
+        daemon.process.wait(10.0)
+        daemon.close()
+        daemon = Daemon(simple(count='max_rate = "1k/s"'), tmp_path)
+        daemon.wait_event("pipeline_ready", 2)
+        assert (daemon.status()["state"], daemon.status()["held"]) == ("stopped", ["middle"])
     finally:
         daemon.close()

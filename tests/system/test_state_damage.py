@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 
 from streampiped.errors import ExitCode
 from streampiped.runtime.snapshots import StateDirectory, manifest_name
-from support.daemon import BIN, Daemon, running, wait_for
+from support.daemon import BIN, Daemon, running, simple, wait_for
 from support.state_dirs import contents
 
 pytestmark = pytest.mark.system
@@ -179,3 +181,32 @@ def test_another_pipelines_state_is_refused_whole(tmp_path: Path) -> None:
         daemon.close()
     assert "expected format 1 of pipeline 'other'; use another --state-dir" in daemon.stderr()
     assert contents(tmp_path / "state") == before
+
+
+def test_damaged_list_of_dead_letters_is_waited_for(tmp_path: Path) -> None:
+    """A list that is damaged while the daemon runs keeps the pipeline from restoring: it says which file and what would
+    be right, gives nobody up, and goes on by itself when that is done."""
+    with running(simple(count='max_rate = "1k/s"'), tmp_path) as daemon:
+        letters = tmp_path / "state" / "dead_letters.sqlite"
+        letters.write_bytes(b"no database" * 1000)
+        os.kill(daemon.pids()["middle"], signal.SIGKILL)
+        status = wait_for(lambda: (s := daemon.status())["state"] == "degraded" and s, "it is said", 30.0)
+        assert f"{letters}: file is not a database; put the right file back" in status["reason"]
+        letters.unlink()
+        daemon.wait_running(status["generation"] + 1)
+        assert "failed" not in {process["state"] for process in daemon.status()["processes"]}
+
+
+def test_who_is_stopped_must_be_text(tmp_path: Path) -> None:
+    """A file of names that holds something else is exit 78 and one line that says what would be right."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "stopped").write_bytes(b"middle\n\xff\xfe")
+    daemon = Daemon(simple(), tmp_path)
+    try:
+        assert daemon.wait() == ExitCode.CONFIG
+    finally:
+        daemon.close()
+    (line,) = daemon.stderr().splitlines()
+    assert f"{state / 'stopped'}: " in line
+    assert "the names of the stages that an operator has stopped" in line

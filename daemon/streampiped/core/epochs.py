@@ -11,7 +11,6 @@ been committed, so that what a crash would repeat stays bounded while the disk r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -23,15 +22,16 @@ from streampiped.core.epoch_commands import (
     AskResume,
     Change,
     EpochCommand,
-    EpochTimes,
     Part,
     TellCommitted,
     WriteManifest,
 )
+from streampiped.core.flight import Flight
 from streampiped.core.tables import Table
 
 ABORT_BACKOFF_FIRST_S: Final = 0.5  # a full disk is rarely freed sooner
 ABORT_BACKOFF_MAX_S: Final = 10.0  # an operator who freed it should not wait longer
+HASTE_MAX: Final = 10  # halvings of the interval; a thousandth of it is shorter than any recovery
 FRESH_S: Final = 0.2  # since an epoch began: another one finds little to do, and none need go ahead of a hold
 
 
@@ -80,32 +80,6 @@ def mermaid() -> str:
     return TABLE.mermaid(Step.DOWN, {Input.OVER: Step.ALIGNING})
 
 
-@dataclass(slots=True)
-class _Flight:
-    """The epoch that is in flight. Times on the clock of `now`."""
-
-    epoch: int
-    began: float
-    hold: bool
-    finished: bool
-    changes: tuple[Change, ...]
-    parts: dict[str, Part] = field(default_factory=dict)
-    confirmed: set[str] = field(default_factory=set)
-    durable_at: float = 0.0
-    written_at: float = 0.0
-
-    def times(self, now: float) -> EpochTimes:
-        parts = self.parts.values()
-        return EpochTimes(
-            align=max(0.0, max(part.aligned for part in parts) - self.began),
-            snapshot=max(part.snapshot for part in parts),
-            fsync=max(part.durable for part in parts),
-            manifest=self.written_at - self.durable_at,
-            sink_commit=now - self.written_at,
-            total=now - self.began,
-        )
-
-
 class Coordinator:
     """Feed it events with `now` in seconds; perform the commands it returns; wake it at `deadline()`."""
 
@@ -139,10 +113,13 @@ class Coordinator:
         self._interval = interval
         self._highest = highest
         self._generation = 0
-        self._flight: _Flight | None = None
-        self._orphan: _Flight | None = None
+        self._flight: Flight | None = None
+        self._orphan: Flight | None = None
         self._ended: set[str] = set()
         self._due: float | None = None
+        self._haste = 0
+        """Generations in a row that were over before they had committed anything."""
+        self._barren = False
         self._emitted = 0
         self._failures = 0
         self._demanded = False
@@ -168,7 +145,8 @@ class Coordinator:
         self._holding = False
         self._demanded = self._demanded or bool(self.changes)  # what they do is worth an epoch, records or not
         self.unapplied = False
-        self._due = now + self._interval
+        self._barren = True
+        self._due = now + self._first_interval
         return []
 
     def down(self) -> None:
@@ -178,10 +156,18 @@ class Coordinator:
         nobody may choose the epoch to restore before that."""
         if self.step is Step.WRITING:
             self._orphan = self._flight
+        if self.step is not Step.DOWN:
+            self._haste += self._barren
         self._flight = None
         self._hold_wanted = self._ahead = False
         self._move(Input.OVER)
         self._due = None
+
+    @property
+    def _first_interval(self) -> float:
+        """Deaths that come more often than epochs would leave none to be made: each generation that is over without
+        one halves the time that the next one takes to ask for it."""
+        return float(self._interval / 2.0 ** min(self._haste, HASTE_MAX))
 
     @property
     def writing(self) -> bool:
@@ -200,7 +186,10 @@ class Coordinator:
         if self.step not in (Step.IDLE, Step.PAUSED) or self._due is None or now < self._due:
             return []
         if emitted == self._emitted and self.step is Step.IDLE and not self._demanded:
-            self._due = now + self._interval
+            self._haste = max(
+                0, self._haste - 1
+            )  # where nothing comes, nothing is lost, and nobody need be woken often
+            self._due = now + self._first_interval
             return []
         self._emitted = emitted
         return self._request(now)
@@ -244,9 +233,11 @@ class Coordinator:
         """Record `change` with the next epoch behind which the sources hold."""
         self._proposed.append(change)
 
-    def withdraw(self, change: Change) -> None:
-        """It is not wanted any more, if it is not on its way yet."""
+    def withdraw(self, change: Change) -> bool:
+        """It is not wanted any more. False when it is on its way: the epoch in flight records it if it is committed."""
         self._proposed = [other for other in self._proposed if other is not change]
+        flights = [flight for flight in (self._flight, self._orphan) if flight is not None]
+        return not any(change in flight.changes for flight in flights)
 
     @property
     def proposed(self) -> tuple[Change, ...]:
@@ -301,6 +292,7 @@ class Coordinator:
         assert flight is not None, epoch
         assert flight.epoch == epoch, (flight, epoch)
         self.committed = epoch
+        self._haste, self._barren = 0, False
         self._final = flight.finished and not flight.changes
         self.changes, self.unapplied = flight.changes, bool(flight.changes)
         self._proposed = [change for change in self._proposed if change not in flight.changes]
@@ -323,7 +315,7 @@ class Coordinator:
         flight.confirmed.add(stage)
         return self._complete(flight, now) if flight.confirmed >= set(self._sinks) else []
 
-    def _complete(self, flight: _Flight, now: float) -> list[EpochCommand]:
+    def _complete(self, flight: Flight, now: float) -> list[EpochCommand]:
         self._flight = None
         self._cut_at = flight.began
         self.told = flight.epoch
@@ -342,7 +334,7 @@ class Coordinator:
             return commands + self._request(now)
         return commands + self._resume()
 
-    def _abort(self, flight: _Flight, reason: str, now: float) -> list[EpochCommand]:
+    def _abort(self, flight: Flight, reason: str, now: float) -> list[EpochCommand]:
         """The next attempt comes with back-off, on new files."""
         self._flight = None
         self.failure = reason
@@ -360,7 +352,7 @@ class Coordinator:
         hold, self._ahead = self._hold_wanted and not self._ahead, False
         waiting = self.changes if self.unapplied else ()  # a restore of this epoch has to apply them as well
         changes = (*waiting, *self._proposed) if hold else waiting
-        flight = _Flight(self._highest, now, hold, self._all_ended(), changes)
+        flight = Flight(self._highest, now, hold, self._all_ended(), changes)
         self._flight = flight
         self._holding = self._holding or hold
         self._move(Input.REQUEST)
@@ -378,7 +370,7 @@ class Coordinator:
     def _all_ended(self) -> bool:
         return self._ended >= set(self._sources)
 
-    def _current(self, generation: int, epoch: int, step: Step) -> _Flight | None:
+    def _current(self, generation: int, epoch: int, step: Step) -> Flight | None:
         """The epoch in flight if the message is about it; what is not current is dropped."""
         flight = self._flight
         stale = flight is None or generation != self._generation or epoch != flight.epoch or self.step is not step

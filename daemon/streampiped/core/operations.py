@@ -38,17 +38,27 @@ class Operations:
         self._queue: deque[Wish] = deque()
         self._current: Wish | None = None
 
-    def add(self, wish: Wish) -> list[Wish]:
-        """Queue a wish. A stop goes first and removes every start and restart that names one of its stages; these are
-        returned, also those whose operators have had an answer."""
+    def add(self, wish: Wish, *, halts: bool = False) -> list[Wish]:
+        """Queue a wish. A stop goes first and removes every start and restart that names one of its stages and, when it
+        `halts` the pipeline, whatever waits for an epoch; these are returned, also those whose operators have had an
+        answer."""
         if wish.verb != "stop":
             self._queue.append(wish)
             return []
         beaten = [w for w in self._all() if w.verb in ("start", "restart") and set(w.names) & set(wish.names)]
         for loser in beaten:
             self._remove(loser)
+        if halts:
+            beaten += self.take_epochs()
         self._queue.appendleft(wish)
         return beaten
+
+    def take_epochs(self) -> list[Wish]:
+        """Take off whatever waits for an epoch: there will be none until an operator says start."""
+        waiting = [wish for wish in self._all() if wish.verb in ("checkpoint", "change")]
+        for wish in waiting:
+            self._remove(wish)
+        return waiting
 
     def next(self) -> Wish | None:
         """The wish to begin now, or None while one is at work or none waits. One whose operator has had an answer is

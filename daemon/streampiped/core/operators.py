@@ -37,6 +37,14 @@ class Operators:
         self._deaths = deaths
         self._operations = operations
         self._ending = ending
+        self._remembered: tuple[str, ...] = ()
+        """Who is stopped, as far as the next start of the daemon would know."""
+        self.forgetful: str | None = None
+        """Why it would not know better."""
+
+    def begin(self) -> None:
+        """Whoever is not wanted now was stopped in a former life of the daemon."""
+        self._remembered = self._stopped()
 
     def on_operate(self, event: p.Operate, now: float) -> None:
         if self._ending.closing is not None:
@@ -44,11 +52,9 @@ class Operators:
             return
         names = event.names or tuple(process.name for process in self._roster)
         wish = Wish(event.ticket, event.verb, names, event.timeout, now + event.timeout, event.force)
-        for beaten in self._operations.add(wish):
-            for name in beaten.names:
-                self._deaths.drop_successor(self._roster[name], now)
-            if beaten.deadline is not None:
-                self._answer(beaten, ExitCode.REFUSED, f"overtaken by stop {', '.join(names)}")
+        halts = any(not self._roster[name].service for name in names)
+        for beaten in self._operations.add(wish, halts=halts):
+            self._drop(beaten, f"overtaken by stop {', '.join(names)}", now)
 
     def on_checkpoint(self, event: p.Checkpoint, now: float) -> None:
         """An epoch is made of a generation that runs, or will by itself."""
@@ -56,6 +62,12 @@ class Operators:
             self._refuse(event.ticket, reason)
             return
         self._operations.add(Wish(event.ticket, "checkpoint", (), event.timeout, now + event.timeout))
+
+    def on_stops_kept(self, event: p.StopsKept, now: float) -> None:
+        """The disk knows who is stopped, or refuses to."""
+        self.forgetful = event.refused
+        if event.refused is None:
+            self._remembered = event.names
 
     def on_propose(self, event: p.Propose, now: float) -> None:
         if (reason := self._ending.closing or self._why_not_running()) is not None:
@@ -69,6 +81,9 @@ class Operators:
         """Answer the wish at work if it has come about, then begin the next; False when there is none to begin."""
         for wish in self._operations.due(self._is_done):
             self._answer(wish, ExitCode.OK, self._how_done(wish))
+        if (reason := self._why_not_running()) is not None:
+            for wish in self._operations.take_epochs():
+                self._drop(wish, self._refusal(reason), now)
         following = self._operations.next()
         if following is None:
             return False
@@ -78,12 +93,13 @@ class Operators:
     def tick(self, now: float) -> None:
         """Whoever has waited long enough is told so; the work goes on."""
         for wish in self._operations.timed_out(now):
-            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {wish.timeout:g} s: {self._waits(wish)}")
+            waited = f"{wish.timeout:.3g} s"
+            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {waited}: {self._waits(wish)}")
 
     def close(self, reason: str, now: float) -> None:
         """We are shutting down: nothing that was wanted will come about."""
         for wish in self._operations.clear():
-            self._refuse(wish.ticket, reason)
+            self._drop(wish, self._refusal(reason), now)
         for process in self._roster:
             self._deaths.drop_successor(process, now)
 
@@ -109,6 +125,7 @@ class Operators:
         process.wanted = True  # also of one that is still on its way out because of a stop: a fork follows its death
         if not process.alive:
             process.intensity.forget()
+            process.last_reason = None  # somebody has seen to it
             if process.successor is None:  # else that one is on its way
                 self._births.fork(process, now)
         elif wish.verb == "restart" and process.service:
@@ -127,7 +144,8 @@ class Operators:
             return (epochs.told or 0) >= wish.epoch
         if wish.change is not None:
             return wish.change not in epochs.proposed and epochs.told == epochs.committed
-        return all(self._has_come(self._roster[name], wish) for name in wish.names)
+        remembered = self._remembered == self._stopped()
+        return remembered and all(self._has_come(self._roster[name], wish) for name in wish.names)
 
     def _has_come(self, process: Process, wish: Wish) -> bool:
         if wish.verb == "stop":
@@ -146,19 +164,39 @@ class Operators:
 
     def _waits(self, wish: Wish) -> str:
         epochs = self._generations.epochs
-        states = [f"{name} is {self._roster[name].state.value}" for name in wish.names]
+        states = [self._state(self._roster[name]) for name in wish.names]
+        if wish.verb in ("start", "stop") and self.forgetful is not None:
+            states.append(f"the disk refuses to remember who is stopped: {self.forgetful}")
         if wish.verb in ("restart", "checkpoint", "change") and self._generations.running and not epochs.held:
             states.append(f"the epoch under way is {epochs.step.value}")
         return ", ".join(states)
+
+    def _state(self, process: Process) -> str:
+        heir = process.successor
+        loading = ", its successor still imports" if heir is not None and not heir.loaded else ""
+        return f"{process.name} is {process.state.value}{loading}"
 
     def _why_not_running(self) -> str | None:
         """Who keeps the pipeline from running until an operator says start. A recovery is waited for."""
         held = self._roster.holding
         return f"{held.name} is {held.state.value}" if held is not None else None
 
+    def _drop(self, wish: Wish, reason: str, now: float) -> None:
+        """It will not come about. Only a change may, if the epoch that records it is on its way."""
+        if wish.change is not None:
+            if not self._generations.epochs.withdraw(wish.change):
+                reason = f"{reason}; an epoch that records it is under way, and holds if it is committed"
+        else:
+            for name in wish.names:
+                self._deaths.drop_successor(self._roster[name], now)
+        if wish.deadline is not None:
+            self._answer(wish, ExitCode.REFUSED, reason)
+
     def _answer(self, wish: Wish, code: ExitCode, text: str) -> None:
         self._desk.put(p.Answer(wish.ticket, code, text))
 
     def _refuse(self, ticket: int, reason: str) -> None:
-        why = f"shutting down ({reason})" if self._ending.closing is not None else reason
-        self._desk.put(p.Answer(ticket, ExitCode.REFUSED, f"refused: {why}"))
+        self._desk.put(p.Answer(ticket, ExitCode.REFUSED, self._refusal(reason)))
+
+    def _refusal(self, reason: str) -> str:
+        return f"refused: shutting down ({reason})" if self._ending.closing is not None else f"refused: {reason}"

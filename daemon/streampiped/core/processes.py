@@ -98,7 +98,7 @@ class Process:
         successor, self.successor = self.successor, None
         assert successor is not None
         self.incarnation, self.pid = successor.incarnation, successor.pid
-        self.said, self.expected = None, False
+        self.said, self.last_reason, self.expected = None, None, False
         self.restarts += 1
         for event in (Input.FORK, Input.FORKED, Input.LOADED):
             self.move(event, now)
@@ -145,7 +145,8 @@ class Roster:
     @property
     def holding(self) -> Process | None:
         """The first data stage that keeps the pipeline from running and will not come back by itself."""
-        return next((s for s in self.stages if s.state in (State.STOPPED, State.FAILED)), None)
+        gone = (s for s in self.stages if s.state is State.FAILED or (s.state is State.STOPPED and not s.wanted))
+        return next(gone, None)
 
 
 class Desk:

@@ -198,6 +198,15 @@ class Propose:
 
 
 @dataclass(frozen=True, slots=True)
+class StopsKept:
+    """The answer to `RememberStopped`, as often as the disk gives one: these are remembered, or `refused` says why they
+    are not yet."""
+
+    names: tuple[str, ...]
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Drain and leave; a second one skips the drain."""
 
@@ -212,7 +221,7 @@ class FarewellSaid:
 Event: TypeAlias = (
     LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
     | SnapshotDone | SnapshotFailed | Impaired | Judged | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
-    | Sampled | Tick | Operate | Checkpoint | Propose | Shutdown | FarewellSaid
+    | Sampled | Tick | Operate | Checkpoint | Propose | StopsKept | Shutdown | FarewellSaid
 )  # fmt: skip
 
 # commands
@@ -308,7 +317,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RememberStopped:
-    """These are stopped on purpose, and stay so when the daemon is started again."""
+    """These are stopped on purpose, and stay so when the daemon is started again; `StopsKept` when that is durable.
+    Tried again until it is, unless other names have come meanwhile."""
 
     names: tuple[str, ...]
 

@@ -76,8 +76,12 @@ def _event(event: p.Event) -> tuple[str, str] | None:
             return name, "its source has ended"
         case p.Operate(_, verb, names, _, force):
             return PIPELINE, f"an operator wants: {verb} {' '.join(names) or 'all'}{' by force' if force else ''}"
+        case p.Checkpoint():
+            return PIPELINE, "an operator wants: an epoch"
         case p.Propose(_, change):
             return PIPELINE, f"an operator wants: {change['kind']} in {change['stage']}"
+        case p.StopsKept(_, refused) if refused is not None:
+            return PIPELINE, f"who is stopped cannot be remembered: {refused}"
         case p.Shutdown(reason):
             return PIPELINE, f"shutting down: {reason}"
     return None

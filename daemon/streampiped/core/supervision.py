@@ -71,6 +71,7 @@ class Supervision:
             p.Operate: self._operators.on_operate,
             p.Checkpoint: self._operators.on_checkpoint,
             p.Propose: self._operators.on_propose,
+            p.StopsKept: self._operators.on_stops_kept,
             p.Shutdown: self._on_shutdown,
             p.FarewellSaid: self._on_farewell_said,
         }
@@ -87,6 +88,7 @@ class Supervision:
             process.since = now
             if process.wanted:
                 self._births.fork(process, now)
+        self._operators.begin()
         return self._desk.clear()
 
     def handle(self, event: p.Event, now: float) -> list[p.Command]:
@@ -154,6 +156,11 @@ class Supervision:
     def trouble(self) -> str | None:
         """What the outer world refuses to a stage, which is why everybody waits."""
         return self._generations.trouble
+
+    @property
+    def forgetful(self) -> str | None:
+        """Why a restart of the daemon would not know who is stopped."""
+        return self._operators.forgetful
 
     @property
     def settled(self) -> bool:
