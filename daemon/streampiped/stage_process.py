@@ -32,9 +32,10 @@ from streampiped.runtime.blackbox import PULSE, BlackBox
 from streampiped.runtime.channel import Channel, receive
 from streampiped.runtime.linux import die_with_parent, set_comm
 from streampiped.service_path import ServicePath
-from streampiped.stages.base import Service, Stage, StageContext
+from streampiped.stages.base import Service, SinkStage, Stage, StageContext
 from streampiped.topology import Plan, StageSpec
 from streampiped.wire import messages as m
+from streampiped.wire import state as wire_state
 
 STACK_DUMP_SIGNAL: Final = signal.SIGUSR2
 FLUSH_S: Final = 0.5  # for the last messages to a supervisor that is busy
@@ -70,6 +71,7 @@ class StageProcess:
         self.spec = self.plan.spec(begin.name)
         self.blackbox = blackbox
         self._sock = sock
+        self._rehearsal = begin.rehearse
         self._leaving = False
 
     def main(self) -> NoReturn:
@@ -84,6 +86,7 @@ class StageProcess:
         self.loop.add_signal_handler(signal.SIGTERM, self.leave)
         self.loop.set_exception_handler(self._on_loop_error)
         self._guard("construction", self._load)
+        self._guard("restore", self._rehearse)
         self.channel.send(m.Loaded())
         self.blackbox.enter(Phase.WAITING)
         self.loop.run_forever()
@@ -94,6 +97,15 @@ class StageProcess:
         path = ServicePath if isinstance(subject, Service) else DataPath
         self.path: DataPath | ServicePath = path(self, subject)  # type: ignore[arg-type]  # told by the line above
         self.subject = subject
+
+    def _rehearse(self) -> None:
+        """Whether the state of our predecessor can be ours, seen while it is still there to stay. A sink is not asked:
+        its `rollback` would take back what the other has written. Nor is a snapshot that retention has removed."""
+        if self._rehearsal is None or isinstance(self.subject, SinkStage | Service):
+            return
+        path = Path(self.plan.paths.state, "epochs", self._rehearsal)
+        with contextlib.suppress(FileNotFoundError):
+            self.subject.restore(wire_state.unpack(path.read_bytes(), self.spec.klass))
 
     # what the stage and its path may call
 

@@ -308,7 +308,9 @@ class Supervisor:
         self.dispatch(p.LauncherDied(reason))
 
     def on_forked(self, child: Child) -> None:
-        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), self.plan.to_dict()))
+        heir = self.supervision.processes[child.name].heir(child.incarnation)
+        snapshot = self.disk.snapshot_of(child.name, self.supervision.epochs.committed) if heir is not None else None
+        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), self.plan.to_dict(), snapshot))
         self.dispatch(p.Forked(child.name, child.incarnation, child.pid))
 
     def on_fork_failed(self, name: str, incarnation: int, reason: str) -> None:

@@ -92,6 +92,10 @@ class Mischief(Stage):
     def _is(self, mischief: str) -> bool:
         return self._options.mischief == mischief and (not self._options.flag or os.path.exists(self._options.flag))
 
+    def restore(self, state: State | None) -> None:
+        if self._is("raise_in_restore"):
+            raise RuntimeError("restore refused on purpose")
+
     def process(self, batch: Batch) -> Batch:
         if self._is("ignore_sigterm"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

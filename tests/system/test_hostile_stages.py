@@ -53,16 +53,18 @@ def test_stage_that_fails_in_process(kind: str, said: str, flag: Path) -> None:
         ends_well(daemon, flag, others)
 
 
-def test_stage_that_cannot_be_constructed_later(flag: Path) -> None:
-    """A stage that raises in construction when it is restarted: the restart is answered with the reason, the old one
-    stays, nothing else happens."""
+@pytest.mark.parametrize("step", ["construction", "restore"])
+def test_stage_that_cannot_begin_later(step: str, flag: Path) -> None:
+    """A stage that raises in construction, or cannot restore the state of the one before it, when it is restarted: the
+    restart is answered with the reason, the old one stays, nothing else happens."""
     flag.unlink()
-    with running(simple(head=PATIENT, middle=mischief("raise_in_construction", flag))) as daemon:
+    with running(simple(head=PATIENT, middle=mischief(f"raise_in_{step}", flag))) as daemon:
         before = daemon.pids()
+        assert daemon.ctl("checkpoint").returncode == 0
         flag.touch()
         done = daemon.ctl("restart", "middle")
         assert done.returncode == 1
-        assert "construction refused on purpose" in done.stderr
+        assert f"{step} refused on purpose" in done.stderr
         assert daemon.pids() == before
         assert daemon.status()["generation"] == 1
         daemon.wait_progress(1000)

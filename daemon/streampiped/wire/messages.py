@@ -49,12 +49,14 @@ class LauncherReady:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The supervisor watches the process now; it may become the stage. `plan` is `Plan.to_dict()`."""
+    """The supervisor watches the process now; it may become the stage. `plan` is `Plan.to_dict()`. `rehearse`: a
+    snapshot that a successor restores before it says `Loaded`, for its predecessor leaves only then."""
 
     name: str
     incarnation: int
     supervisor: int
     plan: dict[str, Any]
+    rehearse: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
