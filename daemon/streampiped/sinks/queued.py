@@ -55,8 +55,10 @@ class QueuedSink(Sink):
             self._row_s = (time.perf_counter() - began) / max(batch.rows, 1)
             return
         self._enqueue(batch.with_columns({}))  # the memory of a batch is another one's after `process`
-        with self._turn:
-            self._turn.wait_for(lambda: not self._open, min(self._row_s * batch.rows, PACE_MAX_S))
+        if self._open:
+            with self._turn:
+                self._turn.wait_for(lambda: not self._open, min(self._row_s * batch.rows, PACE_MAX_S))
+            return
         for _ in range(CATCH_UP):
             if self._queue and not self._open:
                 self._write_next()
