@@ -32,7 +32,7 @@ class Line:
     """A coordinator whose generation runs, on a fake clock."""
 
     def __init__(
-        self, committed: int | None = None, highest: int = 0, finished: bool = False, sinks: tuple[str, ...] = SINKS
+        self, committed: int | None = 0, highest: int = 0, finished: bool = False, sinks: tuple[str, ...] = SINKS
     ) -> None:
         self.epochs = Coordinator(STAGES, SOURCES, sinks, INTERVAL, committed, highest, finished)
         self.now = 100.0
@@ -124,7 +124,7 @@ def test_commit_is_told_when_every_sink_has_answered() -> None:
     line = Line()
     line.due()
     line.snapshots(1)
-    assert line.epochs.committed is None
+    assert line.epochs.committed == 0
     assert line.written(1) == [AskCommit("table", 1, 1), AskCommit("file", 1, 1)]
     assert line.epochs.committed == 1
     line.now += 0.25
@@ -160,6 +160,16 @@ def test_interval_counts_from_the_request() -> None:
     line.now += 9.0
     line.commit(2)
     assert line.epochs.deadline() == line.now
+
+
+def test_a_new_pipeline_commits_where_it_begins() -> None:
+    """The first generation of all asks for an epoch at once, records or not; one that starts from an epoch does not."""
+    new = Line(committed=None)
+    assert new.epochs.step is Step.ALIGNING
+    new.commit(1)
+    assert new.epochs.committed == 1
+    new.epochs.down()
+    assert new.go() == []
 
 
 def test_deaths_more_often_than_the_interval_do_not_keep_epochs_from_being_made() -> None:
@@ -539,7 +549,7 @@ def test_answers_at_the_wrong_step_are_dropped() -> None:
     line = Line()
     line.due()
     assert [line.confirm(sink, 1) for sink in SINKS] == [[], []]
-    assert line.epochs.committed is None
+    assert line.epochs.committed == 0
     line.epochs.down()
     assert [line.ended(source) for source in SOURCES] == [[], []]
     assert line.epochs.step is Step.DOWN

@@ -199,6 +199,46 @@ def test_position_is_found_after_rotation(followed: Followed, path: Path) -> Non
     assert followed.now() == [2, 3, 4, 5, 6]
 
 
+def test_a_position_before_the_first_line_knows_its_file(path: Path) -> None:
+    """A snapshot of a source that has read nothing names the file that was there: rotated, it is read all the same."""
+    write_lines(path, "n,t", "1,x")
+    made = Followed(path)
+    made.stage.restore(None)
+    state = travelled(made.stage.snapshot())
+    made.stage.close()
+    path.rename(path.with_name("in.csv.1"))
+    write_lines(path, "n,t", "2,x")
+    again = made.another()
+    again.restore(state)
+    assert column(drain(again), "n") == [1, 2]
+    again.close()
+
+
+def test_files_that_begin_alike_are_told_by_their_inode(path: Path) -> None:
+    """Where only the header had been read, which every rotated file has, the file that was being read is the one that
+    is gone on in; when copies have lost the inodes nobody can tell, and it says so."""
+    write_lines(path, "n,t")
+    made = Followed(path)
+    assert made.now() == []
+    state = travelled(made.stage.snapshot())
+    made.stage.close()
+    for number in (1, 2):
+        write_lines(path, f"{number},x")
+        path.rename(path.with_name(f"in.csv-2026010{number}"))
+        write_lines(path, "n,t")
+    write_lines(path, "3,x")
+    again = made.another()
+    again.restore(state)
+    assert column(drain(again), "n") == [1, 2, 3]
+    again.close()
+    elsewhere = Path(
+        shutil.copytree(path.parent, path.parent / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
+    )
+    copied = Followed(elsewhere / "in.csv")
+    with pytest.raises(SourceError, match="only 4 bytes are known, and in.csv, in.csv-20260102, in.csv-20260101 all"):
+        copied.stage.restore(state)
+
+
 def test_every_cut_of_a_rotated_stream_restores(path: Path) -> None:
     """From the position after any batch, before, at and after a rotation, the rest comes exactly once."""
     write_lines(path, "n,t", *numbers(0, 25))

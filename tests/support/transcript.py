@@ -27,7 +27,7 @@ class Play:
         *,
         max_restarts: int = 3,
         finished: bool = False,
-        committed: int | None = None,
+        committed: int | None = 0,
         stopped: tuple[str, ...] = (),
     ) -> None:
         def process(name: str, service: bool = False) -> Process:

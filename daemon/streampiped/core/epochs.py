@@ -136,7 +136,8 @@ class Coordinator:
     # generations
 
     def go(self, generation: int, now: float) -> list[EpochCommand]:
-        """A generation starts to run from the committed epoch; nothing has been given in it yet."""
+        """A generation starts to run from the committed epoch; nothing has been given in it yet. Without one it makes one
+        at once: where a source begins (the file at a path that is about to be rotated) must outlive the first death."""
         self._move(Input.GO)
         self._generation = generation
         self._flight = None
@@ -147,7 +148,7 @@ class Coordinator:
         self.unapplied = False
         self._barren = True
         self._due = now + self._first_interval
-        return []
+        return self._request(now) if self.committed is None else []
 
     def down(self) -> None:
         """The generation is over: what is in flight is forgotten, its number burned.

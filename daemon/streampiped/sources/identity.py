@@ -2,7 +2,7 @@
 
 A file is known by a hash of its first bytes and of the last ones that were read. Device numbers change over a reboot
 and inodes with a copy, therefore content decides; an inode is also used again by the next file created after a
-deletion, therefore it decides only where nothing had been read. The first bytes alone do not tell an export that was
+deletion, therefore it decides only where nothing had been read, or no more than several files begin with. The first bytes alone do not tell an export that was
 made anew, with the same beginning and other records behind it.
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,12 +56,15 @@ class Identity:
 
     def matches(self, fd: int, offset: int) -> bool:
         """Whether the open file is this one and still holds what was read up to `offset`."""
-        status = os.fstat(fd)
         if not self.head_bytes:  # it was empty: nothing was read, only the inode can tell
-            return (status.st_dev, status.st_ino) == (self.device, self.inode)
-        if status.st_size < offset or _hash(os.pread(fd, self.head_bytes, 0)) != self.head:
+            return self.is_inode_of(fd)
+        if os.fstat(fd).st_size < offset or _hash(os.pread(fd, self.head_bytes, 0)) != self.head:
             return False
         return not self.tail or _tail(fd, offset) == self.tail
+
+    def is_inode_of(self, fd: int) -> bool:
+        status = os.fstat(fd)
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
 
 
 def open_read(path: Path) -> int:
@@ -75,13 +78,22 @@ def open_read(path: Path) -> int:
 
 
 def find(path: Path, wanted: Identity, offset: int) -> int:
-    """Open the file that `wanted` is, at `path` or where it was rotated to. Raises SourceError."""
-    for candidate in (path, *rotated(path)[::-1]):
-        with contextlib.suppress(FileNotFoundError):
-            fd = open_read(candidate)
-            if wanted.matches(fd, offset):
-                return fd
-            os.close(fd)
+    """Open the file that `wanted` is, at `path` or where it was rotated to. Raises SourceError.
+
+    Where little had been read, a header perhaps that every rotated file repeats, several fit: then the inode decides, and
+    where none has it (they were copied), nobody can."""
+    found = _matching((path, *rotated(path)[::-1]), wanted, offset)
+    own = [fd for fd in found.values() if wanted.is_inode_of(fd)]
+    if own or len(found) == 1:
+        chosen = own[0] if own else next(iter(found.values()))
+        _close(fd for fd in found.values() if fd != chosen)
+        return chosen
+    _close(found.values())
+    if found:
+        raise SourceError(
+            f"{path}: of what was being read only {offset} bytes are known, and {', '.join(n.name for n in found)} all "
+            "begin with them. Move away those that have been read to their end; or start afresh"
+        )
     if not wanted.head_bytes and path.exists():
         return open_read(path)  # nothing had been read of a file that was empty; what is there now follows it
     raise SourceError(
@@ -89,6 +101,32 @@ def find(path: Path, wanted: Identity, offset: int) -> int:
         f"there), nor is one of its rotated names ({path.name}.1, {path.name}-YYYYMMDD). Put it back, uncompressed; "
         "or start afresh"
     )
+
+
+def find_copy(path: Path, wanted: Identity, offset: int) -> int | None:
+    """Open the newest rotated file that holds what `wanted` held before it was truncated; None: there is none."""
+    found = _matching(rotated(path)[::-1], wanted, offset)
+    newest = next(iter(found.values()), None)
+    _close(fd for fd in found.values() if fd != newest)
+    return newest
+
+
+def _matching(candidates: Iterable[Path], wanted: Identity, offset: int) -> dict[Path, int]:
+    """Descriptors of the files that still hold what was read."""
+    found: dict[Path, int] = {}
+    for candidate in candidates:
+        with contextlib.suppress(FileNotFoundError):
+            fd = open_read(candidate)
+            if wanted.matches(fd, offset):
+                found[candidate] = fd
+            else:
+                os.close(fd)
+    return found
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def successor(path: Path, fd: int) -> int | None:

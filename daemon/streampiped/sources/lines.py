@@ -7,12 +7,13 @@ so the offset is always one of the file that is open.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
 
 from streampiped.errors import SourceError
-from streampiped.sources.identity import HEAD_BYTES, Identity, find, open_read, successor
+from streampiped.sources.identity import HEAD_BYTES, Identity, find, find_copy, open_read, successor
 from streampiped.sources.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
 from streampiped.stages.base import Emit, State
 
@@ -57,6 +58,10 @@ class LineFile:
             self._open(find(self._path, Identity.from_state(identity), offset), offset)
 
     def position(self) -> State:
+        """Opens the file if it is there: who has read nothing of it must know all the same which one it is."""
+        if self._fd < 0:
+            with contextlib.suppress(FileNotFoundError):
+                self._open(open_read(self._path), 0)
         identity = None if self._fd < 0 else Identity.of(self._fd, self._head, self.offset).to_state()
         return {"identity": identity, "offset": self.offset, "row": self.row}
 
@@ -237,12 +242,11 @@ class LineFile:
         if self.buffered:
             return False
         identity, row, offset = Identity.of(self._fd, self._head), self.row, self.offset
-        try:
-            copy = find(self._path, identity, offset) if self._head else open_read(self._path)
-        except (SourceError, FileNotFoundError):
+        copy = find_copy(self._path, identity, offset) if self._head else None
+        if copy is None:
             self._emit("source_truncated", path=str(self._path), row=row, offset=offset)
             self._open(os.dup(self._fd), 0)
         else:
-            self._open(copy, offset if self._head else 0)
+            self._open(copy, offset)
         self._listen()
         return True
