@@ -103,9 +103,11 @@ def test_kill_on_a_full_disk(small_disk: Path, tmp_path: Path, calm: Outcome) ->
 def test_stop_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """A stop is answered with success only when the next start will know of it: on a full disk with 8 and the reason,
     which status repeats; when there is room again it is remembered by itself."""
-    daemon = Daemon(simple(count='max_rate = "1k/s"'), tmp_path)
+    text = simple(head='\n[checkpoint]\ninterval = "1h"\n', count='max_rate = "1k/s"')  # nobody else frees or takes
+    daemon = Daemon(text, tmp_path)
     try:
         daemon.wait_running()
+        wait_for(lambda: daemon.status()["epoch"] is not None, "the first epoch is committed")
         filler = fill(small_disk, 0)
         late = daemon.ctl("stop", "middle", "--timeout", "1")
         assert late.returncode == 8, late
@@ -118,7 +120,7 @@ def test_stop_on_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
         daemon.process.kill()
         daemon.process.wait(10.0)
         daemon.close()
-        daemon = Daemon(simple(count='max_rate = "1k/s"'), tmp_path)
+        daemon = Daemon(text, tmp_path)
         daemon.wait_event("pipeline_ready", 2)
         assert (daemon.status()["state"], daemon.status()["held"]) == ("stopped", ["middle"])
     finally:

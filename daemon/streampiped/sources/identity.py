@@ -2,8 +2,8 @@
 
 A file is known by a hash of its first bytes and of the last ones that were read. Device numbers change over a reboot
 and inodes with a copy, therefore content decides; an inode is also used again by the next file created after a
-deletion, therefore it decides only where nothing had been read, or no more than several files begin with. The first bytes alone do not tell an export that was
-made anew, with the same beginning and other records behind it.
+deletion, therefore it decides only where nothing had been read, or no more than several files begin with. The first
+bytes alone do not tell an export that was made anew, with the same beginning and other records behind it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def open_read(path: Path) -> int:
 def find(path: Path, wanted: Identity, offset: int) -> int:
     """Open the file that `wanted` is, at `path` or where it was rotated to. Raises SourceError.
 
-    Where little had been read, a header perhaps that every rotated file repeats, several fit: then the inode decides, and
-    where none has it (they were copied), nobody can."""
+    Where little had been read, a header perhaps that every rotated file repeats, several fit: then the inode decides,
+    and where none has it (they were copied), nobody can."""
     found = _matching((path, *rotated(path)[::-1]), wanted, offset)
     own = [fd for fd in found.values() if wanted.is_inode_of(fd)]
     if own or len(found) == 1:
