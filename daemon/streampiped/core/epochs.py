@@ -136,8 +136,8 @@ class Coordinator:
     # generations
 
     def go(self, generation: int, now: float) -> list[EpochCommand]:
-        """A generation starts to run from the committed epoch; nothing has been given in it yet. Where there is none it
-        makes one at once: where a source begins (the file at a path, soon to be rotated) must outlive the first death."""
+        """A generation starts to run from the committed epoch; nothing has been given in it yet. Where there is none
+        it makes one: where a source begins (the file at a path, soon to be rotated) must outlive the first death."""
         self._move(Input.GO)
         self._generation = generation
         self._flight = None
