@@ -78,6 +78,7 @@ def install(places: Places, interpreter: Path) -> None:
         command.symlink_to(places.home / "bin" / command.name)
     unit = (REPOSITORY / "systemd" / "streampipe.service").read_text()
     write(places.unit, unit.replace(f"{UNIT_PREFIX}/bin/", f"{places.prefix}/bin/"))
+    write(places.library / "systemd" / "network.conf", (REPOSITORY / "systemd" / "network.conf").read_text())
     write(places.sysusers, (REPOSITORY / "systemd" / "sysusers.d" / "streampipe.conf").read_text())
     if not places.configuration.exists():
         write(places.configuration, (REPOSITORY / "etc" / "streampipe.toml").read_text())

@@ -158,8 +158,11 @@ def listen_unix(path: str, mode: int, group: str | None) -> socket.socket:
 
 
 def _give_to(path: str, group: str | None) -> bool:
+    """False: it stays our own group's. Where that is the one already nothing is asked of a sandbox without chown."""
     try:
-        os.chown(path, -1, grp.getgrnam(group or "").gr_gid)
+        gid = grp.getgrnam(group or "").gr_gid
+        if os.stat(path).st_gid != gid:
+            os.chown(path, -1, gid)
     except (KeyError, PermissionError):
         return False
     return True
