@@ -115,6 +115,7 @@ class Supervisor:
         self._held = held
         self._exit_code = int(ExitCode.OK)
         self._notifier = Notifier(os.environ)
+        self._ping_at = time.monotonic() if self._notifier.ping_every else float("inf")
         self._until_finished = until_finished
         self._foreground: Foreground | None = None
         self._links = LinkTable(plan.edges(), plan.links.pipe_bytes)
@@ -234,6 +235,7 @@ class Supervisor:
                     self._since = time.monotonic()
                 if self._visible_state() != before:
                     self._on_state_change()
+            self._ping()
         finally:
             self._handling = False
             if self.supervision.leaving:
@@ -253,6 +255,13 @@ class Supervisor:
                 elif isinstance(command, p.StartLauncher):
                     self._events.append(p.LauncherDied(str(error)))
 
+    def _ping(self) -> None:
+        """Tell systemd that decisions are being made: from here alone, so that a supervisor which only seems to live
+        is found."""
+        if (now := time.monotonic()) >= self._ping_at:
+            self._notifier.ping()
+            self._ping_at = now + self._notifier.ping_every
+
     def _flush_log(self) -> None:
         """Lines that standard error had no room for go out as soon as it has."""
         if self.log.pending and not self._flushing:
@@ -269,8 +278,8 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self.supervision.deadline()
-        if due is not None:
+        due = min(self.supervision.deadline() or self._ping_at, self._ping_at)
+        if due < float("inf"):
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 
     def _tick(self) -> None:

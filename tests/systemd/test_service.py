@@ -111,6 +111,27 @@ def _is_back(service: Service, killed: str) -> bool:
     return shown["ActiveState"] == "active" and shown["MainPID"] not in ("0", killed) and service.is_ready()
 
 
+def test_hung_supervisor_is_replaced(stopped: Service) -> None:
+    """A supervisor that makes no decisions any more is ended by systemd's watchdog and started again; where it hung is
+    in the journal. (Three seconds here; SIGSTOP is how it hangs.)"""
+    drop_in = f"/run/systemd/system/{stopped.name}.service.d/quick.conf"
+    stopped.box.write(drop_in, "[Service]\nWatchdogSec=3s\n")
+    stopped.box.run("systemctl", "daemon-reload")
+    try:
+        stopped.systemctl("start")
+        before = stopped.show("MainPID", "NRestarts")
+        stopped.box.run("kill", "-STOP", before["MainPID"])
+        eventually(lambda: stopped.show("MainPID")["MainPID"] not in (before["MainPID"], "0"), "another one", BACK_S)
+        eventually(stopped.is_ready, "everything is ready again", BACK_S)
+        assert int(stopped.show("NRestarts")["NRestarts"]) == int(before["NRestarts"]) + 1
+        journal = stopped.box.journal(stopped.name)
+        assert "Watchdog timeout" in journal
+        assert re.search(r"Fatal Python error: Aborted[\s\S]*File .*supervisor", journal)
+    finally:
+        (stopped.box.root / drop_in.lstrip("/")).unlink()
+        stopped.box.run("systemctl", "daemon-reload")
+
+
 def test_stop_drains_and_leaves_nothing(running: Service) -> None:
     """`systemctl stop` ends with exit 0 and leaves no process and no socket; the state stays."""
     running.systemctl("stop")

@@ -11,8 +11,12 @@ class Notifier:
     """Tells systemd about readiness and state; does nothing where there is no systemd."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
-        """Take NOTIFY_SOCKET out of `environ`: children must not have it."""
+        """Take what systemd said out of `environ`: children must not have it."""
         address = environ.pop("NOTIFY_SOCKET", "")
+        watched, period = environ.pop("WATCHDOG_PID", str(os.getpid())), environ.pop("WATCHDOG_USEC", "0")
+        for_us = address and watched == str(os.getpid()) and period.isdigit()
+        self.ping_every = int(period) / 2e6 if for_us else 0.0
+        """Seconds between two pings, half of what systemd waits for one; 0: no watchdog."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._last = ""
 
@@ -25,6 +29,10 @@ class Notifier:
     def extend(self, seconds: float) -> None:
         """Stopping takes up to this much longer."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
+    def ping(self) -> None:
+        """We are alive: only from where that follows from the call."""
+        self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`; the same line is not sent twice."""
