@@ -113,7 +113,7 @@ def _is_back(service: Service, killed: str) -> bool:
 
 def test_hung_supervisor_is_replaced(stopped: Service) -> None:
     """A supervisor that makes no decisions any more is ended by systemd's watchdog and started again; where it hung is
-    in the journal. (Three seconds here; SIGSTOP is how it hangs.)"""
+    in the journal. Three seconds here; SIGSTOP is how it hangs."""
     drop_in = f"/run/systemd/system/{stopped.name}.service.d/quick.conf"
     stopped.box.write(drop_in, "[Service]\nWatchdogSec=3s\n")
     stopped.box.run("systemctl", "daemon-reload")
