@@ -43,7 +43,7 @@ def ends_well(daemon: Daemon, flag: Path, others: dict[str, int]) -> None:
 def test_stage_that_fails_in_process(kind: str, said: str, flag: Path) -> None:
     """A stage that raises, segfaults or exits in a batch is restarted; its reason stands in status and log, the
     traceback or fault in the log."""
-    with running(simple(head=PATIENT, middle=mischief(kind, flag, at=100_000))) as daemon:
+    with running(simple(head=PATIENT, middle=mischief(kind, flag, at=20_000))) as daemon:
         others = {name: pid for name, pid in daemon.pids().items() if name != "middle"}
         wait_for(lambda: said in (daemon.process_status("middle")["last_reason"] or ""), "the reason is in status")
         if kind == "raise":
@@ -126,7 +126,7 @@ def test_stopped_stage_can_be_stopped_and_restarted() -> None:
 
 def test_looping_stage_leaves_its_stack(flag: Path) -> None:
     """A stage that loops for ever has its stack dumped into the log, is killed and replaced."""
-    with running(simple(head=PATIENT, middle=mischief("loop", flag, at=100_000) + '\nhang_timeout = "1s"')) as daemon:
+    with running(simple(head=PATIENT, middle=mischief("loop", flag, at=20_000) + '\nhang_timeout = "1s"')) as daemon:
         others = {name: pid for name, pid in daemon.pids().items() if name != "middle"}
         daemon.wait_event("stage_hung")
         wait_for(lambda: any("simple_stages.py" in e["line"] for e in daemon.events("stage_output")), "the stack")
@@ -143,7 +143,7 @@ def test_stage_that_closes_stdout_works_on(flag: Path) -> None:
 
 def test_spewing_stage_is_rationed(flag: Path) -> None:
     """A stage that prints without end has its lines rationed and counted; the pipeline and the control socket work."""
-    with running(simple(count="batch_max = 8", middle=mischief("spew", flag))) as daemon:
+    with running(simple(count="batch_max = 8", middle=mischief("spew", flag), rate="20k/s")) as daemon:
         daemon.wait_event("output_dropped")
         assert daemon.ctl("status").returncode == 0
         daemon.wait_progress(1000)
