@@ -61,7 +61,7 @@ input = "trainer"
 """
 
 
-def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_S, step: float = 0.005) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_S, step: float = 0.02) -> T:
     """The first true value of `condition`; an assertion with `what` when there is none in time."""
     pause = threading.Event()
     until = time.monotonic() + seconds
