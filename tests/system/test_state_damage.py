@@ -146,7 +146,8 @@ def test_damage_of_the_newest_epoch_costs_no_row(
     manifest, snapshot, epoch = newest(tmp_path)
     harm(manifest, snapshot)
     warnings = finished(STORE.format(rate="1M"), tmp_path)
-    assert [(e["event"], e["level"]) for e in warnings] == [("epoch_damaged", "warning"), ("epoch_fell_back", "warning")]
+    assert [e["event"] for e in warnings] == ["epoch_damaged", "epoch_fell_back"]
+    assert {e["level"] for e in warnings} == {"warning"}
     assert warnings[0]["epoch"] == epoch
     assert warnings[1]["epoch"] < epoch
     assert manifest.with_name(manifest.name + ".damaged").exists()
