@@ -16,7 +16,15 @@ pytestmark = [pytest.mark.system]
 RECORDS = 60_000
 POISON = 30_000
 """The position of the record that kills."""
-HEAD = '\n[supervision]\nmax_restarts = 3\nwindow = "60s"\nbackoff_first = "10ms"\nprobe_timeout = "200ms"\n'
+HEAD = """
+[supervision]
+max_restarts = 3
+window = "60s"
+backoff_first = "10ms"
+probe_timeout = "100ms"
+[checkpoint]
+interval = "200ms"
+"""
 
 
 def poisoned(kind: str, flag: Path) -> str:
