@@ -92,19 +92,20 @@ class Mischief(Stage):
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 
     def _is(self, mischief: str) -> bool:
-        if self._options.flag and not os.path.exists(self._options.flag):
-            return False
-        return mischief == (self._options.mischief or self._told())
-
-    def _told(self) -> str:
-        return Path(self._options.flag).read_text() if self._options.flag else ""
+        told = ""
+        if self._options.flag:
+            try:
+                told = Path(self._options.flag).read_text()
+            except FileNotFoundError:
+                return False
+        return mischief == (self._options.mischief or told)
 
     def _is_due(self, mischief: str, batch: Batch) -> bool:
         """In this batch."""
         if not self._is(mischief) or (self._options.at >= 0 and self._options.at not in batch.positions()):
             return False
         if self._options.once:
-            os.unlink(self._options.flag)
+            Path(self._options.flag).unlink(missing_ok=True)
         return True
 
     def process(self, batch: Batch) -> Batch:
