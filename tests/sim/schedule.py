@@ -98,10 +98,11 @@ class Schedule:
             self._daemon.end()
             return True
         finally:
-            self._await_restart()
+            if not self._daemon.alive:
+                self._await_restart()
 
     def _await_restart(self) -> None:
-        if not self._daemon.alive and not self._awaited:
+        if not self._awaited:
             self._awaited = True
             self.world.at(self.world.now + RESTART_S, ETERNAL, self._begin)
 
@@ -151,8 +152,7 @@ class Schedule:
                 told = True
                 daemon.dispatch(p.Shutdown("the end"))
                 continue
-            failed = any(q.state is State.FAILED for q in daemon.supervision.processes.values())
-            if failed and not daemon.tickets:  # of what went wrong before; an operator would do the same
+            if not daemon.tickets and self._has_failed():  # of what went wrong before; an operator would do the same
                 daemon.ask(p.Operate(self._fate.ticket(), "start", (), 30.0))
             if self.world.steps > steps or self.world.now > until or not self.world.step():
                 waits = {name: q.state.value for name, q in daemon.supervision.processes.items()}
@@ -161,6 +161,10 @@ class Schedule:
                     f"no end after {self.world.steps} steps and {self.world.now - 100.0:.1f} s: {waits}, "
                     f"epoch {epochs.committed}, {epochs.step.value}, unanswered: {list(daemon.tickets.values())}"
                 )
+
+    def _has_failed(self) -> bool:
+        processes = self._daemon.supervision.processes.values()
+        return State.FAILED in [process.state for process in processes]
 
 
 def draw_poison(stages: Sequence[str], nodes: Sequence[Node], chance: random.Random) -> Iterator[tuple[str, str, int]]:

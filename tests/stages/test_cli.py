@@ -6,19 +6,32 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from streampiped import __version__
 from streampiped.errors import ExitCode
+from support.command_line import typed
 from support.config_files import CHAIN, SOURCE, TRANSFORM, written
 
 pytestmark = pytest.mark.system
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "streampipe.toml"
 CHECK_CPU_SECONDS_MAX = 4.0  # 1.4 measured, 1.1 of them scikit-learn's import; CPU time, for a busy machine is slow
+Check: TypeAlias = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = ("pydantic", "numpy", "sklearn", "psutil", "rich", "typer")
+
+
+@pytest.fixture
+def check(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """`streampiped check` in `tmp_path`, without an interpreter of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.endswith("_DIRECTORY")]:
+        monkeypatch.delenv(name)
+    return lambda *arguments: typed(capfd, "check", *arguments)
 
 
 def _streampiped(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -33,27 +46,27 @@ def test_version(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"streampiped {__version__}\n", "")
 
 
-def test_check_of_a_right_file(tmp_path: Path) -> None:
+def test_check_of_a_right_file(tmp_path: Path, check: Check) -> None:
     """A right file is one line on stdout, exit 0, and nothing is left on the disk."""
     file = written(tmp_path, CHAIN)
-    done = _streampiped("check", "--config", file, cwd=tmp_path)
+    done = check("--config", file)
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     services = "(services: log_extractor, service_monitor)"
     assert done.stdout == f'OK {file}: pipeline "streampipe": numbers -> scale -> store {services}\n'
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_check_of_a_graph(tmp_path: Path) -> None:
+def test_check_of_a_graph(tmp_path: Path, check: Check) -> None:
     """What is no chain is shown stage by stage, each with what it reads."""
     more = f'[stages.other]\n{SOURCE}\n[stages.both]\n{TRANSFORM}\ninput = ["other", "scale"]\n'
-    done = _streampiped("check", "--config", written(tmp_path, CHAIN + more), cwd=tmp_path)
+    done = check("--config", written(tmp_path, CHAIN + more))
     assert "numbers; other; numbers -> scale; scale -> store; other + scale -> both" in done.stdout
 
 
-def test_check_of_a_wrong_file(tmp_path: Path) -> None:
+def test_check_of_a_wrong_file(tmp_path: Path, check: Check) -> None:
     """Every problem is one line on stderr with file, line, key, value and remedy; exit 78."""
     file = written(tmp_path, f'[logs]\nlevel = "loud"\n[pipeline]\nnmae = "x"\n{CHAIN}')
-    done = _streampiped("check", "--config", file, cwd=tmp_path)
+    done = check("--config", file)
     assert (done.returncode, done.stdout) == (ExitCode.CONFIG, "")
     levels = "'debug', 'info', 'notice', 'warning', 'error' or 'critical'"
     assert done.stderr.splitlines() == [
@@ -79,9 +92,9 @@ def test_missing_file(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.skipif(Path("/etc/streampipe/streampipe.toml").exists(), reason="streampipe is installed here")
-def test_no_file_given(tmp_path: Path) -> None:
+def test_no_file_given(tmp_path: Path, check: Check) -> None:
     """Without a file and without the system's one, the message says where it would be."""
-    done = _streampiped("check", cwd=tmp_path)
+    done = check()
     assert done.returncode == ExitCode.CONFIG
     assert done.stderr == "no configuration: give --config FILE, or put one at /etc/streampipe/streampipe.toml\n"
 
@@ -91,12 +104,12 @@ def test_wrong_option(tmp_path: Path) -> None:
     assert _streampiped("check", "--nonsense", cwd=tmp_path).returncode == ExitCode.USAGE
 
 
-def test_class_that_kills_its_process(tmp_path: Path) -> None:
+def test_class_that_kills_its_process(tmp_path: Path, check: Check) -> None:
     """A class that crashes the interpreter at import is a clear line and exit 78, not a crash of the command."""
     (tmp_path / "user_crash.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
     text = CHAIN.replace(TRANSFORM, 'class = "user_crash:X"')
     file = written(tmp_path, f'[pipeline]\npython_path = ["."]\n{text}')
-    done = _streampiped("check", "--config", file, cwd=tmp_path)
+    done = check("--config", file)
     assert done.returncode == ExitCode.CONFIG
     assert "the configuration could not be checked: the process was killed by SIGSEGV" in done.stderr
 

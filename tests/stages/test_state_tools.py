@@ -28,6 +28,7 @@ from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
 from streampiped.state_commands import fsck, perform, restore
 from streampiped.topology import Checkpoint, Paths, Plan, StageSpec
+from support.command_line import typed
 from support.config_files import CHAIN, written
 from support.state_dirs import SHAPE, committed, contents, listing, opened, prepared
 from support.streams import Events, numbered
@@ -287,30 +288,22 @@ def test_restore_of_the_newest_does_nothing(root: Path, capsys: pytest.CaptureFi
     assert contents(root) == before
 
 
-def test_restore_asks_first(root: Path) -> None:
+def test_restore_asks_first(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal to ask at and without --yes nothing is done; on one, only a yes does it."""
-    program = f"""
-import sys
-import time
-from dataclasses import replace
-from pathlib import Path
-from test_state_tools import plan_for, restore
-sys.exit(restore(plan_for(Path({str(root)!r})), "3", sure=False))
-"""
-    command = [sys.executable, "-c", program]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     before = contents(root)
-    done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert (done.returncode, "say --yes" in done.stderr) == (ExitCode.USAGE, True), done.stderr
-    for answer, code in (b"n\n", ExitCode.FAILED), (b"\n", ExitCode.FAILED), (b"y\n", ExitCode.OK):
-        assert contents(root) == before
-        ours, theirs = pty.openpty()
-        with subprocess.Popen(command, env=environ, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
+    with open(os.devnull) as nowhere:
+        monkeypatch.setattr(sys, "stdin", nowhere)
+        assert restore(plan_for(root), "3", sure=False) == ExitCode.USAGE
+    assert "say --yes" in capsys.readouterr().err
+    ours, theirs = pty.openpty()
+    with open(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        for answer, code in (b"n\n", ExitCode.FAILED), (b"\n", ExitCode.FAILED), (b"y\n", ExitCode.OK):
+            assert contents(root) == before
             os.write(ours, answer)
-            out, err = it.communicate(timeout=30)
-        os.close(ours)
-        os.close(theirs)
-        assert (it.returncode, b"discard 1 epoch? [y/N]" in out) == (code, True), err
+            assert restore(plan_for(root), "3", sure=False) == code
+            assert "discard 1 epoch? [y/N]" in capsys.readouterr().out
+    os.close(ours)
     with opened(root) as state:
         assert state.store.committed() == [1, 2, 3]
 
@@ -533,12 +526,7 @@ def test_damaged_dead_letters_are_a_finding(root: Path) -> None:
 # the command line
 
 
-def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "streampiped", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_tools_as_an_operator_types_them(tmp_path: Path) -> None:
+def test_tools_as_an_operator_types_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """`restore` and `fsck` take the configuration and answer with the exit codes of the page: done, findings, in use by
     a daemon, not a state directory, wrong usage."""
     config = written(tmp_path, CHAIN)
@@ -551,20 +539,21 @@ def test_tools_as_an_operator_types_them(tmp_path: Path) -> None:
     with opened(root, "streampipe") as state:
         for epoch in (1, 2):
             committed(state, epoch, shape=shape)
-        busy = run("restore", "--config", config, "--state-dir", root, "--from", "1", "--yes")
+        busy = typed(capfd, "restore", "--config", config, "--state-dir", root, "--from", "1", "--yes")
         assert (busy.returncode, busy.stdout) == (ExitCode.FAILED, "")
         assert busy.stderr == f"streampiped: {root}: in use by another streampiped\n"
     (root / "epochs" / snapshot_name("scale", 1, 3)).touch()
-    found = run("fsck", "--state-dir", root)
+    command = [sys.executable, "-m", "streampiped", "fsck", "--state-dir", str(root)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (found.returncode, "2 committed epochs; 1 finding\n" in found.stdout) == (ExitCode.FAILED, True), found
-    done = run("restore", "--config", config, "--state-dir", root, "--from", "1", "--yes")
+    done = typed(capfd, "restore", "--config", config, "--state-dir", root, "--from", "1", "--yes")
     assert (done.returncode, done.stderr) == (ExitCode.OK, ""), done
     assert done.stdout.endswith("done: the next start restores epoch 1\n")
-    assert run("fsck", "--config", config, "--state-dir", root, "--repair").returncode == ExitCode.FAILED
-    assert run("fsck", "--config", config, "--state-dir", root).returncode == ExitCode.OK
-    assert run("restore", "--config", config).returncode == ExitCode.USAGE
+    assert typed(capfd, "fsck", "--config", config, "--state-dir", root, "--repair").returncode == ExitCode.FAILED
+    assert typed(capfd, "fsck", "--config", config, "--state-dir", root).returncode == ExitCode.OK
+    assert typed(capfd, "restore", "--config", config).returncode == ExitCode.USAGE
     (tmp_path / "empty").mkdir()
-    nothing = run("fsck", "--state-dir", tmp_path / "empty")
+    nothing = typed(capfd, "fsck", "--state-dir", tmp_path / "empty")
     assert (nothing.returncode, nothing.stderr.count("\n")) == (ExitCode.CONFIG, 1)
     assert not list((tmp_path / "empty").iterdir())
 

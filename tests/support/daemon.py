@@ -29,6 +29,7 @@ DEADLINE_S = 20.0
 SIMPLE = """
 [stages.count]
 class = "support.simple_stages:Count"
+max_rate = "{rate}"
 {count}
 [stages.middle]
 class = "support.simple_stages:Mischief"
@@ -60,7 +61,7 @@ input = "trainer"
 """
 
 
-def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_S, step: float = 0.005) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_S, step: float = 0.02) -> T:
     """The first true value of `condition`; an assertion with `what` when there is none in time."""
     pause = threading.Event()
     until = time.monotonic() + seconds
@@ -72,10 +73,11 @@ def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEAD
         pause.wait(step)
 
 
-def simple(count: str = "", middle: str = "", total: str = "", head: str = "") -> str:
-    """A configuration of three small stages, without services."""
+def simple(count: str = "", middle: str = "", total: str = "", head: str = "", *, rate: str = "100k/s") -> str:
+    """A configuration of three small stages, without services. `rate`: of its source, by default one that leaves the
+    machine to the tests; "0/s" is as fast as it goes, which keeps two cores busy."""
     off = "\n[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n"
-    return head + SIMPLE.format(count=count, middle=middle, total=total) + off
+    return head + SIMPLE.format(rate=rate, count=count, middle=middle, total=total) + off
 
 
 def chain(generator: str = "") -> str:

@@ -48,11 +48,35 @@ records = {records}
 drift_at = [{drift}]
 """
 
+STORED: Final = """
+[stages.count]
+class = "support.simple_stages:Count"
+records = {records}
+max_rate = "{rate}"
+[stages.middle]
+class = "support.simple_stages:Mischief"
+input = "count"
+[stages.consumer]
+class = "{consumer}"
+input = "middle"
+{options}
+[stages.total]
+class = "support.simple_stages:Total"
+input = "consumer"
+"""
+
 
 def config(records: int, *, rate: str = "0/s", batch: int = 256, interval: str = "100ms") -> str:
     """The default chain over a bounded synthetic stream that changes its law in the middle."""
     options = GENERATOR.format(batch=batch, rate=rate, records=records, drift=records // 2)
     return PATIENT.format(interval=interval) + chain(options)
+
+
+def stored(records: int, *, rate: str = "0/s", consumer: str = "consumer", options: str = "") -> str:
+    """A bounded stream through the consumer and nothing that learns: it starts in a third of the time."""
+    return PATIENT.format(interval="100ms") + STORED.format(
+        records=records, rate=rate, consumer=consumer, options=options
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,12 +59,14 @@ class Count(SourceStage):
 
 
 class MischiefOptions(StageOptions):
-    """`when`: what goes wrong; `at`: the value of x at which it does (for `process`); `flag`: a file that must
-    exist for it to go wrong, so that a test can end it."""
+    """`mischief`: what goes wrong ("": what stands in the file `flag`); `at`: the position at which it does (for
+    `process`; -1: at any); `flag`: a file that must exist for it to go wrong, so that a test can end it; `once`: a
+    batch that goes wrong takes the flag with it; `ticks`: while there is the flag, or none is named."""
 
     mischief: str = ""
     at: int = 0
     flag: str = ""
+    once: bool = False
     seconds_per_record: float = 0.0
     ticks: bool = False
 
@@ -90,7 +92,21 @@ class Mischief(Stage):
             subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 
     def _is(self, mischief: str) -> bool:
-        return self._options.mischief == mischief and (not self._options.flag or os.path.exists(self._options.flag))
+        told = ""
+        if self._options.flag:
+            try:
+                told = Path(self._options.flag).read_text()
+            except FileNotFoundError:
+                return False
+        return mischief == (self._options.mischief or told)
+
+    def _is_due(self, mischief: str, batch: Batch) -> bool:
+        """In this batch."""
+        if not self._is(mischief) or (self._options.at >= 0 and self._options.at not in batch.positions()):
+            return False
+        if self._options.once:
+            Path(self._options.flag).unlink(missing_ok=True)
+        return True
 
     def restore(self, state: State | None) -> None:
         if self._is("raise_in_restore"):
@@ -99,21 +115,20 @@ class Mischief(Stage):
     def process(self, batch: Batch) -> Batch:
         if self._is("ignore_sigterm"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if self._options.at in batch.positions():
-            if self._is("raise"):
-                raise RuntimeError("process refused on purpose")
-            if self._is("segfault"):
-                os.kill(os.getpid(), signal.SIGSEGV)
-            if self._is("exit"):
-                sys.exit(3)
-            while self._is("loop"):
-                pass
+        if self._is_due("raise", batch):
+            raise RuntimeError("process refused on purpose")
+        if self._is_due("segfault", batch):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self._is_due("exit", batch):
+            sys.exit(3)
+        while self._is_due("loop", batch):
+            pass
         if self._is("spew"):
             print("spew " * 20, flush=True)
         if self._options.seconds_per_record:
             for _ in range(batch.rows):
                 time.sleep(self._options.seconds_per_record)
-                if self._options.ticks:
+                if self._options.ticks and (not self._options.flag or os.path.exists(self._options.flag)):
                     self._context.tick()
         return batch
 

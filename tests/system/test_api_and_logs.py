@@ -7,10 +7,8 @@ import json
 import math
 import os
 import socket
-import statistics
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -25,7 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.xdist_group("api and logs")]
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     with running(chain('rate = "5k/s"')) as daemon:
-        daemon.wait_progress(5_000)
+        daemon.wait_progress(1_000)
         yield daemon
 
 
@@ -100,22 +98,6 @@ def test_hostile_clients_hurt_nobody(daemon: Daemon, name: str) -> None:
         sock.close()
     wait_for(lambda: descriptors(pid) <= before, "the descriptors are back")
     assert daemon.status()["generation"] == generation
-
-
-@pytest.mark.timing
-def test_status_command_is_quick(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """`streampipectl status`, the whole process from exec to exit, takes less than 100 ms on a pipeline that leaves the
-    processor some room: the faster half of 15 runs does, since a neighbour's work only ever adds."""
-    times = []
-    for _ in range(15):
-        began = time.monotonic()
-        done = daemon.ctl("status")
-        times.append(time.monotonic() - began)
-        assert done.returncode == 0, done.stderr
-    with capsys.disabled():
-        print(f"\nstreampipectl status: median {statistics.median(times) * 1e3:.0f} ms", end="")
-    assert "normalizer" in done.stdout
-    assert statistics.mean(sorted(times)[:8]) < 0.1
 
 
 def test_crosscheck_reaches_the_evaluator(daemon: Daemon) -> None:

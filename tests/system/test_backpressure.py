@@ -28,7 +28,8 @@ def test_slow_reader_bounds_memory_and_time() -> None:
     source waits far beyond the hang timeout."""
     head = '\n[supervision]\ndrain_timeout = "1s"\n'
     hang = '\nhang_timeout = "2s"'
-    with running(simple(head=head, count="batch_max = 1024" + hang, middle=SLOW + hang, total=hang)) as daemon:
+    stages = {"count": "batch_max = 1024" + hang, "middle": SLOW + hang, "total": hang}
+    with running(simple(head=head, **stages, rate="0/s")) as daemon:
         wait_for(lambda: daemon.process_status("count")["phase"] == "credits", "the source is held back")
         before = sizes(daemon)
         until = time.monotonic() + SECONDS

@@ -392,21 +392,21 @@ def test_nothing_heavy_is_imported(daemon: Daemon, words: tuple[str, ...]) -> No
 @pytest.mark.parametrize("words", [("status",), ("restart", "nobody")])
 def test_fast_enough(daemon: Daemon, words: tuple[str, ...]) -> None:
     """The whole process, from its start to its exit code, stays inside its budget."""
-    assert cpu_seconds("--socket", daemon.path, *words) < START_BUDGET_S
+    assert is_fast("--socket", daemon.path, *words)
 
 
 def test_fast_failure_when_down(tmp_path: Path) -> None:
     """To say that there is no daemon takes no longer than to ask one."""
-    assert cpu_seconds("--socket", str(tmp_path / "none.sock"), "status") < START_BUDGET_S
+    assert is_fast("--socket", str(tmp_path / "none.sock"), "status")
 
 
-def cpu_seconds(*words: str) -> float:
-    """The least processor time of ten runs. Not wall time: on a machine with other work that measures the
-    work."""
-    return min(_cpu_seconds(words) for _ in range(10))
+def is_fast(*words: str) -> bool:
+    """The least processor time of ten runs is within the budget; the first that is ends the matter. Not wall time: on
+    a machine with other work that measures the work."""
+    return any(cpu_seconds(words) < START_BUDGET_S for _ in range(10))
 
 
-def _cpu_seconds(words: tuple[str, ...]) -> float:
+def cpu_seconds(words: tuple[str, ...]) -> float:
     running_tool = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(running_tool.pid, 0)
     running_tool.returncode = os.waitstatus_to_exitcode(status)

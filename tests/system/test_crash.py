@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sqlite3
 import statistics
 from collections.abc import Iterator
 
 import pytest
 
-from streampipectl.client import Client
-from support.daemon import Daemon, chain, children, comm, running, simple, stat, wait_for
+from support.daemon import Daemon, children, comm, running, simple, stat, wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
@@ -51,39 +48,6 @@ def test_killed_stage_comes_back(daemon: Daemon, name: str, capsys: pytest.Captu
             end="",
         )
     assert statistics.median(times) < 1.0
-
-
-REAL = ("generator", "normalizer", "consumer", "trainer", "evaluator", "log_extractor", "service_monitor")
-
-
-def test_killed_process_of_the_real_chain_comes_back() -> None:
-    """After SIGKILL of each process of the default chain in turn it runs again, the others keep their pids, a service's
-    death begins no generation, the trainer's API answers, and SQLite holds every position up to the last once."""
-    with running(chain('rate = "20k/s"')) as daemon:
-        for name in REAL:
-            status = daemon.wait_running()
-            before = daemon.pids()
-            os.kill(before[name], signal.SIGKILL)
-            wait_for(lambda n=name, b=before: daemon.pids().get(n) not in (None, b[n]), f"a new {name}")  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
-            service = daemon.process_status(name)["role"] == "service"
-            daemon.wait_running(status["generation"] + (not service))
-            after = daemon.pids()
-            assert {n: p for n, p in after.items() if n != name} == {n: p for n, p in before.items() if n != name}
-            assert daemon.status()["generation"] == status["generation"] + (not service)
-            daemon.wait_progress(2000)
-        api = Client(str(daemon.run / "trainer.sock"))
-        assert api.call("info", {})["features"]
-        api.close()
-        with contextlib.closing(sqlite3.connect(daemon.state / "stages" / "consumer" / "records.sqlite")) as store:
-
-            def committed() -> list[tuple[int, int, int]]:
-                return store.execute(
-                    "SELECT count(*), count(DISTINCT position), max(position) FROM committed_records "
-                    "HAVING count(*) > 10000"
-                ).fetchall()
-
-            [(rows, positions, last)] = wait_for(committed, "an epoch is visible in the store")
-        assert rows == positions == last + 1
 
 
 def test_all_stages_killed_at_once(daemon: Daemon) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,37 @@ pytestmark = [pytest.mark.system]
 PATIENT = '\n[supervision]\nmax_restarts = 1000\nbackoff_first = "10ms"\nbackoff_max = "50ms"\n'
 
 
-def mischief(kind: str, flag: Path, **options: object) -> str:
-    lines = [f'mischief = "{kind}"', f'flag = "{flag}"', *(f"{k} = {v}" for k, v in options.items())]
-    return "\n".join(lines)
+def mischief(kind: str, flag: Path) -> str:
+    return f'mischief = "{kind}"\nflag = "{flag}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A daemon that stands everything. What a test writes into `flag` is what its middle stage does wrong: when it is
+    constructed, or with the next batch, once."""
+
+    daemon: Daemon
+    flag: Path
+
+    def others(self) -> dict[str, int]:
+        return {name: pid for name, pid in self.daemon.pids().items() if name != "middle"}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Patient]:
+    flag = tmp_path_factory.mktemp("patient") / "flag"
+    middle = f'flag = "{flag}"\nat = -1\nonce = true'
+    with running(simple(head=PATIENT, middle=middle)) as daemon:
+        yield Patient(daemon, flag)
+
+
+@pytest.fixture
+def patient(started: Patient) -> Iterator[Patient]:
+    """The one daemon of all tests that leave it running. After each of them nothing goes wrong, and records flow."""
+    yield started
+    started.flag.unlink(missing_ok=True)
+    started.daemon.wait_running()
+    started.daemon.wait_progress(1000)
 
 
 @pytest.fixture
@@ -28,46 +58,75 @@ def flag(tmp_path: Path) -> Path:
     return path
 
 
-def ends_well(daemon: Daemon, flag: Path, others: dict[str, int]) -> None:
-    """When the mischief ends the pipeline runs again, and the other stages are the same processes."""
-    flag.unlink()
-    generation = daemon.status()["generation"]
-    daemon.wait_running(generation)
-    daemon.wait_progress(1000)
-    assert {name: daemon.pids()[name] for name in others} == others
-
-
 @pytest.mark.parametrize(
     ("kind", "said"), [("raise", "process refused on purpose"), ("segfault", "SIGSEGV"), ("exit", "SystemExit: 3")]
 )
-def test_stage_that_fails_in_process(kind: str, said: str, flag: Path) -> None:
-    """A stage that raises, segfaults or exits in a batch is restarted; its reason stands in status and log, the
-    traceback or fault in the log."""
-    with running(simple(head=PATIENT, middle=mischief(kind, flag, at=100_000))) as daemon:
-        others = {name: pid for name, pid in daemon.pids().items() if name != "middle"}
-        wait_for(lambda: said in (daemon.process_status("middle")["last_reason"] or ""), "the reason is in status")
-        if kind == "raise":
-            raised = daemon.wait_event("stage_raised")
-            assert "simple_stages.py" in raised["traceback"]
-            assert raised["phase"] == "process"
-        ends_well(daemon, flag, others)
+def test_stage_that_fails_in_process(kind: str, said: str, patient: Patient) -> None:
+    """A stage that raises, segfaults or exits in a batch is restarted, and the other stages are the same processes; its
+    reason stands in status and log, the traceback or fault in the log."""
+    daemon, others = patient.daemon, patient.others()
+    generation = daemon.status()["generation"]
+    patient.flag.write_text(kind)
+    wait_for(lambda: said in (daemon.process_status("middle")["last_reason"] or ""), "the reason is in status")
+    if kind == "raise":
+        raised = daemon.wait_event("stage_raised")
+        assert "simple_stages.py" in raised["traceback"]
+        assert raised["phase"] == "process"
+    daemon.wait_running(generation + 1)
+    daemon.wait_progress(1000)
+    assert patient.others() == others
 
 
 @pytest.mark.parametrize("step", ["construction", "restore"])
-def test_stage_that_cannot_begin_later(step: str, flag: Path) -> None:
+def test_stage_that_cannot_begin_later(step: str, patient: Patient) -> None:
     """A stage that raises in construction, or cannot restore the state of the one before it, when it is restarted: the
     restart is answered with the reason, the old one stays, nothing else happens."""
-    flag.unlink()
-    with running(simple(head=PATIENT, middle=mischief(f"raise_in_{step}", flag))) as daemon:
-        before = daemon.pids()
-        assert daemon.ctl("checkpoint").returncode == 0
-        flag.touch()
-        done = daemon.ctl("restart", "middle")
-        assert done.returncode == 1
-        assert f"{step} refused on purpose" in done.stderr
-        assert daemon.pids() == before
-        assert daemon.status()["generation"] == 1
-        daemon.wait_progress(1000)
+    daemon, before, generation = patient.daemon, patient.daemon.pids(), patient.daemon.status()["generation"]
+    assert daemon.ctl("checkpoint").returncode == 0
+    patient.flag.write_text(f"raise_in_{step}")
+    done = daemon.ctl("restart", "middle")
+    assert done.returncode == 1
+    assert f"{step} refused on purpose" in done.stderr
+    assert daemon.pids() == before
+    assert daemon.status()["generation"] == generation
+    daemon.wait_progress(1000)
+
+
+def test_stage_that_closes_stdout_works_on(patient: Patient) -> None:
+    """A stage without standard output and error works like any other."""
+    daemon = patient.daemon
+    patient.flag.write_text("close_stdout")
+    assert daemon.ctl("restart", "middle").returncode == 0
+    generation = daemon.status()["generation"]
+    daemon.wait_progress(1000)
+    assert daemon.status()["generation"] == generation
+    patient.flag.unlink()
+    assert daemon.ctl("restart", "middle").returncode == 0
+
+
+def test_dead_stage_takes_its_grandchild_along(patient: Patient) -> None:
+    """A grandchild in a session of its own does not outlive its stage: the supervisor finds and ends it."""
+    daemon = patient.daemon
+    patient.flag.write_text("escaped_grandchild")
+    assert daemon.ctl("restart", "middle").returncode == 0
+    before, generation = daemon.family(), daemon.status()["generation"]
+    patient.flag.unlink()
+    os.kill(daemon.pids()["middle"], signal.SIGKILL)
+    daemon.wait_running(generation + 1)
+    daemon.wait_event("orphan_ended")
+    wait_for(lambda: len(daemon.family()) == len(before) - 1, "the grandchild is gone, and there is no other")
+
+
+def test_stage_names_no_process_may_take_the_state(patient: Patient) -> None:
+    """A second daemon on the same state directory is refused with a clear line; the first one does not notice."""
+    daemon = patient.daemon
+    second = Daemon(simple(), daemon.root)
+    try:
+        assert second.wait(30.0) != 0
+    finally:
+        second.close()
+    assert "in use by another" in daemon.stderr()
+    daemon.wait_progress(1000)
 
 
 def test_stage_that_cannot_be_imported_is_a_configuration_problem(tmp_path: Path) -> None:
@@ -126,45 +185,15 @@ def test_stopped_stage_can_be_stopped_and_restarted() -> None:
         assert not any(is_alive(pid) for pid in family)
 
 
-def test_looping_stage_leaves_its_stack(flag: Path) -> None:
-    """A stage that loops for ever has its stack dumped into the log, is killed and replaced."""
-    with running(simple(head=PATIENT, middle=mischief("loop", flag, at=100_000) + '\nhang_timeout = "1s"')) as daemon:
-        others = {name: pid for name, pid in daemon.pids().items() if name != "middle"}
-        daemon.wait_event("stage_hung")
-        wait_for(lambda: any("simple_stages.py" in e["line"] for e in daemon.events("stage_output")), "the stack")
-        ends_well(daemon, flag, others)
-
-
-def test_stage_that_closes_stdout_works_on(flag: Path) -> None:
-    """A stage without standard output and error works like any other."""
-    with running(simple(middle=mischief("close_stdout", flag))) as daemon:
-        daemon.wait_progress(1000)
-        assert daemon.status()["generation"] == 1
-        assert daemon.ctl("restart", "middle").returncode == 0
-
-
 def test_spewing_stage_is_rationed(flag: Path) -> None:
     """A stage that prints without end has its lines rationed and counted; the pipeline and the control socket work."""
-    with running(simple(count="batch_max = 8", middle=mischief("spew", flag))) as daemon:
+    with running(simple(count="batch_max = 8", middle=mischief("spew", flag), rate="20k/s")) as daemon:
         daemon.wait_event("output_dropped")
         assert daemon.ctl("status").returncode == 0
         daemon.wait_progress(1000)
         lines = len(daemon.events("stage_output"))
         daemon.wait_event("output_dropped", len(daemon.events("output_dropped")) + 1)
         assert len(daemon.events("stage_output")) - lines < 2000
-
-
-def test_stage_names_no_process_may_take_the_state(tmp_path: Path) -> None:
-    """A second daemon on the same state directory is refused with a clear line; the first one does not notice."""
-    with running(simple(), tmp_path) as daemon:
-        second = Daemon(simple(), tmp_path)
-        try:
-            assert second.wait(30.0) != 0
-        finally:
-            second._own_directory = False
-            second.close()
-        assert "in use by another" in daemon.stderr()
-        daemon.wait_progress(1000)
 
 
 def test_restarts_too_often_is_a_state() -> None:
@@ -182,22 +211,12 @@ def test_restarts_too_often_is_a_state() -> None:
         daemon.wait_progress(1000)
 
 
-def test_dead_stage_takes_its_grandchild_along() -> None:
-    """A grandchild in a session of its own does not outlive its stage: the supervisor finds and ends it."""
-    with running(simple(middle='mischief = "escaped_grandchild"')) as daemon:
-        before = daemon.family()
-        os.kill(daemon.pids()["middle"], signal.SIGKILL)
-        daemon.wait_running(2)
-        daemon.wait_event("orphan_ended")
-        wait_for(lambda: len(daemon.family()) == len(before), "the old grandchild is gone")
-
-
-def test_stage_that_works_long_and_says_so_is_not_hung() -> None:
-    """A stage of the user's that takes longer for a batch than the hang timeout and calls `tick` is left alone; the
-    same without `tick` is killed."""
-    slow = 'seconds_per_record = 0.25\nhang_timeout = "1s"\n'
-    with running(simple(count="batch_max = 8", middle=slow + "ticks = true")) as daemon:
+def test_stage_that_works_long_and_says_so_is_not_hung(flag: Path) -> None:
+    """A stage of the user's that takes longer for a batch than the hang timeout and calls `tick` is left alone; when it
+    does not any more it is killed."""
+    slow = f'seconds_per_record = 0.25\nhang_timeout = "1s"\nticks = true\nflag = "{flag}"'
+    with running(simple(count="batch_max = 8", middle=slow)) as daemon:
         daemon.wait_progress(8)
         assert not daemon.events("stage_hung")
-    with running(simple(count="batch_max = 8", middle=slow)) as daemon:
+        flag.unlink()
         daemon.wait_event("stage_hung")

@@ -16,13 +16,46 @@ pytestmark = [pytest.mark.system]
 RECORDS = 60_000
 POISON = 30_000
 """The position of the record that kills."""
-HEAD = '\n[supervision]\nmax_restarts = 3\nwindow = "60s"\nbackoff_first = "10ms"\nprobe_timeout = "200ms"\n'
+HEAD = """
+[supervision]
+max_restarts = 3
+window = "60s"
+backoff_first = "10ms"
+probe_timeout = "100ms"
+[checkpoint]
+interval = "200ms"
+"""
 
 
-def poisoned(kind: str, flag: Path, more: str = "") -> str:
+def poisoned(kind: str, flag: Path) -> str:
     """A bounded stream whose middle stage dies of one record, while `flag` is there."""
-    mischief = f'mischief = "{kind}"\nat = {POISON}\nflag = "{flag}"\nmax_rate = "100k/s"\n{more}'
+    mischief = f'mischief = "{kind}"\nat = {POISON}\nflag = "{flag}"'
     return simple(head=HEAD, count=f"records = {RECORDS}", middle=mischief)
+
+
+MANNERS = {
+    # mischief: how the letter says it, what its reason or traceback has
+    "raise": ("exception", "process refused on purpose"),
+    "segfault": ("crash", "Segmentation fault"),
+    "loop": ("loop", "simple_stages.py"),
+}
+POISONS = {"raise": 20_000, "segfault": 30_000, "loop": 40_000}
+"""The position of the record that each of them is about."""
+
+
+def thrice_poisoned(flag: Path) -> str:
+    """A bounded stream through three stages that each die of one record in a manner of their own, while `flag` is
+    there; the stage is named like its mischief."""
+    stages, before = "", "middle"
+    for kind, position in POISONS.items():
+        hang = 'hang_timeout = "500ms"\n' if kind == "loop" else ""
+        stages += (
+            f'[stages.{kind}]\nclass = "support.simple_stages:Mischief"\ninput = "{before}"\n'
+            f'mischief = "{kind}"\nat = {position}\nflag = "{flag}"\n{hang}'
+        )
+        before = kind
+    text = simple(head=HEAD, count=f"records = {RECORDS}").replace('input = "middle"', f'input = "{before}"')
+    return text + stages
 
 
 def finished(daemon: Daemon) -> dict[str, Any]:
@@ -39,58 +72,46 @@ def flag(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("kind", "manner", "trace"),
-    [
-        ("raise", "exception", "process refused on purpose"),
-        ("segfault", "crash", "Segmentation fault"),
-        ("loop", "loop", "simple_stages.py"),
-    ],
-)
-def test_one_record_is_put_aside_and_comes_back_once(kind: str, manner: str, trace: str, flag: Path) -> None:
+def test_one_record_is_put_aside_and_comes_back_once(flag: Path) -> None:
     """A record that raises, crashes or loops is put aside, alone, with reason and traceback; the stream goes on
-    to its end without using up the restarts. When the cause is gone it is replayed, and enters once."""
-    hang = 'hang_timeout = "500ms"\n' if kind == "loop" else ""
-    with running(poisoned(kind, flag, hang)) as daemon:
+    to its end without using up the restarts, and the other stages stay. A loop has left its stack in the log as well.
+    When the cause is gone the records are replayed, and each enters once."""
+    with running(thrice_poisoned(flag)) as daemon:
+        others = {name: pid for name, pid in daemon.pids().items() if name not in POISONS}
         found = finished(daemon)
-        assert found["rows"] == RECORDS - 1
-        assert found["sum"] == RECORDS * (RECORDS - 1) // 2 - POISON
-        page = daemon.call("dead_letters", whole=True)
-        (letter,) = page["letters"]
-        place = (letter["stage"], letter["source"], letter["position"], letter["manner"], letter["status"])
-        assert place == ("middle", "count", POISON, manner, "dead")
-        assert trace in letter["reason"] + letter["traceback"]
-        assert daemon.process_status("middle")["restarts"] <= 3
-        assert daemon.status()["dead_letters"] == 1
+        assert found["rows"] == RECORDS - len(POISONS)
+        assert found["sum"] == RECORDS * (RECORDS - 1) // 2 - sum(POISONS.values())
+        letters = {letter["stage"]: letter for letter in daemon.call("dead_letters", whole=True)["letters"]}
+        assert letters.keys() == POISONS.keys()
+        for kind, (manner, trace) in MANNERS.items():
+            letter = letters[kind]
+            place = (letter["source"], letter["position"], letter["manner"], letter["status"])
+            assert place == ("count", POISONS[kind], manner, "dead")
+            assert trace in letter["reason"] + letter["traceback"]
+            assert daemon.process_status(kind)["restarts"] <= 3
+        assert daemon.status()["dead_letters"] == len(POISONS)
+        assert {name: daemon.pids()[name] for name in others} == others
+        assert {event["stage"] for event in daemon.events("stage_hung")} == {"loop"}
+        stack = [event for event in daemon.events("stage_output") if "simple_stages.py" in event["line"]]
+        assert "loop" in {event["stage"] for event in stack}
         flag.unlink()
-        done = daemon.ctl("dlq", "replay", str(letter["id"]))
-        assert done.returncode == 0, done.stderr
+        numbers = [str(letter["id"]) for letter in letters.values()]
+        for number in numbers:
+            done = daemon.ctl("dlq", "replay", number)
+            assert done.returncode == 0, done.stderr
         assert finished(daemon)["rows"] == RECORDS
-        for name in ("count", "middle", "total"):
+        for name in ("count", "raise", "total"):
             generation = daemon.status()["generation"]
             os.kill(daemon.pids()[name], signal.SIGKILL)
             daemon.wait_running(generation + 1)
         again = finished(daemon)
         assert (again["rows"], again["sum"]) == (RECORDS, RECORDS * (RECORDS - 1) // 2)
-        assert daemon.ctl("dlq", "replay", str(letter["id"])).returncode == 7
-
-
-def test_replay_that_kills_again_is_dead_again(flag: Path) -> None:
-    """A record that is replayed while its cause is still there is put aside again; the pipeline goes on."""
-    with running(poisoned("raise", flag)) as daemon:
-        finished(daemon)
-        letter = daemon.call("dead_letters")["letters"][0]
-        daemon.call("replay", ids=[letter["id"]], timeout=30.0)
-        wait_for(
-            lambda: (now := daemon.call("dead_letter", id=letter["id"]))["attempt"] == 1 and now["status"] == "dead",
-            "the verdict on the replay",
-            30.0,
-        )
-        assert finished(daemon)["rows"] == RECORDS - 1
+        assert daemon.ctl("dlq", "replay", numbers[0]).returncode == 7
 
 
 def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
-    """After the supervisor is killed and started again the record is still skipped, and still on the list."""
+    """After the supervisor is killed and started again the record is still skipped, and still on the list. Replayed
+    while its cause is still there, it is put aside again; the pipeline goes on."""
     config = poisoned("segfault", flag)
     (tmp_path / "run").mkdir()
     with running(config, tmp_path / "run") as daemon:
@@ -99,8 +120,15 @@ def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
         daemon.process.wait(10.0)
     with running(config, tmp_path / "run") as daemon:
         assert finished(daemon)["rows"] == RECORDS - 1
-        assert len(daemon.call("dead_letters")["letters"]) == 1
+        (letter,) = daemon.call("dead_letters")["letters"]
         assert daemon.process_status("middle")["restarts"] == 0
+        daemon.call("replay", ids=[letter["id"]], timeout=30.0)
+        wait_for(
+            lambda: (now := daemon.call("dead_letter", id=letter["id"]))["attempt"] == 1 and now["status"] == "dead",
+            "the verdict on the replay",
+            30.0,
+        )
+        assert finished(daemon)["rows"] == RECORDS - 1
 
 
 def test_kills_put_nothing_aside() -> None:

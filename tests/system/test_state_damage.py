@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -79,6 +80,30 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return rows(directory)
 
 
+SLOW = STORE.format(rate="10k")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a pipeline that was killed has left; for `copied`."""
+    directory = tmp_path_factory.mktemp("killed")
+    killed_after(SLOW, directory, epochs=3)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of one whose sink cannot take back."""
+    directory = tmp_path_factory.mktemp("told")
+    killed_after(TELLER, directory, epochs=3)
+    return directory
+
+
+def copied(left: Path, directory: Path) -> None:
+    """The state that a killed pipeline has left, for one test to harm."""
+    shutil.copytree(left / "state", directory / "state")
+
+
 def newest(directory: Path) -> tuple[Path, Path, int]:
     """Manifest and a snapshot of the newest epoch, and its number."""
     state = StateDirectory(directory / "state", "streampipe", create=False)
@@ -115,31 +140,30 @@ def flip(path: Path) -> None:
     ids=["snapshot cut", "snapshot flipped", "snapshot gone", "manifest flipped"],
 )
 def test_damage_of_the_newest_epoch_costs_no_row(
-    tmp_path: Path, undisturbed: list[Any], harm: Callable[[Path, Path], Any]
+    tmp_path: Path, killed: Path, undisturbed: list[Any], harm: Callable[[Path, Path], Any]
 ) -> None:
     """With a damaged newest epoch the daemon goes back to the one before, says so, and at the end the store has the
     very rows of a run that nobody disturbed."""
-    slow = STORE.format(rate="10k")
-    killed_after(slow, tmp_path, epochs=3)
+    copied(killed, tmp_path)
     manifest, snapshot, epoch = newest(tmp_path)
     harm(manifest, snapshot)
-    told = finished(STORE.format(rate="1M"), tmp_path)
-    assert [(e["event"], e["level"]) for e in told] == [("epoch_damaged", "warning"), ("epoch_fell_back", "warning")]
-    assert told[0]["epoch"] == epoch
-    assert told[1]["epoch"] < epoch
+    warnings = finished(STORE.format(rate="1M"), tmp_path)
+    assert [e["event"] for e in warnings] == ["epoch_damaged", "epoch_fell_back"]
+    assert {e["level"] for e in warnings} == {"warning"}
+    assert warnings[0]["epoch"] == epoch
+    assert warnings[1]["epoch"] < epoch
     assert manifest.with_name(manifest.name + ".damaged").exists()
     assert rows(tmp_path) == undisturbed
 
 
-def test_a_restored_epoch_is_exact(tmp_path: Path, undisturbed: list[Any]) -> None:
+def test_a_restored_epoch_is_exact(tmp_path: Path, killed: Path, undisturbed: list[Any]) -> None:
     """After `streampiped restore` of a kept epoch the stream goes on from there, the store takes back what came later,
     and at the end it has the very rows of a run that nobody disturbed."""
-    slow = STORE.format(rate="10k")
-    killed_after(slow, tmp_path, epochs=2)
+    copied(killed, tmp_path)
     state = StateDirectory(tmp_path / "state", "streampipe", create=False)
     state.keep("early", state.store.committed()[0])
     state.close()
-    killed_after(slow, tmp_path, epochs=6)
+    killed_after(SLOW, tmp_path, epochs=6)
     done = restore(tmp_path, "early")
     assert (done.returncode, done.stderr) == (ExitCode.OK, "")
     assert "NOT EXACT" not in done.stdout
@@ -147,10 +171,10 @@ def test_a_restored_epoch_is_exact(tmp_path: Path, undisturbed: list[Any]) -> No
     assert rows(tmp_path) == undisturbed
 
 
-def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path) -> None:
+def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path, told: Path) -> None:
     """With a damaged newest epoch and a sink that cannot take back, the daemon does not start, exits 78 with the
     choices and touches nothing; after `streampiped restore` it runs."""
-    killed_after(TELLER, tmp_path, epochs=3)
+    copied(told, tmp_path)
     manifest, _, epoch = newest(tmp_path)
     flip(manifest)
     before = contents(tmp_path / "state")
@@ -170,9 +194,9 @@ def test_what_cannot_go_back_waits_for_the_operator(tmp_path: Path) -> None:
         assert again.status()["epoch"] >= epoch - 1
 
 
-def test_another_pipelines_state_is_refused_whole(tmp_path: Path) -> None:
+def test_another_pipelines_state_is_refused_whole(tmp_path: Path, told: Path) -> None:
     """The daemon leaves the state of another pipeline as it is: exit 78, one clear line, no file made or changed."""
-    killed_after(TELLER, tmp_path, epochs=1)
+    copied(told, tmp_path)
     before = contents(tmp_path / "state")
     daemon = Daemon(TELLER.replace("[pipeline]\n", '[pipeline]\nname = "other"\n', 1), tmp_path)
     try:
@@ -186,7 +210,7 @@ def test_another_pipelines_state_is_refused_whole(tmp_path: Path) -> None:
 def test_damaged_list_of_dead_letters_is_waited_for(tmp_path: Path) -> None:
     """A list that is damaged while the daemon runs keeps the pipeline from restoring: it says which file and what would
     be right, gives nobody up, and goes on by itself when that is done."""
-    with running(simple(count='max_rate = "1k/s"'), tmp_path) as daemon:
+    with running(simple(rate="1k/s"), tmp_path) as daemon:
         letters = tmp_path / "state" / "dead_letters.sqlite"
         letters.write_bytes(b"no database" * 1000)
         os.kill(daemon.pids()["middle"], signal.SIGKILL)

@@ -169,7 +169,7 @@ class Deaths:
     def promote(self, now: float) -> None:
         """Let loaded successors take over: all that one wish has named together, so that there is one reset. While a
         generation runs, that comes behind an epoch with which the sources hold, however slow its barrier is."""
-        waiting = [stage for stage in self._roster.stages if stage.successor is not None]
+        waiting = self._roster.awaiting
         heirs = [stage.successor for stage in waiting if stage.successor is not None]
         if not waiting or not all(heir.loaded for heir in heirs):
             return

@@ -120,11 +120,11 @@ class Process:
         """It is on its way out: no look, and no death sentence, is due any more."""
         self.next_look = self.kill_at = None
 
-    def due(self) -> Iterator[float | None]:
+    def due(self) -> tuple[float | None, ...]:
         """Every time at which something about it must be done."""
-        yield from (self.deadline, self.next_look, self.kill_at)
-        if self.successor is not None and not self.successor.loaded:
-            yield self.successor.deadline
+        heir = self.successor
+        loading = heir.deadline if heir is not None and not heir.loaded else None
+        return self.deadline, self.next_look, self.kill_at, loading
 
 
 class Roster:
@@ -141,6 +141,11 @@ class Roster:
 
     def __iter__(self) -> Iterator[Process]:
         return iter(self.by_name.values())
+
+    @property
+    def awaiting(self) -> list[Process]:
+        """The data stages that have a successor."""
+        return [stage for stage in self.stages if stage.successor is not None]
 
     @property
     def holding(self) -> Process | None:

@@ -48,6 +48,8 @@ class Story:
 
 def _event(event: p.Event) -> tuple[str, str] | None:
     match event:
+        case p.Tick() | p.SnapshotDone() | p.CommitDone():  # nearly all events
+            return None
         case p.LauncherReady():
             return PIPELINE, "the fork server is ready"
         case p.LauncherDied(reason):

@@ -109,9 +109,10 @@ class Supervision:
             self._births.launcher_at,
             self._generations.reset_at,
             self._operations.deadline(),
-            *(time for process in self._roster for time in process.due()),
         ]
-        return min((time for time in times if time is not None), default=None)
+        for process in self._roster:
+            times += process.due()
+        return min([time for time in times if time is not None], default=None)
 
     # what the shell may read
 
@@ -206,14 +207,13 @@ class Supervision:
             self._generations.release(now)
 
     def _hold_needed(self) -> bool:
-        awaited = any(stage.successor is not None for stage in self._roster.stages)
         changing = bool(self.epochs.proposed) or self.epochs.unapplied
-        return awaited or changing or self._ending.closing is not None
+        return changing or self._ending.closing is not None or bool(self._roster.awaiting)
 
     def _apply_changes(self, now: float) -> None:
         """A change takes effect directly behind a barrier: all go back to that epoch, where most of them are already,
         and the stage that it concerns applies it before any input; a restore from that epoch does the same."""
-        if not self.running or any(stage.successor is not None for stage in self._roster.stages):
+        if not self.running or self._roster.awaiting:
             return
         if self.epochs.unapplied:  # before anything else is recorded: the next manifest would not tell of it
             if not self.epochs.held:
