@@ -10,13 +10,17 @@ from typing import Any, Final
 from streampipectl.render import Column, clean, shorten, table
 
 REASON_CHARS: Final = 60  # in a list into a pipe; a terminal cuts at its width, `dlq show` has all of it
+WIDE: Final = 100  # with less columns than that the way takes the time's place, which `dlq show` has
 
 
 def list_text(letters: Sequence[Mapping[str, Any]], total: int, width: int | None = None) -> str:
-    """A line per letter, and how many are not shown."""
+    """A line per letter, and how many are not shown; by which way a row had come only where there are several."""
     if not letters:
         return "no dead letters"
-    lines = table(COLUMNS, letters, None, None)
+    left_out = {"VIA"}
+    if any(letter.get("via") for letter in letters):
+        left_out = {"LAST"} if width is not None and width < WIDE else set()
+    lines = table([column for column in COLUMNS if column.title not in left_out], letters, None, None)
     if total > len(letters):
         lines.append(f"{len(letters)} of {total}; --limit shows more")
     return "\n".join(line if width is None else shorten(line, width) for line in lines)
@@ -27,7 +31,7 @@ def letter_text(letter: Mapping[str, Any]) -> str:
     lines = [
         f"letter {letter['id']}: {_state(letter)}",
         f"stage: {clean(letter['stage'])}, generation {letter['generation']}",
-        f"record: {clean(letter['source'])} {letter['position']}",
+        f"record: {clean(letter['source'])} {letter['position']}{_via(letter)}",
         f"first: {_date(letter['first_at'])}, last: {_date(letter['last_at'])}",
         f"reason: {clean(letter['manner'])}: {clean(letter['reason'])}",
     ]
@@ -59,6 +63,11 @@ def decided_text(answer: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _via(letter: Mapping[str, Any]) -> str:
+    """By which way the row had come, where there are several."""
+    return f" via {clean(letter['via'])}" if letter.get("via") else ""
+
+
 def _state(letter: Mapping[str, Any]) -> str:
     attempt = letter["attempt"]
     state = str(letter["status"])
@@ -82,6 +91,7 @@ COLUMNS: Final = (
     Column("STAGE", lambda e, _: clean(e["stage"]), left=True),
     Column("SOURCE", lambda e, _: clean(e["source"]), left=True),
     Column("POSITION", lambda e, _: str(e["position"])),
+    Column("VIA", lambda e, _: clean(e.get("via") or "-"), left=True),
     Column("TRY", lambda e, _: str(e["attempt"])),
     Column("LAST", lambda e, _: _date(e["last_at"]), left=True),
     Column("REASON", lambda e, _: shorten(clean(e["reason"]), REASON_CHARS), left=True),

@@ -65,6 +65,7 @@ class DataPath:
         self._loop = process.loop
         self._words = process.blackbox.words
         self._places = {spec.name: place for place, spec in enumerate(process.plan.stages)}
+        self._ways = {via: place for place, via in enumerate(process.plan.ways())}
         self._saver = Saver(process, stage)
         self._api = StageApi(process, stage)
         self._gate = Gate(process, stage)
@@ -341,11 +342,10 @@ class DataPath:
         self._process_batch(batch)
 
     def _process_batch(self, batch: Batch) -> None:
-        words, spans = self._words, batch.spans
+        words, spans, places, ways = self._words, batch.spans, self._places, self._ways
         words[bb.SEQUENCE] = batch.sequence
-        words[bb.POSITION] = spans[0].start if spans else 0
-        words[bb.ROWS] = batch.rows
-        self._process.blackbox.hold([(self._places[s.source], s.start, s.count) for s in spans])
+        words[bb.POSITION], words[bb.ROWS] = spans[0].start if spans else 0, batch.rows
+        self._process.blackbox.hold([(ways.get(s.via, 0), places[s.source], s.start, s.count) for s in spans])
         words[bb.PHASE] = Phase.PROCESSING
         self._side.moved = True
         result = self._stage.process(batch)

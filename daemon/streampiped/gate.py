@@ -74,18 +74,18 @@ class Gate:
             forget_outside=self._process.channel.mute,
         )
         for row in verdict.guilty:
-            place = (self._generation, row.source, row.position, attempt)
+            place = (self._generation, row.via, row.source, row.position, attempt)
             self._process.channel.send(Guilty(*place, row.manner, row.reason, row.traceback, row.record))
         return len(verdict.guilty)
 
     def letters(self, change: Mapping[str, Any]) -> Iterator[tuple[int, Batch]]:
-        """The records that a replay gives back to the stage, as (attempt, batch), by source and position; one batch for
-        those that have the same columns."""
+        """The records that a replay gives back to the stage, as (attempt, batch), by source, position and way, each by
+        the way by which it had come; one batch for those that have the same columns."""
         records = dead_letters.records(self._root, change)
-        for (attempt, _), group in itertools.groupby(records, key=lambda row: (row[2], _shape(row[3]))):
+        for (attempt, _), group in itertools.groupby(records, key=lambda row: (row.attempt, _shape(row.values))):
             rows = list(group)
-            columns = {name: _column([row[3][name] for row in rows]) for name in rows[0][3]}
-            yield attempt, Batch.build(columns, spans=tuple(Span(source, at, 1) for source, at, _, _ in rows))
+            columns = {name: _column([row.values[name] for row in rows]) for name in rows[0].values}
+            yield attempt, Batch.build(columns, spans=tuple(Span(r.source, r.position, 1, r.via) for r in rows))
 
 
 def _shape(record: Mapping[str, Any]) -> tuple[tuple[str, type], ...]:

@@ -53,11 +53,14 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """`count` records of `source` with consecutive positions from `start` on."""
+    """`count` records of `source` with consecutive positions from `start` on. `via`: which input they have come by, at
+    every stage on their way that has several, joined by slashes: what tells a record that comes over one branch from
+    the same record over another. The shell adds to it, a stage passes it on."""
 
     source: str
     start: int
     count: int
+    via: str = ""
 
 
 def stride_of(rows: int) -> int:
@@ -267,7 +270,7 @@ def _spans_of(spans: tuple[Span, ...], chosen: NDArray[np.intp]) -> tuple[Span, 
         inside = chosen[(chosen >= first) & (chosen < first + span.count)] - first + span.start
         if inside.size:
             runs = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
-            result.extend(Span(span.source, int(run[0]), int(run.size)) for run in runs)
+            result.extend(Span(span.source, int(run[0]), int(run.size), span.via) for run in runs)
         first += span.count
     return tuple(result)
 

@@ -17,9 +17,10 @@ from streampiped.records import Batch, Span
 
 
 class Skips:
-    """Positions by source and attempt (0: in the stream, n: in the n-th replay of a dead letter)."""
+    """Positions by way (`Span.via`; the empty one stands for every way), source and attempt (0: in the stream, n: in
+    the n-th replay of a dead letter)."""
 
-    def __init__(self, skips: Mapping[tuple[str, int], Sequence[int]]) -> None:
+    def __init__(self, skips: Mapping[tuple[str, str, int], Sequence[int]]) -> None:
         """Positions are ascending."""
         self._skips = {key: list(positions) for key, positions in skips.items() if positions}
 
@@ -29,10 +30,10 @@ class Skips:
     def keep(self, batch: Batch, attempt: int = 0) -> NDArray[np.bool_] | None:
         """Which rows stay; None: all of them, which is told without looking at a row.
 
-        >>> batch = Batch.build({"x": [0.0, 1.0, 2.0]}, spans=(Span("s", 7, 3),))
-        >>> Skips({("s", 0): [8, 99]}).keep(batch).tolist()
+        >>> batch = Batch.build({"x": [0.0, 1.0, 2.0]}, spans=(Span("s", 7, 3, "left"),))
+        >>> Skips({("left", "s", 0): [8, 99]}).keep(batch).tolist()
         [True, False, True]
-        >>> Skips({("s", 0): [5, 99]}).keep(batch) is None
+        >>> Skips({("right", "s", 0): [8, 99]}).keep(batch) is None
         True
         """
         if not self._skips:
@@ -40,8 +41,8 @@ class Skips:
         keep: NDArray[np.bool_] | None = None
         first = 0
         for span in batch.spans:
-            positions = self._skips.get((span.source, attempt))
-            if positions is not None:
+            for via in {span.via, ""}:
+                positions = self._skips.get((via, span.source, attempt), ())
                 place, end = bisect_left(positions, span.start), span.start + span.count
                 while place < len(positions) and positions[place] < end:
                     if keep is None:
@@ -53,9 +54,9 @@ class Skips:
 
 
 def overlaps(spans: Iterable[Span], suspects: Iterable[Sequence[Any]]) -> bool:
-    """Whether a row of `spans` lies in one of `suspects`, each `[source, start, count]`."""
+    """Whether a row of `spans` lies in one of `suspects`, each `[via, source, start, count]`."""
     return any(
-        span.source == source and span.start < start + count and start < span.start + span.count
-        for source, start, count in suspects
+        span.via == via and span.source == source and span.start < start + count and start < span.start + span.count
+        for via, source, start, count in suspects
         for span in spans
     )

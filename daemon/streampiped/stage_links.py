@@ -120,7 +120,8 @@ class StageLinks:
         self._frames = FrameWriter(generation, self._frame_bytes_max)
         pairs = list(zip(descriptors[::2], descriptors[1::2], strict=True))
         for inlet, (fd, crediting) in zip(inlets, pairs, strict=False):
-            self.inputs.append(InputLink(inlet, fd, crediting, FrameReader(generation, self._frame_bytes_max)))
+            via = inlet.name if len(inlets) > 1 else ""
+            self.inputs.append(InputLink(inlet, fd, crediting, FrameReader(generation, self._frame_bytes_max, via)))
         for fd, credited in pairs[len(inlets) :]:
             self._outputs.append(OutputLink(fd, credited, self._loop, self._on_idle))
 

@@ -332,9 +332,10 @@ class Supervisor:
 
     def _inside(self, child: Child) -> p.Spans:
         """The records that were in `process` when it died there."""
-        names = [spec.name for spec in self.plan.stages]
+        names, ways = [spec.name for spec in self.plan.stages], self.plan.ways()
         inside = child.last.inside if child.last is not None else ()
-        return tuple((names[source], start, count) for source, start, count in inside if source < len(names))
+        known = [(way, source, *rows) for way, source, *rows in inside if way < len(ways) and source < len(names)]
+        return tuple((ways[way], names[source], start, count) for way, source, start, count in known)
 
     def on_output(self, name: str, line: str) -> None:
         self.log.write("stage_output", stage=name, line=line)

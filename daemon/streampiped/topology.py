@@ -121,6 +121,16 @@ class Plan:
     def outputs(self, name: str) -> tuple[str, ...]:
         return tuple(reader for writer, reader in self.edges() if writer == name)
 
+    def ways(self) -> tuple[str, ...]:
+        """Every `via` that a span may have (records.py), the empty one first. As many as there are ways through the
+        stages with several inputs: two behind a diamond, four behind two of them in a row."""
+        found: dict[str, set[str]] = {}
+        for spec in self.stages:
+            inputs = [(via, name) for name in spec.inputs for via in found[name]]
+            behind = {f"{via}/{name}" if via else name for via, name in inputs}
+            found[spec.name] = behind if len(spec.inputs) > 1 else {via for via, _ in inputs} or {""}
+        return ("", *sorted(set().union(*found.values()) - {""}))
+
     def to_dict(self) -> dict[str, Any]:
         """msgpack-able, and the argument of `from_dict`."""
         return asdict(self)

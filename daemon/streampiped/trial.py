@@ -44,6 +44,7 @@ class Row:
     cut to TEXT_CHARS_MAX, then the last columns are left out. `traceback` has at most 16 KiB."""
 
     index: int
+    via: str
     source: str
     position: int
     manner: Manner
@@ -229,19 +230,19 @@ def _mask(rows: Rows, count: int) -> NDArray[np.bool_]:
 
 
 def _row(batch: Batch, index: int, ending: Ending) -> Row:
-    source, position = _place(batch.spans, index)
+    via, source, position = _place(batch.spans, index)
     manner: Manner = "loop" if ending.manner in ("loop", "sleep") else ending.manner  # type: ignore[assignment]  # not passed
-    return Row(index, source, position, manner, ending.reason, ending.traceback, record_of(batch, index))
+    return Row(index, via, source, position, manner, ending.reason, ending.traceback, record_of(batch, index))
 
 
-def _place(spans: Iterable[Span], index: int) -> tuple[str, int]:
-    """Source and position of a row; a batch without spans has neither."""
+def _place(spans: Iterable[Span], index: int) -> tuple[str, str, int]:
+    """Way, source and position of a row; a batch without spans has none of them."""
     first = 0
     for span in spans:
         if index < first + span.count:
-            return span.source, span.start + index - first
+            return span.via, span.source, span.start + index - first
         first += span.count
-    return "", index
+    return "", "", index
 
 
 def record_of(batch: Batch, index: int) -> bytes:

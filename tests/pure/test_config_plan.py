@@ -141,3 +141,19 @@ def test_accepted_directories_are_there(tmp_path: Path) -> None:
     loaded(tmp_path, CHAIN, runtime_dir=str(paths[1]))
     assert all(path.is_dir() for path in paths)
     assert not any(child for path in paths for child in path.iterdir())
+
+
+def test_ways_of_a_plan() -> None:
+    """A way is the input by which a row has come at each stage with several: one way where there is none, and every
+    combination behind two of them in a row."""
+
+    def ways(**inputs: tuple[str, ...]) -> tuple[str, ...]:
+        stages = tuple(topology.StageSpec(name, "m:C", "transform", given) for name, given in inputs.items())
+        return topology.Plan("p", 0, "", topology.Paths("", "", ""), stages).ways()
+
+    diamond = {"s": (), "a": ("s",), "b": ("s",), "join": ("a", "b"), "behind": ("join",)}
+    assert ways(s=(), a=("s",), b=("s",)) == ("",)
+    assert ways(**diamond) == ("", "a", "b")
+    assert ways(**diamond, outer=("behind", "join", "s")) == (
+        "", "a", "a/behind", "a/join", "b", "b/behind", "b/join", "s",
+    )  # fmt: skip

@@ -386,3 +386,30 @@ def test_writer_refuses_what_no_reader_takes() -> None:
     writer = FrameWriter(1, frame_bytes_max=4096)
     with pytest.raises(FrameError, match=r"1000 rows .* at most 4096; lower the source's batch_max"):
         writer.encode(Batch.build({"x": np.zeros(1000)}))
+
+
+# the way of a row
+
+
+def test_span_has_its_way_on_the_link_only_where_there_is_one() -> None:
+    """By the letter: a span that has come past a stage with several inputs has a fourth item, others have three."""
+    batch = Batch.build({"x": [1.0, 2.0]}, spans=(Span("a", 5, 1, "left/outer"), Span("a", 6, 1)))
+    data = encoded([batch])
+    assert msgpack.packb([["a", 5, 1, "left/outer"], ["a", 6, 1]]) in data
+    assert decoded(data) == [Hello(batch.schema), plain(batch)]
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "outer"), ("left", "left/outer")])
+def test_input_is_added_to_the_way(before: str, after: str) -> None:
+    """The reader of a stage with several inputs writes its input behind the way of every span."""
+    batch = Batch.build({"x": [1.0, 2.0]}, spans=(Span("a", 5, 1, before), Span("b", 5, 1, before)))
+    hello, found = feed(FrameReader(GENERATION, via="outer"), encoded([batch]))
+    batch.spans = (Span("a", 5, 1, after), Span("b", 5, 1, after))
+    assert (hello, found) == (Hello(batch.schema), plain(batch))
+
+
+def test_selected_rows_keep_their_way() -> None:
+    """Rows that are taken out of a batch have the way that they had in it."""
+    batch = Batch.build({"x": [0.0, 1.0, 2.0, 3.0]}, spans=(Span("a", 5, 2, "left"), Span("a", 5, 2, "right")))
+    part = batch.select(np.array([False, True, True, False]))
+    assert part.spans == (Span("a", 6, 1, "left"), Span("a", 5, 1, "right"))

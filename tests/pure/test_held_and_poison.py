@@ -12,7 +12,7 @@ from streampiped.core.poison import Poison
 from support.transcript import CHAIN, Play
 
 CHANGE = {"kind": "replay", "stage": "middle"}
-ROWS = (("source", 100, 10),)
+ROWS = (("", "source", 100, 10),)
 
 
 def loaded_successor(play: Play, *, force: bool = False) -> int:
@@ -484,10 +484,10 @@ def test_death_on_purpose_is_nobodys_fault() -> None:
 def test_common_records_of_batches_cut_differently() -> None:
     """Where batches are cut in time, only what was in both batches is suspected."""
     poison = Poison(2)
-    assert not poison.died("s", (("a", 0, 10),), killed=False)
-    assert not poison.died("s", (("b", 0, 10),), killed=False)
-    assert poison.died("s", (("a", 5, 10), ("b", 90, 5)), killed=False)
-    assert poison.suspects("s") == (("a", 5, 5),)
+    assert not poison.died("s", (("", "a", 0, 10),), killed=False)
+    assert not poison.died("s", (("", "b", 0, 10),), killed=False)
+    assert poison.died("s", (("", "a", 5, 10), ("", "b", 90, 5)), killed=False)
+    assert poison.suspects("s") == (("", "a", 5, 5),)
     assert poison.suspects("other") == ()
 
 
@@ -495,7 +495,7 @@ def test_many_random_kills_suspect_nobody() -> None:
     """Deaths of different records never add up, however many there are."""
     poison = Poison(1)
     for position in range(1000):
-        assert not poison.died("s", (("a", 10 * position, 10),), killed=True)
+        assert not poison.died("s", (("", "a", 10 * position, 10),), killed=True)
     assert poison.suspects("s") == ()
 
 
@@ -522,3 +522,32 @@ def test_story_is_bounded() -> None:
         die_inside(play)
         play.all_ready()
     assert len(play.machine.story("middle")) == 60
+
+
+# records that come over two branches
+
+
+def test_only_the_ways_of_the_deaths_are_suspected() -> None:
+    """A record that kills over one branch is not suspected over the other: it would be tried there, and let go."""
+    poison = Poison(2)
+    left = (("left", "a", 0, 10),)
+    assert not poison.died("s", left, killed=False)
+    assert poison.died("s", left, killed=False)
+    assert poison.suspects("s") == left
+
+
+def test_deaths_over_two_branches_are_added_up() -> None:
+    """A record that kills over both branches is a suspect over both after as many deaths as over one."""
+    poison = Poison(2)
+    assert not poison.died("s", (("left", "a", 0, 10),), killed=False)
+    assert not poison.died("s", (("right", "a", 20, 10),), killed=False)
+    assert poison.died("s", (("right", "a", 5, 10),), killed=False)
+    assert poison.suspects("s") == (("left", "a", 5, 5), ("right", "a", 5, 5))
+
+
+def test_both_ways_in_one_batch() -> None:
+    """A batch that has a record twice, as a replay of both its letters gives it, is one case, however often."""
+    poison = Poison(3)
+    both = (("left", "a", 7, 1), ("right", "a", 7, 1))
+    assert [poison.died("s", both, killed=True) for _ in range(9)] == [False] * 8 + [True]
+    assert poison.suspects("s") == both

@@ -247,6 +247,20 @@ def test_list_of_letters() -> None:
     assert render_letters.list_text([], 0) == "no dead letters"
 
 
+def test_way_of_a_letter() -> None:
+    """The list has it as soon as one letter's row has come by one of several ways, and in 80 columns still the reason;
+    one letter alone tells it likewise."""
+    letters = [LETTER | {"via": "left"}, LETTER | {"id": 8, "via": ""}]
+    assert "VIA" not in render_letters.list_text([LETTER, letters[1]], 2)
+    lines = render_letters.list_text(letters, 2).split("\n")
+    assert lines[0].split()[3:7] == ["SOURCE", "POSITION", "VIA", "TRY"]
+    assert [line.split()[5] for line in lines[1:]] == ["left", "-"]
+    assert "LAST" in lines[0]
+    assert "  ValueError: x is not" in render_letters.list_text(letters, 2, 80)
+    shown = [render_letters.letter_text(letter).split("\n")[2] for letter in (*letters, LETTER)]
+    assert shown == ["record: generator 90210 via left", *["record: generator 90210"] * 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "first"),
     [

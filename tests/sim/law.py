@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import msgpack
 
 from sim.disk import Disk
-from sim.stages import REPLAY, Node, mark_of, mix, visible
+from sim.stages import REPLAY, Node, Place, mark_of, mix, visible
 from sim.world import ViolationError
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import WriteManifest
@@ -38,12 +39,14 @@ class Committed:
 class Tale:
     """What the stages must have seen, from the rows that stand in a sink one after the other."""
 
-    def __init__(self, poison: Collection[tuple[str, str, int]]) -> None:
+    def __init__(self, poison: Collection[tuple[str, Place]], joins: Collection[str]) -> None:
+        """`joins`: stages with several inputs, where a row's way goes on (`Span.via`)."""
         self.given: Counter[Way] = Counter()
         """Records of a source that have come along a way, or were put aside on it."""
         self.seen: dict[str, int] = {}
         self.rows: Counter[str] = Counter()
         self._poison = poison
+        self._joins = joins
 
     def through(self, path: Sequence[str], text: str) -> str:
         """A row on its way through these stages; what becomes of it."""
@@ -59,22 +62,34 @@ class Tale:
         source, path = way
         while self.given[way] < before:
             position = self.given[way]
-            stop = next((n for n, stage in enumerate(path) if (stage, source, position) in self._poison), None)
+            stop = self._stop(way, position)
             if stop is None:
                 return
             self.given[way] += 1
             self.through(path[:stop], f"{source}/{position}")
 
+    def _stop(self, way: Way, position: int) -> int | None:
+        """Which of the stages on a way does not survive this record of it."""
+        source, path = way
+        via = ""
+        for number, (sender, stage) in enumerate(pairwise((source, *path))):
+            if stage in self._joins:
+                via = f"{via}/{sender}" if via else sender
+            if (stage, (via, source, position)) in self._poison:
+                return number
+        return None
+
 
 class Law:
-    """Watches one world. `poison`: the rows that a stage of it does not survive, as (stage, source, position)."""
+    """Watches one world. `poison`: the rows that a stage of it does not survive, as (stage, place)."""
 
-    def __init__(self, nodes: Sequence[Node], disk: Disk, poison: Collection[tuple[str, str, int]] = ()) -> None:
+    def __init__(self, nodes: Sequence[Node], disk: Disk, poison: Collection[tuple[str, Place]] = ()) -> None:
         self.nodes = {node.name: node for node in nodes}
         self.sinks = [node.name for node in nodes if node.role == "sink"]
         self.sources = [node.name for node in nodes if node.role == "source"]
         self._disk = disk
         self._poison = poison
+        self._joins = {node.name for node in nodes if len(node.inputs) > 1}
         self._attempts: dict[int, Committed] = {}
         self._committed: dict[int, Committed] = {}
         self._promised = 0
@@ -159,9 +174,9 @@ class Law:
             if mark_of(self._disk, sink) < epoch:
                 raise ViolationError(f"{who} hears that epoch {epoch} is visible, and {sink} does not show it")
 
-    def condemned(self, stage: str, rows: Collection[tuple[str, int]]) -> None:
+    def condemned(self, stage: str, rows: Collection[Place]) -> None:
         """These rows of a stage are put aside."""
-        if innocent := [row for row in rows if (stage, *row) not in self._poison]:
+        if innocent := [row for row in rows if (stage, row) not in self._poison]:
             raise ViolationError(f"{stage} puts {innocent} aside, which it would have survived")
 
     def accepted(self, change: Mapping[str, Any]) -> None:
@@ -190,7 +205,7 @@ class Law:
     def _verify(self, sink: str, mark: int, rows: Sequence[str]) -> None:
         cut = self._committed[mark].cut if mark else dict.fromkeys(self.sources, 0)
         replays = self._replays_before(mark)
-        tale = Tale(self._poison)
+        tale = Tale(self._poison, self._joins)
         found: Counter[int] = Counter()
         for row in rows:
             name, *steps = row.split("|")
@@ -280,7 +295,7 @@ class Law:
         """The state of each stage is what follows from the rows that the sink has of it."""
         replays = self._replays_before(max(self._committed) + 1)
         for sink in self.sinks:
-            tale = Tale(self._poison)
+            tale = Tale(self._poison, self._joins)
             behind = [node.name for node in self.nodes.values() if sink in node.inputs]
             for row in outcome[sink]:
                 name, *steps = row.split("|")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from sim.daemon import Daemon
 from sim.disk import Fuse
 from sim.process import Process
 from sim.schedule import run
-from sim.stages import Sink
+from sim.stages import Place, Sink
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier, AskCommit, EpochCommand, Part, WriteManifest
 from streampiped.core.epochs import Coordinator
@@ -200,10 +200,10 @@ class ReadsOldLinks(Process):
 
 
 class CondemnsWithoutTrial(Process):
-    def _guilty(self, batch: Batch) -> list[tuple[str, int]]:
+    def _guilty(self, batch: Batch) -> list[Place]:
         """Whoever is suspected has done it."""
         if self._suspects:
-            return [(span.source, span.start + n) for span in batch.spans for n in range(span.count)]
+            return [(span.via, span.source, span.start + n) for span in batch.spans for n in range(span.count)]
         return super()._guilty(batch)
 
 
@@ -212,6 +212,20 @@ class ForgetsVerdicts(Process):
         """Nothing is left out."""
         self._skips = Skips({})
         super()._process(batch)
+
+
+class SkipsByNoWay(Skips):
+    """What was put aside by one way is left out by all."""
+
+    def __init__(self, skips: Mapping[tuple[str, str, int], Sequence[int]]) -> None:
+        merged: dict[tuple[str, str, int], set[int]] = {}
+        for (_, source, attempt), positions in skips.items():
+            merged.setdefault(("", source, attempt), set()).update(positions)
+        super().__init__({key: sorted(positions) for key, positions in merged.items()})
+
+
+class SkipForgetsTheLink(Process):
+    skips_of = SkipsByNoWay
 
 
 class ChangeAppliedTwice(Process):
@@ -364,6 +378,7 @@ MUTATIONS: Final = (
     Mutation("go before the old process is confirmed dead", GoBeforeTheDeath),
     Mutation("condemned without a trial", with_process(CondemnsWithoutTrial), ("kill", "kill several")),
     Mutation("verdicts forgotten", with_process(ForgetsVerdicts)),
+    Mutation("skip forgets the link", with_process(SkipForgetsTheLink)),
     Mutation("change applied twice", with_process(ChangeAppliedTwice), ("change",)),
     Mutation("change applied again by a later restore", with_coordinator(ChangesAreKept), ("change", "kill")),
     Mutation("the second change pushes out the first", SecondChangeFirst, ("change",), 2000),

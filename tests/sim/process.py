@@ -11,7 +11,7 @@ from sim.disk import Fuse, Killed
 from sim.host import Host
 from sim.manifests import snapshot_path
 from sim.pipes import Pipe
-from sim.stages import REPLAY, Node, Sink, Source, make_batch, make_stage, save
+from sim.stages import REPLAY, Node, Place, Sink, Source, make_batch, make_stage, save
 from sim.verdicts import DISK_S, skips
 from sim.world import ETERNAL, Actor, World
 from streampiped.core import stage_side as side
@@ -47,10 +47,10 @@ class Cut(NamedTuple):
 class Link:
     __slots__ = ("inlet", "pipe", "reader")
 
-    def __init__(self, inlet: side.Inlet, pipe: Pipe, generation: int) -> None:
+    def __init__(self, inlet: side.Inlet, pipe: Pipe, generation: int, via: str) -> None:
         self.inlet = inlet
         self.pipe = pipe
-        self.reader = FrameReader(generation)
+        self.reader = FrameReader(generation, via=via)
 
 
 class Process(Actor):
@@ -58,6 +58,7 @@ class Process(Actor):
 
     side_of: type[side.StageSide] = side.StageSide  # what mutations replace
     sink_of: type[Sink] = Sink
+    skips_of: type[Skips] = Skips
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Process(Actor):
         host: Host[Process],
         *,
         at_once: bool,
-        poison: Collection[tuple[str, str, int]] = (),
+        poison: Collection[tuple[str, Place]] = (),
     ) -> None:
         super().__init__()
         self.fuse = Fuse()
@@ -80,7 +81,7 @@ class Process(Actor):
         """Messages on their way to it."""
         self.pulse = 0
         self.records_out = 0
-        self.inside: tuple[tuple[str, int, int], ...] = ()
+        self.inside: tuple[tuple[str, str, int, int], ...] = ()
         self.world = world
         self.node = node
         self.stage = self.sink_of(node, world.disk) if node.role == "sink" else make_stage(node, world.disk)
@@ -212,7 +213,7 @@ class Process(Actor):
         (reset, pipes), self._offer = self._offer, None
         self._take(pipes, command.generation)
         self._suspects = reset.suspects
-        self._skips = Skips(skips(disk, self.name))
+        self._skips = self.skips_of(skips(disk, self.name))
         self._host.restored(self, command.epoch)
         self._perform(self.side.restored())
 
@@ -222,7 +223,8 @@ class Process(Actor):
         self._frames = FrameWriter(generation)
         self.records_out = 0
         self.inputs = [
-            Link(inlet, pipe, generation) for inlet, pipe in zip(self.side.inlets, pipes[:count], strict=True)
+            Link(inlet, pipe, generation, inlet.name if count > 1 else "")
+            for inlet, pipe in zip(self.side.inlets, pipes[:count], strict=True)
         ]
         self.outputs = list(pipes[count:])
         for pipe in self.outputs:
@@ -397,23 +399,23 @@ class Process(Actor):
         if self._suspects and overlaps(batch.spans, self._suspects) and self._is_guilty(batch):
             return
         self.side.moved = True
-        self.inside = tuple((s.source, s.start, s.count) for s in batch.spans)
+        self.inside = tuple((s.via, s.source, s.start, s.count) for s in batch.spans)
         if self._guilty(batch):
             raise Poisoned
         result = self.stage.process(batch, self.fuse)
         self.records_out += batch.rows
         self._emit(result)
 
-    def _guilty(self, batch: Batch) -> list[tuple[str, int]]:
+    def _guilty(self, batch: Batch) -> list[Place]:
         """The rows that this stage does not survive."""
-        places = ((span.source, span.start + n) for span in batch.spans for n in range(span.count))
-        return [place for place in places if (self.name, *place) in self._poison] if self._poison else []
+        places = ((span.via, span.source, span.start + n) for span in batch.spans for n in range(span.count))
+        return [place for place in places if (self.name, place) in self._poison] if self._poison else []
 
     def _is_guilty(self, batch: Batch) -> bool:
         """A trial, in no time and without forks."""
         guilty = self._guilty(batch)
-        for source, position in guilty:
-            self._say(m.Guilty(self.side.generation, source, position, 0, "exception", "", "", b""))
+        for place in guilty:
+            self._say(m.Guilty(self.side.generation, *place, 0, "exception", "", "", b""))
         if not guilty:
             self._suspects = []
         self._perform(self.side.judged(len(guilty)))

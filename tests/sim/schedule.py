@@ -13,7 +13,7 @@ from sim.daemon import Daemon, Setting
 from sim.disk import Killed
 from sim.faults import Fate
 from sim.law import Law
-from sim.stages import TOPOLOGIES, Node
+from sim.stages import TOPOLOGIES, Node, Place
 from sim.world import ETERNAL, ViolationError, World
 from streampiped.core import protocol as p
 from streampiped.core.lifecycle import State
@@ -167,12 +167,18 @@ class Schedule:
         return State.FAILED in [process.state for process in processes]
 
 
-def draw_poison(stages: Sequence[str], nodes: Sequence[Node], chance: random.Random) -> Iterator[tuple[str, str, int]]:
-    """One or two rows."""
-    sources = [node for node in nodes if node.role == "source" and node.total]
+def draw_poison(stages: Sequence[str], nodes: Sequence[Node], chance: random.Random) -> Iterator[tuple[str, Place]]:
+    """One or two records, each by one or several of the ways by which it comes to a stage."""
+    sources = [node for node in nodes if node.role == "source"]
+    given = [node for node in sources if node.total]
     for _ in range(chance.randint(1, 2)):
-        source = chance.choice(sources)
-        yield chance.choice(stages), source.name, chance.randrange(source.total)
+        source, name = chance.choice(given), chance.choice(stages)
+        stage = next(node for node in nodes if node.name == name)
+        others = {node.name for node in sources if node is not source}
+        ways = [each for each in stage.inputs if each not in others] if len(stage.inputs) > 1 else [""]
+        position = chance.randrange(source.total)
+        for via in chance.sample(ways, chance.randint(1, len(ways))):
+            yield name, (via, source.name, position)
 
 
 @cache

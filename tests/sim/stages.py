@@ -7,7 +7,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgpack
 import numpy as np
@@ -31,6 +31,10 @@ def make_batch(rows: list[str | None], spans: tuple[Span, ...], sequence: int) -
 
 def mix(seen: int, row: str) -> int:
     return (seen * 1000003 ^ zlib.crc32(row.encode())) & 0xFFFFFFFF
+
+
+Place: TypeAlias = tuple[str, str, int]
+"""Of a row before a stage: its way (`Span.via`), its source, its position there."""
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from sim.disk import Disk, Fuse
-from sim.stages import save
+from sim.stages import Place, save
 from sim.world import Actor, World
 
 DISK_S: Final = 0.006  # for one step of a save
 RETRY_S: Final = 0.5  # before something that the disk refused is tried again
 
 
-def skips(disk: Disk, stage: str) -> dict[tuple[str, int], list[int]]:
+def skips(disk: Disk, stage: str) -> dict[tuple[str, str, int], list[int]]:
     """As `streampiped.skips.Skips` wants them."""
-    found: dict[tuple[str, int], list[int]] = {}
-    for source, position in sorted(_rows(disk, stage)):
-        found.setdefault((source, 0), []).append(position)
+    found: dict[tuple[str, str, int], list[int]] = {}
+    for via, source, position in sorted(_rows(disk, stage)):
+        found.setdefault((via, source, 0), []).append(position)
     return found
 
 
@@ -30,9 +30,9 @@ class Verdicts:
         self._world = world
         self._actor = actor
         self._fuse = fuse
-        self._queue: deque[tuple[str, Collection[tuple[str, int]], Callable[[], None]]] = deque()
+        self._queue: deque[tuple[str, Collection[Place], Callable[[], None]]] = deque()
 
-    def keep(self, stage: str, rows: Collection[tuple[str, int]], kept: Callable[[], None]) -> None:
+    def keep(self, stage: str, rows: Collection[Place], kept: Callable[[], None]) -> None:
         """`kept()` when they are."""
         if not rows:
             kept()
@@ -61,5 +61,6 @@ class Verdicts:
             self._world.after(DISK_S, self._actor, self._step, steps)
 
 
-def _rows(disk: Disk, stage: str) -> list[tuple[str, int]]:
-    return [(source, position) for source, position in json.loads(disk.read(f"letters/{stage}") or b"[]")]
+def _rows(disk: Disk, stage: str) -> list[Place]:
+    found = json.loads(disk.read(f"letters/{stage}") or b"[]")
+    return [(via, source, position) for via, source, position in found]

@@ -192,7 +192,7 @@ def test_input_is_not_kept(transform: Subject, tmp_path: Path) -> None:
 
 
 def test_rows_keep_their_positions(transform: Subject, tmp_path: Path) -> None:
-    """The rows of a result have positions, in order, of rows that came in."""
+    """The rows of a result have positions, in order, of rows that came in, and have come by the same way."""
     stage = transform.make(tmp_path)
     for batch in batches():
         result = stage.process(batch)
@@ -200,6 +200,7 @@ def test_rows_keep_their_positions(transform: Subject, tmp_path: Path) -> None:
             came, went = batch.positions().tolist(), result.positions().tolist()
             assert len(went) == result.rows
             assert went == [position for position in came if position in set(went)]
+            assert {span.via for span in result.spans} <= {span.via for span in batch.spans} == {"left"}
             assert result.ingest_ns == batch.ingest_ns
 
 

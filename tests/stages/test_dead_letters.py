@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -22,18 +22,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError
 from streampiped.runtime import dead_letters
 from streampiped.runtime.dead_letters import FILE, REPLAY_LETTERS_MAX, DeadLetters
+from streampiped.runtime.dead_letters_schema import APPLICATION_ID
 from streampiped.runtime.snapshots import StateDirectory
 from streampiped.wire.letters import pack, unpack
 from streampiped.wire.messages import Guilty
 
 STAGE = "consumer"
+VIA = "left"
 RECORD = pack({"x": 1.5})
 
 
 def guilty(position: int, attempt: int = 0, source: str = "generator", **changes: Any) -> Guilty:
     """A verdict as the supervisor receives it."""
     words = {"manner": "signal SIGSEGV", "reason": "killed by SIGSEGV", "traceback": "", "record": RECORD}
-    return Guilty(**{"generation": 3, "source": source, "position": position, "attempt": attempt, **words, **changes})
+    place = {"via": VIA, "source": source, "position": position, "attempt": attempt}
+    return Guilty(**{"generation": 3, **place, **words, **changes})
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_verdict(letters: DeadLetters, tmp_path: Path) -> None:
     assert row["record"] == pack({"x": math.nan, "who": "a"})
     del row["record"]
     assert row == {
-        "id": 1, "stage": STAGE, "source": "generator", "position": 7, "attempt": 0, "status": "dead",
+        "id": 1, "stage": STAGE, "via": VIA, "source": "generator", "position": 7, "attempt": 0, "status": "dead",
         "manner": "signal SIGSEGV", "reason": "killed by SIGSEGV", "traceback": "Traceback ...", "first_at": 100.0,
         "last_at": 100.0, "generation": 3, "replay_epoch": None,
     }  # fmt: skip
@@ -83,7 +86,7 @@ def test_verdict(letters: DeadLetters, tmp_path: Path) -> None:
     script += "print(skips(pathlib.Path(sys.argv[1]), 'consumer'))"
     command = [sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout == "{('generator', 0): [7]}\n"
+    assert done.stdout == "{('left', 'generator', 0): [7]}\n"
 
 
 def test_verdict_told_twice(letters: DeadLetters) -> None:
@@ -100,14 +103,14 @@ def test_verdicts_are_all_or_none(letters: DeadLetters, tmp_path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         letters.add(STAGE, [guilty(2), guilty(3, record=None)], now=2.0)
     assert statuses(letters) == [(1, 0, "dead")]
-    assert dead_letters.skips(tmp_path, STAGE) == {("generator", 0): [1]}
+    assert dead_letters.skips(tmp_path, STAGE) == {(VIA, "generator", 0): [1]}
 
 
 def test_skips_are_sorted_and_of_one_stage(letters: DeadLetters, tmp_path: Path) -> None:
     """Positions come ascending as numbers, by source and attempt, and those of other stages not at all."""
     letters.add(STAGE, [guilty(n) for n in (100, 9, 2**62)] + [guilty(9, 2), guilty(4, source="b")], now=1.0)
     letters.add("trainer", [guilty(5)], now=1.0)
-    expected = {("b", 0): [4], ("generator", 0): [9, 100, 2**62], ("generator", 2): [9]}
+    expected = {(VIA, "b", 0): [4], (VIA, "generator", 0): [9, 100, 2**62], (VIA, "generator", 2): [9]}
     assert dead_letters.skips(tmp_path, STAGE) == expected
 
 
@@ -118,7 +121,7 @@ def test_reader_is_not_disturbed(letters: DeadLetters, tmp_path: Path) -> None:
     with writing(tmp_path) as db:
         db.execute("DELETE FROM skips")
         before = sorted(tmp_path.iterdir())
-        assert dead_letters.skips(tmp_path, STAGE) == {("generator", 0): [1]}
+        assert dead_letters.skips(tmp_path, STAGE) == {(VIA, "generator", 0): [1]}
         assert sorted(tmp_path.iterdir()) == before
 
 
@@ -148,7 +151,7 @@ def test_text_of_strangers(letters: DeadLetters) -> None:
         (b"not a database at all, but long enough to be looked at" * 4, "not a database"),
         ("PRAGMA user_version = 3", "application id 0x0 and version 3"),
         ("CREATE TABLE t (x)", "application id 0x0"),
-        (f"PRAGMA application_id = {dead_letters.APPLICATION_ID}; PRAGMA user_version = 2", "and version 2"),
+        (f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 3", "and version 3"),
     ],
 )
 def test_foreign_file(letters: DeadLetters, tmp_path: Path, content: bytes | str, words: str) -> None:
@@ -194,7 +197,7 @@ def test_killed_in_the_middle_of_a_verdict(letters: DeadLetters, tmp_path: Path)
     successor = DeadLetters(root)
     successor.reconcile(None)
     successor.close()
-    assert dead_letters.skips(root, STAGE) == {("generator", 0): [1]}
+    assert dead_letters.skips(root, STAGE) == {(VIA, "generator", 0): [1]}
 
 
 def test_full_disk(letters: DeadLetters, tmp_path: Path) -> None:
@@ -207,7 +210,7 @@ def test_full_disk(letters: DeadLetters, tmp_path: Path) -> None:
             letters.add(STAGE, [guilty(2, record=pack({"x": "y" * 100_000}))], now=2.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert dead_letters.skips(tmp_path, STAGE) == {("generator", 0): [1]}
+    assert dead_letters.skips(tmp_path, STAGE) == {(VIA, "generator", 0): [1]}
     letters.add(STAGE, [guilty(2)], now=3.0)
     assert statuses(letters) == [(1, 0, "dead"), (2, 0, "dead")]
 
@@ -270,7 +273,8 @@ def test_records_of_a_replay(letters: DeadLetters, tmp_path: Path) -> None:
     (change,) = letters.plan()
     letters.replayed(change, 12)
     letters.add(STAGE, [guilty(4, 1, record=pack({"other": 0}))], now=2.0)
-    expected = [("a", 5, 1, {"x": 1.5}), ("generator", 4, 1, {"x": math.inf}), ("generator", 9, 1, {"x": 1.5})]
+    places = [("a", 5, VIA, 1), ("generator", 4, VIA, 1), ("generator", 9, VIA, 1)]
+    expected = [(*place, {"x": x}) for place, x in zip(places, (1.5, math.inf, 1.5), strict=True)]
     assert dead_letters.records(tmp_path, change) == expected
     assert dead_letters.records(tmp_path, {**change, "letters": change["letters"][::-1]}) == expected
 
@@ -328,7 +332,7 @@ def test_attempts_are_never_used_twice(letters: DeadLetters, tmp_path: Path) -> 
     letters.add(STAGE, [guilty(1, 1)], now=2.0)
     letters.reconcile(4)
     assert letters.plan()[0]["letters"] == [[1, 2], [2, 2]]
-    assert ("generator", 2) not in dead_letters.skips(tmp_path, STAGE)
+    assert (VIA, "generator", 2) not in dead_letters.skips(tmp_path, STAGE)
 
 
 def test_fresh_begins_without_letters(tmp_path: Path) -> None:
@@ -353,34 +357,39 @@ def test_complaints(letters: DeadLetters, tmp_path: Path) -> None:
     assert [line.split(": ", 1)[1] for line in letters.complaints()] == ["letter 2 is on the list and not skipped"]
 
 
+Place: TypeAlias = tuple[str, int]
+"""Of a record before the stage: the branch that it comes over, and its position."""
+PLACES = st.tuples(st.sampled_from(["left", "right"]), st.integers(0, 2))
+
+
 class Timeline(RuleBasedStateMachine):
-    """Verdicts, replays, lost marks and restores in any order. What the letters must say follows from the committed
-    manifests and the verdicts alone."""
+    """Verdicts, replays, lost marks and restores in any order, of records that come over one or both of two branches.
+    What the letters must say follows from the committed manifests and the verdicts alone."""
 
     @initialize()
     def begin(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
         self.root = Path(self.directory.name)
         self.store = DeadLetters(self.root)
-        self.verdicts: set[tuple[int, int]] = set()  # (position, attempt)
+        self.verdicts: set[tuple[Place, int]] = set()  # (place, attempt)
         self.manifests: list[tuple[int, list[dict[str, Any]]]] = []
         self.dropped: set[int] = set()  # ids
         self.epoch = 0
 
-    @rule(position=st.integers(0, 4))
-    def die(self, position: int) -> None:
-        self.judge(position, 0)
+    @rule(place=PLACES)
+    def die(self, place: Place) -> None:
+        self.judge(place, 0)
 
-    @rule(died=st.sets(st.integers(0, 4)), early=st.booleans(), lost=st.booleans())
-    def replay(self, died: set[int], early: bool, lost: bool) -> None:
+    @rule(died=st.sets(PLACES), early=st.booleans(), lost=st.booleans())
+    def replay(self, died: set[Place], early: bool, lost: bool) -> None:
         """Some die again, before the manifest or after; the mark behind the manifest may be lost with the
         supervisor, which then starts from that epoch."""
         changes = self.store.plan()
-        again = [(p, attempt) for c in changes for n, attempt in c["letters"] if (p := self.position(n)) in died]
-        for position, attempt in (p for c in changes for p in self.keys(c)):
-            assert (position, attempt) not in self.verdicts
-        for position, attempt in again if early else ():
-            self.judge(position, attempt)
+        again = [(p, attempt) for c in changes for n, attempt in c["letters"] if (p := self.place(n)) in died]
+        for place, attempt in (p for c in changes for p in self.keys(c)):
+            assert (place, attempt) not in self.verdicts
+        for place, attempt in again if early else ():
+            self.judge(place, attempt)
         self.epoch += 1
         self.manifests.append((self.epoch, changes))
         if lost:
@@ -388,8 +397,8 @@ class Timeline(RuleBasedStateMachine):
         else:
             for change in changes:
                 self.store.replayed(change, self.epoch)
-        for position, attempt in () if early else again:
-            self.judge(position, attempt)
+        for place, attempt in () if early else again:
+            self.judge(place, attempt)
 
     @rule(back=st.integers(0, 3))
     def restore(self, back: int) -> None:
@@ -406,27 +415,28 @@ class Timeline(RuleBasedStateMachine):
             self.store.drop([chosen])
             self.dropped.add(chosen)
 
-    def judge(self, position: int, attempt: int) -> None:
-        self.store.add(STAGE, [guilty(position, attempt)], float(self.epoch))
-        self.verdicts.add((position, attempt))
+    def judge(self, place: Place, attempt: int) -> None:
+        self.store.add(STAGE, [guilty(place[1], attempt, via=place[0])], float(self.epoch))
+        self.verdicts.add((place, attempt))
 
-    def position(self, letter: int) -> int:
+    def place(self, letter: int) -> Place:
         row = self.store.get(letter)
         assert row is not None
-        return int(row["position"])
+        return row["via"], row["position"]
 
-    def keys(self, change: dict[str, Any]) -> list[tuple[int, int]]:
-        return [(self.position(number), attempt) for number, attempt in change["letters"]]
+    def keys(self, change: dict[str, Any]) -> list[tuple[Place, int]]:
+        return [(self.place(number), attempt) for number, attempt in change["letters"]]
 
     @invariant()
     def letters_follow_from_manifests_and_verdicts(self) -> None:
         last = {p: attempt for _, changes in self.manifests for change in changes for p, attempt in self.keys(change)}
         for row in self.store.page():
-            key = (row["position"], last.get(row["position"], 0))
+            place = row["via"], row["position"]
+            key = place, last.get(place, 0)
             expected = "dropped" if row["id"] in self.dropped else "dead" if key in self.verdicts else "replayed"
             assert row["status"] == expected, row
         found = dead_letters.skips(self.root, STAGE)
-        assert {(p, attempt) for (_, attempt), ps in found.items() for p in ps} == self.verdicts
+        assert {((i, p), attempt) for (i, _, attempt), ps in found.items() for p in ps} == self.verdicts
 
     def teardown(self) -> None:
         self.store.close()
@@ -451,3 +461,131 @@ def test_what_is_no_record(data: bytes) -> None:
     """Bytes that are no map of names to values are refused."""
     with pytest.raises(StateError, match="record of a dead letter"):
         unpack(data)
+
+
+# two branches: a record that comes over both is two rows
+
+
+def test_a_record_over_two_branches_is_two_letters(letters: DeadLetters, tmp_path: Path) -> None:
+    """Each branch of a record has its own letter, skip and attempts: what becomes of one says nothing of the other."""
+    letters.add(STAGE, [guilty(7, via="right")], now=1.0)
+    assert dead_letters.skips(tmp_path, STAGE) == {("right", "generator", 0): [7]}
+    letters.add(STAGE, [guilty(7, via="left")], now=2.0)
+    letters.replayed(letters.plan([1])[0], 5)
+    letters.add(STAGE, [guilty(7, 1, via="left")], now=3.0)
+    assert [(row["via"], row["status"], row["attempt"]) for row in letters.page()] == [
+        ("right", "replayed", 1),
+        ("left", "dead", 1),
+    ]
+    letters.add(STAGE, [guilty(7, 1, via="right")], now=4.0)
+    assert letters.counts()["dead"] == 2
+    assert letters.complaints() == []
+
+
+def test_branches_of_a_record_come_back_in_one_order(letters: DeadLetters, tmp_path: Path) -> None:
+    """Both letters of a record enter, each with its way, by source, position and way."""
+    places = [("right", 9), ("right", 7), ("left", 9)]
+    letters.add(STAGE, [guilty(position, via=via) for via, position in places], now=1.0)
+    (change,) = letters.plan()
+    assert change["letters"] == [[2, 1], [3, 1], [1, 1]]
+    found = [(record.position, record.via) for record in dead_letters.records(tmp_path, change)]
+    assert found == [(7, "right"), (9, "left"), (9, "right")]
+
+
+# a file of version 1, which knew no ways
+
+VERSION_1 = """
+    CREATE TABLE letters (
+        id INTEGER PRIMARY KEY, stage TEXT NOT NULL, source TEXT NOT NULL, position INTEGER NOT NULL,
+        attempt INTEGER NOT NULL, status TEXT NOT NULL CHECK (status IN ('dead', 'replayed', 'dropped')),
+        manner TEXT NOT NULL, reason TEXT NOT NULL, traceback TEXT NOT NULL, record BLOB NOT NULL,
+        first_at REAL NOT NULL, last_at REAL NOT NULL, generation INTEGER NOT NULL, replay_epoch INTEGER,
+        UNIQUE (stage, source, position));
+    CREATE INDEX letters_by_status ON letters (status, id);
+    CREATE TABLE skips (
+        stage TEXT NOT NULL, source TEXT NOT NULL, attempt INTEGER NOT NULL, position INTEGER NOT NULL,
+        PRIMARY KEY (stage, source, attempt, position)) WITHOUT ROWID;
+    PRAGMA application_id = 1397769292;
+    PRAGMA user_version = 1;
+    INSERT INTO letters VALUES
+        (3, 'consumer', 'generator', 7, 0, 'dead', 'loop', 'still', 'Trace', x'81a178c0', 1.0, 2.0, 4, NULL),
+        (8, 'consumer', 'generator', 5, 1, 'replayed', 'crash', 'died', '', x'81a178c0', 3.0, 4.0, 5, 12);
+    INSERT INTO skips VALUES ('consumer', 'generator', 0, 7), ('consumer', 'generator', 0, 5);
+"""
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """A directory with a dead letter and a replayed one, numbers 3 and 8."""
+    db = sqlite3.connect(tmp_path / FILE)
+    db.executescript(VERSION_1)
+    db.close()
+    return tmp_path
+
+
+def rows(root: Path) -> list[tuple[Any, ...]]:
+    db = sqlite3.connect(root / FILE)
+    found = [db.execute("PRAGMA user_version").fetchone()]
+    for table in ("letters", "skips"):
+        found += db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4").fetchall()
+    db.close()
+    return found
+
+
+def test_version_1_is_taken_over(version_1: Path) -> None:
+    """The supervisor's start makes version 2 of it: every letter with its number and all that was known, put aside by
+    every way, as it was until then."""
+    before = rows(version_1)
+    store = DeadLetters(version_1)
+    store.reconcile(12)
+    store.close()
+    head = [(2,)]
+    assert rows(version_1) == head + [(*row[:2], "", *row[2:]) for row in before[1:3]] + [
+        (STAGE, "", "generator", 0, position) for position in (5, 7)
+    ]
+    assert dead_letters.skips(version_1, STAGE) == {("", "generator", 0): [5, 7]}
+
+
+def test_letters_of_version_1_are_lived_with(version_1: Path) -> None:
+    """They are replayed, die again in their attempt, and are dropped like all others; a new verdict stands beside
+    them."""
+    store = DeadLetters(version_1)
+    assert store.plan() == [{"kind": "replay", "stage": STAGE, "letters": [[3, 1]]}]
+    assert dead_letters.records(version_1, store.plan()[0]) == [("generator", 7, "", 1, {"x": None})]
+    store.replayed(store.plan()[0], 13)
+    store.add(STAGE, [guilty(7, 1, via=""), guilty(8, via="left")], now=9.0)
+    assert store.complaints() == []
+    found = [(row["id"], row["via"], row["attempt"], row["status"]) for row in store.page()]
+    assert found == [(3, "", 1, "dead"), (8, "", 1, "replayed"), (9, "left", 0, "dead")]
+    assert store.drop() == 2
+    store.close()
+
+
+def test_version_1_survives_a_kill_on_the_way(version_1: Path) -> None:
+    """When the disk refuses in the middle of it the file is of version 1 as before, and the next attempt does it."""
+    db = sqlite3.connect(version_1 / FILE)
+    db.execute("UPDATE letters SET traceback = ?", ("x" * 100_000,))
+    db.commit()
+    db.close()
+    before = rows(version_1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((version_1 / FILE).stat().st_size, limits[1]))
+    store = DeadLetters(version_1)
+    try:
+        with pytest.raises(StorageError, match=FILE):
+            store.reconcile(12)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert rows(version_1) == before
+    store.reconcile(12)
+    store.close()
+    assert len(rows(version_1)) == len(before)
+    assert rows(version_1)[0] == (2,)
+
+
+def test_a_stage_takes_no_version_1(version_1: Path) -> None:
+    """A stage writes nothing: what the supervisor has not taken over is refused, and not touched."""
+    before = (version_1 / FILE).read_bytes()
+    with pytest.raises(StateError, match="and version 1, dead letters have"):
+        dead_letters.skips(version_1, STAGE)
+    assert (version_1 / FILE).read_bytes() == before

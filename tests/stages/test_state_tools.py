@@ -22,6 +22,7 @@ from streampiped import disk as disk_module
 from streampiped.core.epoch_commands import Part, WriteManifest
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, StateError
+from streampiped.runtime.dead_letters_schema import APPLICATION_ID, VERSION
 from streampiped.runtime.snapshots import Manifest, StateDirectory, manifest_name, snapshot_name
 from streampiped.runtime.state_check import Remedy, look_over, mend
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
@@ -509,6 +510,7 @@ def test_damaged_dead_letters_are_a_finding(root: Path) -> None:
     """A database of dead letters that SQLite finds wrong is told and left alone; a whole one is no finding."""
     path = root / "dead_letters.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}")
         db.execute("CREATE TABLE letters (reason TEXT)")
         db.executemany("INSERT INTO letters VALUES (?)", [("x" * 3000,)] * 20)
         db.commit()
@@ -521,6 +523,17 @@ def test_damaged_dead_letters_are_a_finding(root: Path) -> None:
         assert [(f.file, f.remedy) for f in findings] == [(path, Remedy.OPERATOR)]
         mend(state, findings)
         assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize(("version", "problem"), [(1, None), (2, None), (3, "and version 3, dead letters have")])
+def test_versions_of_dead_letters(root: Path, version: int, problem: str | None) -> None:
+    """A file of this version, or of the one before, which the next start takes over, is no finding; another one is."""
+    with contextlib.closing(sqlite3.connect(root / "dead_letters.sqlite")) as db:
+        db.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}")
+    with opened(root) as state:
+        findings = look_over(state)
+    assert [finding.remedy for finding in findings] == ([Remedy.OPERATOR] if problem else [])
+    assert all(problem in finding.problem for finding in findings if problem)
 
 
 # the command line

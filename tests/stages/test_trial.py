@@ -351,7 +351,8 @@ def test_a_record_is_bounded() -> None:
 def test_skips_leave_out_exactly_their_rows() -> None:
     """Positions are looked up by source and attempt; a batch without any is told by None."""
     suspect = batch()
-    skips = Skips({("a", 0): [3, 1000, 1059, 1060], ("b", 0): [4, 5, 44, 45], ("b", 1): [6], ("c", 0): [1]})
+    found = {("a", 0): [3, 1000, 1059, 1060], ("b", 0): [4, 5, 44, 45], ("b", 1): [6], ("c", 0): [1]}
+    skips = Skips({("", *key): positions for key, positions in found.items()})
     keep = skips.keep(suspect)
     assert keep is not None
     assert np.flatnonzero(~keep).tolist() == [0, 59, 60, 99]
@@ -359,15 +360,56 @@ def test_skips_leave_out_exactly_their_rows() -> None:
     assert again is not None
     assert np.flatnonzero(~again).tolist() == [61]
     assert skips.keep(numbered(0, 100)) is None
-    assert Skips({("a", 0): [999, 1060]}).keep(suspect) is None
-    assert Skips({("a", 0): []}).keep(suspect) is None
+    assert Skips({("", "a", 0): [999, 1060]}).keep(suspect) is None
+    assert Skips({("", "a", 0): []}).keep(suspect) is None
     assert (len(skips), len(Skips({}))) == (10, 0)
 
 
 def test_overlaps_is_told_by_source_and_position() -> None:
     """A batch overlaps a suspect span that shares at least one row with one of its own."""
     spans = batch().spans
-    assert overlaps(spans, [["a", 0, 1001]])
-    assert overlaps(spans, [["c", 0, 9999], ["b", 44, 1]])
-    assert not overlaps(spans, [["a", 0, 1000], ["a", 1060, 5], ["b", 45, 5], ["b", 0, 5], ["c", 1000, 60]])
+    assert overlaps(spans, [["", "a", 0, 1001]])
+    assert overlaps(spans, [["", "c", 0, 9999], ["", "b", 44, 1]])
+    others = (("a", 0, 1000), ("a", 1060, 5), ("b", 45, 5), ("b", 0, 5), ("c", 1000, 60))
+    assert not overlaps(spans, [["", *other] for other in others])
     assert not overlaps(spans, [])
+
+
+# --- rows that have come by different ways ------------------------------------------------------------------------
+
+
+def two_ways() -> Batch:
+    """Records 5 to 7 of `a` over the left, and the same over the right."""
+    return Batch.build({"x": np.arange(6.0)}, spans=(Span("a", 5, 3, "left"), Span("a", 5, 3, "right")))
+
+
+@pytest.mark.parametrize(
+    ("skips", "gone"),
+    [
+        ({("left", "a", 0): [6]}, [1]),
+        ({("right", "a", 0): [6]}, [4]),
+        ({("right", "a", 0): [6], ("left", "a", 0): [7]}, [2, 4]),
+        ({("", "a", 0): [6]}, [1, 4]),
+        ({("", "a", 0): [6], ("right", "a", 0): [6, 7]}, [1, 4, 5]),
+    ],
+)
+def test_skips_are_of_one_way(skips: dict[tuple[str, str, int], list[int]], gone: list[int]) -> None:
+    """What was put aside by one way is left out of it alone; what was put aside by none in particular, of all."""
+    keep = Skips(skips).keep(two_ways())
+    assert keep is not None
+    assert np.flatnonzero(~keep).tolist() == gone
+    assert Skips({("other", "a", 0): [6]}).keep(two_ways()) is None
+
+
+def test_suspects_are_of_one_way() -> None:
+    """A batch overlaps a suspect span of its own way only."""
+    left, right = two_ways().spans
+    assert overlaps([left], [["left", "a", 6, 1]])
+    assert not overlaps([right], [["left", "a", 6, 1]])
+
+
+def test_guilty_row_has_its_way() -> None:
+    """Parts of a batch keep the way of their rows, and so does the guilty one."""
+    columns = {"harm": [0.0, 0.0, 0.0, 0.0, float(RAISE), 0.0], "pair": np.zeros(6)}
+    (row,) = judged(Fragile(), Batch.build(columns, spans=two_ways().spans)).guilty
+    assert (row.via, row.source, row.position) == ("right", "a", 6)

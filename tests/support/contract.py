@@ -76,7 +76,7 @@ def batches(seed: int = 0) -> Iterator[Batch]:
             "model_version": np.full(rows, number, dtype=np.int64),
             "note": texts,
         }
-        yield Batch.build(columns, sequence=number, spans=(Span("numbers", start, rows),), ingest_ns=number)
+        yield Batch.build(columns, sequence=number, spans=(Span("numbers", start, rows, "left"),), ingest_ns=number)
         start += rows
 
 

@@ -191,3 +191,40 @@ class Gated(Consumer):
         while self._flags is not None and (self._flags / step).exists():
             (self._flags / f"{step}.waits").touch()
             time.sleep(0.002)
+
+
+class ShiftOptions(StageOptions):
+    by: int = 0
+
+
+class Shift(Stage):
+    """Adds `by` to every x: behind two branches that shift by different amounts the rows tell theirs."""
+
+    Options = ShiftOptions
+
+    def __init__(self, options: ShiftOptions, context: StageContext) -> None:
+        self._by = options.by
+
+    def process(self, batch: Batch) -> Batch:
+        return Batch.build({"x": batch["x"] + self._by}, sequence=batch.sequence, spans=batch.spans)
+
+
+class ChokeOptions(StageOptions):
+    """`at`: values of x; `flag`: as in `MischiefOptions`."""
+
+    at: list[int]
+    flag: str = ""
+
+
+class Choke(Stage):
+    """Raises at rows whose x is one of `at`, whatever their position."""
+
+    Options = ChokeOptions
+
+    def __init__(self, options: ChokeOptions, context: StageContext) -> None:
+        self._options = options
+
+    def process(self, batch: Batch) -> Batch:
+        if np.isin(batch["x"], self._options.at).any() and os.path.exists(self._options.flag):
+            raise RuntimeError("choked on purpose")
+        return batch

@@ -186,7 +186,7 @@ def bury(daemon: Daemon, *verdicts: Guilty) -> None:
 
 
 def guilty(position: int, record: bytes = b"\x80") -> Guilty:
-    return Guilty(3, "generator", position, 0, "raised", "ValueError: no", "Traceback ...", record)
+    return Guilty(3, "", "generator", position, 0, "raised", "ValueError: no", "Traceback ...", record)
 
 
 @pytest.mark.parametrize(

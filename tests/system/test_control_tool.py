@@ -120,7 +120,7 @@ def test_checkpoints(daemon: Daemon) -> None:
 def bury(daemon: Daemon, *records: dict[str, object]) -> None:
     """A dead letter of the trainer for each record."""
     words = ("raised", "ValueError: no", "Traceback ...")
-    verdicts = [Guilty(3, "generator", n, 0, *words, pack(record)) for n, record in enumerate(records)]
+    verdicts = [Guilty(3, "left", "generator", n, 0, *words, pack(record)) for n, record in enumerate(records)]
     daemon.do(lambda: daemon.backend.letters.add("trainer", verdicts, 1.0))
 
 
@@ -135,6 +135,7 @@ def test_letters_are_listed(daemon: Daemon) -> None:
     lines = tool(daemon, "dlq", "list", "--limit", "1100").stdout.splitlines()
     assert len(lines) == 1 + 1100 + 1
     assert lines[-1] == "1100 of 1200; --limit shows more"
+    assert (lines[0].split()[5], lines[1].split()[5]) == ("VIA", "left")
     answer = json.loads(tool(daemon, "dlq", "list", "--stage", "trainer", "--limit", "2", "--json").stdout)
     assert [letter["id"] for letter in answer["letters"]] == [1, 2]
     assert answer["total"] == 1200
@@ -147,12 +148,14 @@ def test_letters_are_shown_and_exported(daemon: Daemon) -> None:
     shown = tool(daemon, "dlq", "show", "1")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.startswith("letter 1: dead, in the stream\nstage: trainer, generation 3\n")
+    assert "\nrecord: generator 0 via left\n" in shown.stdout
     assert '  inf: "-Infinity"\n' in shown.stdout
     assert json.loads(tool(daemon, "dlq", "show", "1", "--json").stdout)["record"] == ODD_JSON
     exported = [json.loads(line) for line in tool(daemon, "dlq", "export").stdout.splitlines()]
     assert [letter["id"] for letter in exported] == list(range(1, 13))
     assert exported[0]["record"] == ODD_JSON
     assert exported[0]["traceback"] == "Traceback ..."
+    assert exported[0]["via"] == "left"
 
 
 def test_letters_are_decided_about(daemon: Daemon) -> None:

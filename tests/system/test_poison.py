@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from streampiped.wire.letters import unpack
 from support.daemon import Daemon, running, simple, wait_for
 
 pytestmark = [pytest.mark.system]
@@ -143,3 +144,108 @@ def test_kills_put_nothing_aside() -> None:
             daemon.wait_running(generation + 1)
         assert daemon.call("dead_letters")["letters"] == []
         daemon.wait_progress(100)
+
+
+# a record that reaches one stage over two branches
+
+SHIFT = 1_000_000
+"""What the branch `right` adds to x; `left` adds nothing."""
+DIAMOND = """
+[stages.count]
+class = "support.simple_stages:Count"
+records = {records}
+[stages.left]
+class = "support.simple_stages:Shift"
+input = "count"
+[stages.right]
+class = "support.simple_stages:Shift"
+input = "count"
+by = {shift}
+[stages.join]
+class = "support.simple_stages:Choke"
+input = ["left", "right"]
+at = {join}
+flag = "{flag}"
+[stages.behind]
+class = "support.simple_stages:Choke"
+input = "join"
+at = {behind}
+flag = "{flag}"
+[stages.total]
+class = "support.simple_stages:Total"
+input = "behind"
+[log_extractor]
+enabled = false
+[service_monitor]
+enabled = false
+"""
+VALUES = {"left": POISON, "right": POISON + SHIFT}
+"""x of the record at POISON, by branch."""
+WHOLE = (2 * RECORDS, RECORDS * (RECORDS - 1) + RECORDS * SHIFT)
+"""Rows and sum of x at the last stage when nothing is missing."""
+
+
+def diamond(flag: Path, stage: str, *branches: str) -> str:
+    """A bounded stream whose stage (`join`, or the one `behind` it) dies of the record at POISON where it comes over
+    one of `branches`."""
+    at = {"join": [], "behind": []} | {stage: [VALUES[branch] for branch in branches]}
+    return HEAD + DIAMOND.format(records=RECORDS, shift=SHIFT, flag=flag, **at)
+
+
+def without(*branches: str) -> tuple[int, int]:
+    """Rows and sum of x when the record at POISON is missing over these."""
+    return WHOLE[0] - len(branches), WHOLE[1] - sum(VALUES[branch] for branch in branches)
+
+
+def arrived(daemon: Daemon) -> tuple[int, int]:
+    found = finished(daemon)
+    return found["rows"], found["sum"]
+
+
+@pytest.mark.parametrize(("stage", "branch"), [("join", "left"), ("join", "right"), ("behind", "right")])
+def test_poison_over_one_branch_takes_the_other_branch_not_along(stage: str, branch: str, flag: Path) -> None:
+    """Of a record that reaches a stage over two branches and kills it over one, only that row is put aside, also by a
+    stage that gets both by one input. The letter names the branch, and a replay brings exactly that row, whoever dies
+    afterwards."""
+    with running(diamond(flag, stage, branch)) as daemon:
+        assert arrived(daemon) == without(branch)
+        (letter,) = daemon.call("dead_letters", whole=True)["letters"]
+        assert (letter["stage"], letter["via"], letter["source"]) == (stage, branch, "count")
+        assert unpack(letter["record"]) == {"x": VALUES[branch]}
+        heading, line = daemon.ctl("dlq", "list").stdout.splitlines()
+        assert (heading.split()[5], line.split()[5]) == ("VIA", branch)
+        assert f"record: count {POISON} via {branch}\n" in daemon.ctl("dlq", "show", "1").stdout
+        flag.unlink()
+        done = daemon.ctl("dlq", "replay", "1")
+        assert done.returncode == 0, done.stderr
+        assert arrived(daemon) == WHOLE
+        for name in ("count", stage):
+            generation = daemon.status()["generation"]
+            os.kill(daemon.pids()[name], signal.SIGKILL)
+            daemon.wait_running(generation + 1)
+            assert arrived(daemon) == WHOLE
+
+
+def test_poison_over_both_branches_is_two_letters(flag: Path) -> None:
+    """A record that kills a stage over both branches is put aside over both; each row dies, and comes back, for
+    itself."""
+    with running(diamond(flag, "join", "left", "right")) as daemon:
+        assert arrived(daemon) == without("left", "right")
+        ids = {letter["via"]: letter["id"] for letter in daemon.call("dead_letters")["letters"]}
+        assert sorted(ids.values()) == [1, 2]
+        daemon.call("replay", all=True, timeout=30.0)
+        wait_for(
+            lambda: [letter["attempt"] for letter in daemon.call("dead_letters")["letters"]] == [1, 1],
+            "the verdicts on the replay",
+            30.0,
+        )
+        assert arrived(daemon) == without("left", "right")
+        flag.unlink()
+        assert daemon.ctl("dlq", "replay", str(ids["right"])).returncode == 0
+        assert arrived(daemon) == without("left")
+        assert daemon.ctl("dlq", "replay", str(ids["left"])).returncode == 0
+        assert arrived(daemon) == WHOLE
+        generation = daemon.status()["generation"]
+        os.kill(daemon.pids()["join"], signal.SIGKILL)
+        daemon.wait_running(generation + 1)
+        assert arrived(daemon) == WHOLE

@@ -216,7 +216,10 @@ class Deaths:
 def told(spans: p.Spans) -> str:
     """For people: where records came from.
 
-    >>> told((("a", 5, 1), ("b", 0, 10)))
-    'a 5, b 0 to 9'
+    >>> told((("", "a", 5, 1), ("left", "b", 0, 10)))
+    'a 5, b 0 to 9 via left'
     """
-    return ", ".join(f"{source} {first}" + (f" to {first + n - 1}" if n > 1 else "") for source, first, n in spans)
+    return ", ".join(
+        f"{source} {first}" + (f" to {first + n - 1}" if n > 1 else "") + (f" via {via}" if via else "")
+        for via, source, first, n in spans
+    )

@@ -22,8 +22,9 @@ from streampiped.core.epoch_commands import (
 from streampiped.core.health import Sample
 
 Verb: TypeAlias = Literal["start", "stop", "restart"]
-Spans: TypeAlias = tuple[tuple[str, int, int], ...]
-"""Where records came from: (source, first position, count)."""
+Spans: TypeAlias = tuple[tuple[str, str, int, int], ...]
+"""Where records came from: (way, source, first position, count). A record that comes over two branches is two of them:
+each has its own way (`Span.via` in records.py)."""
 
 # events
 

@@ -20,6 +20,7 @@ WORDS: Final = 13
     GENERATION, PHASE, PULSE, RECORDS_IN, RECORDS_OUT, BATCHES, SEQUENCE, POSITION, ROWS, LAG_NS, TOTAL, SINCE_NS,
     INSIDE,
 ) = range(WORDS)  # fmt: skip
+SPAN_WORDS: Final = 4
 SPANS_MAX: Final = 64  # of the batch in `process`; one that has more is told by its first ones
 
 
@@ -29,9 +30,10 @@ class Reading:
     position of the first row and the rows of the batch that is (or was last) in `process`; `lag_ns` is the age of
     that batch when it was done; `total` the length of a bounded source, 0 when unknown."""
 
-    inside: tuple[tuple[int, int, int], ...]
-    """Spans of the batch that is in `process`: (source, first position, count), the source by its place among the
-    plan's stages. Empty outside of `process`; stays after an exception there, until the process is gone."""
+    inside: tuple[tuple[int, int, int, int], ...]
+    """Spans of the batch that is in `process`: (way, source, first position, count), the way by its place in
+    `Plan.ways()`, the source by its place among the plan's stages. Empty outside of `process`; stays after an exception
+    there, until the process is gone."""
     generation: int
     phase: Phase
     pulse: int
@@ -76,20 +78,21 @@ class BlackBox:
         self.words[PHASE] = phase
         self.words[PULSE] += 1
 
-    def hold(self, spans: Iterable[tuple[int, int, int]]) -> None:
-        """A batch of these (source, first position, count) is about to be processed; `words[INSIDE] = 0` ends it."""
+    def hold(self, spans: Iterable[tuple[int, int, int, int]]) -> None:
+        """A batch of these (way, source, first position, count) is about to be processed; `words[INSIDE] = 0` ends
+        it."""
         words, at = self.words, WORDS
         for span in spans:
-            words[at], words[at + 1], words[at + 2] = span
-            at += 3
-            if at >= WORDS + 3 * SPANS_MAX:
+            words[at], words[at + 1], words[at + 2], words[at + 3] = span
+            at += SPAN_WORDS
+            if at >= WORDS + SPAN_WORDS * SPANS_MAX:
                 break
-        words[INSIDE] = (at - WORDS) // 3
+        words[INSIDE] = (at - WORDS) // SPAN_WORDS
 
     def read(self) -> Reading:
         generation, phase, *counts, spans = self.words[:WORDS].tolist()
-        flat = iter(self.words[WORDS : WORDS + 3 * min(spans, SPANS_MAX)].tolist())
-        return Reading(tuple(zip(flat, flat, flat, strict=True)), generation, Phase(phase), *counts)
+        flat = iter(self.words[WORDS : WORDS + SPAN_WORDS * min(spans, SPANS_MAX)].tolist())
+        return Reading(tuple(zip(flat, flat, flat, flat, strict=True)), generation, Phase(phase), *counts)
 
     def close(self) -> None:
         self.words.release()

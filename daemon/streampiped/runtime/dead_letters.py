@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError
+from streampiped.runtime.dead_letters_schema import VERSION, VERSION_BEFORE, build, version_of
 from streampiped.runtime.snapshots import sync_directory
 from streampiped.wire import letters as wire
 from streampiped.wire.messages import Guilty
@@ -30,36 +31,19 @@ Status: TypeAlias = Literal["dead", "replayed", "dropped"]
 STATUSES: Final[tuple[Status, ...]] = ("dead", "replayed", "dropped")
 
 FILE: Final = "dead_letters.sqlite"
-APPLICATION_ID: Final = 0x5350444C  # "SPDL" in the file's header, so that another program's database is never touched
-VERSION: Final = 1
 BUSY_S: Final = 5.0  # for a person in the sqlite3 shell, or a reader; a reset that waits longer shows why
 TEXT_CHARS_MAX: Final = 16 << 10  # of a reason or traceback; what a stage sends in one message is not much longer
 PAGE_BYTES: Final = 512 << 10  # of records and tracebacks in one page: half of what an answer on the socket may have
 REPLAY_LETTERS_MAX: Final = 1000  # in one change: 10 kB of the message that resets a stage and of each manifest
 
-_TABLES: Final = (
-    """CREATE TABLE letters (
-        id INTEGER PRIMARY KEY, stage TEXT NOT NULL, source TEXT NOT NULL, position INTEGER NOT NULL,
-        attempt INTEGER NOT NULL, status TEXT NOT NULL CHECK (status IN ('dead', 'replayed', 'dropped')),
-        manner TEXT NOT NULL, reason TEXT NOT NULL, traceback TEXT NOT NULL, record BLOB NOT NULL,
-        first_at REAL NOT NULL, last_at REAL NOT NULL, generation INTEGER NOT NULL, replay_epoch INTEGER,
-        UNIQUE (stage, source, position))""",
-    "CREATE INDEX letters_by_status ON letters (status, id)",
-    # what every replay leaves out, for ever: rows are added and never changed
-    """CREATE TABLE skips (
-        stage TEXT NOT NULL, source TEXT NOT NULL, attempt INTEGER NOT NULL, position INTEGER NOT NULL,
-        PRIMARY KEY (stage, source, attempt, position)) WITHOUT ROWID""",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
-)
-
-_SKIP: Final = "INSERT INTO skips (stage, source, position, attempt) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_SKIP: Final = "INSERT INTO skips (stage, via, source, position, attempt) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 # A verdict of an attempt that the letter has already been judged for changes nothing: what is told twice, or again
 # after a restore, is the same fact. The record stays the first one, for replays that older manifests name.
 _JUDGE: Final = """
-INSERT INTO letters (stage, source, position, attempt, status, manner, reason, traceback, record, first_at, last_at,
-                     generation)
-VALUES (:stage, :source, :position, :attempt, 'dead', :manner, :reason, :traceback, :record, :now, :now, :generation)
+INSERT INTO letters (stage, via, source, position, attempt, status, manner, reason, traceback, record, first_at,
+                     last_at, generation)
+VALUES (:stage, :via, :source, :position, :attempt, 'dead', :manner, :reason, :traceback, :record, :now, :now,
+        :generation)
 ON CONFLICT DO UPDATE SET
     attempt = excluded.attempt, status = 'dead', manner = excluded.manner, reason = excluded.reason,
     traceback = excluded.traceback, last_at = excluded.last_at, generation = excluded.generation
@@ -69,12 +53,12 @@ WHERE excluded.attempt > attempt OR excluded.attempt = attempt AND status = 'rep
 _REPLAYED: Final = """
 UPDATE letters SET status = 'replayed', attempt = max(attempt, :attempt), replay_epoch = :epoch
 WHERE id = :id AND stage = :stage AND NOT EXISTS (
-    SELECT 1 FROM skips AS s WHERE s.stage = letters.stage AND s.source = letters.source
+    SELECT 1 FROM skips AS s WHERE s.stage = letters.stage AND s.via = letters.via AND s.source = letters.source
     AND s.position = letters.position AND s.attempt = :attempt)
 """
 _SHORT: Final = (
-    "id", "stage", "source", "position", "attempt", "status", "manner", "reason", "first_at", "last_at", "generation",
-    "replay_epoch",
+    "id", "stage", "via", "source", "position", "attempt", "status", "manner", "reason", "first_at", "last_at",
+    "generation", "replay_epoch",
 )  # fmt: skip
 _WHOLE: Final = (*_SHORT, "traceback", "record")
 
@@ -94,9 +78,10 @@ class DeadLetters:
         with self._transaction(create=True) as db:
             assert db is not None
             for v in verdicts:
-                db.execute(_SKIP, (stage, v.source, v.position, v.attempt))
+                db.execute(_SKIP, (stage, v.via, v.source, v.position, v.attempt))
                 row = {
                     "stage": stage,
+                    "via": v.via,
                     "source": v.source,
                     "position": v.position,
                     "attempt": v.attempt,
@@ -187,12 +172,13 @@ class DeadLetters:
 
     def complaints(self) -> list[str]:
         """What is wrong inside of a file that can be opened; for `fsck`."""
-        alone = "FROM letters AS l WHERE NOT EXISTS (SELECT 1 FROM skips AS s WHERE (s.stage, s.source, s.position)"
+        key = "{0}.stage, {0}.via, {0}.source, {0}.position".format
+        with_skip = f"SELECT 1 FROM skips AS s WHERE ({key('s')}) = ({key('l')})"
         with self._reading() as db:
             if not db:
                 return []
             said = [str(row[0]) for row in db.execute("PRAGMA quick_check")]
-            lost = db.execute(f"SELECT id {alone} = (l.stage, l.source, l.position))").fetchall()
+            lost = db.execute(f"SELECT id FROM letters AS l WHERE NOT EXISTS ({with_skip})").fetchall()
         found = [f"{self._path}: {line}" for line in said if line != "ok"]
         return found + [f"{self._path}: letter {number} is on the list and not skipped" for (number,) in lost]
 
@@ -237,23 +223,33 @@ class DeadLetters:
                 raise
 
 
-def skips(root: Path, stage: str) -> dict[tuple[str, int], list[int]]:
-    """Positions that `stage` leaves out, ascending, by (source, attempt). StorageError or StateError when the list is
-    there and cannot be read: going on without it would be another stream."""
-    found: dict[tuple[str, int], list[int]] = {}
+def skips(root: Path, stage: str) -> dict[tuple[str, str, int], list[int]]:
+    """Positions that `stage` leaves out, ascending, by (way, source, attempt). StorageError or StateError when the
+    list is there and cannot be read: going on without it would be another stream."""
+    found: dict[tuple[str, str, int], list[int]] = {}
     with _look(root) as db:
-        query = "SELECT source, attempt, position FROM skips WHERE stage = ? ORDER BY source, attempt, position"
-        for source, attempt, position in db.execute(query, (stage,)) if db else ():
-            found.setdefault((source, attempt), []).append(position)
+        query = "SELECT via, source, attempt, position FROM skips WHERE stage = ? ORDER BY 1, 2, 3, 4"
+        for *key, position in db.execute(query, (stage,)) if db else ():
+            found.setdefault(tuple(key), []).append(position)
     return found
 
 
-def records(root: Path, change: Mapping[str, Any]) -> list[tuple[str, int, int, dict[str, Any]]]:
-    """(source, position, attempt, record) of each letter of a replay, by source and position: the order in which they
-    enter the stage. StateError when one is not there."""
+class Record(NamedTuple):
+    """A record that comes back into the stream."""
+
+    source: str
+    position: int
+    via: str
+    attempt: int
+    values: dict[str, Any]
+
+
+def records(root: Path, change: Mapping[str, Any]) -> list[Record]:
+    """The record of each letter of a replay, by source, position and way: the order in which they enter the stage.
+    StateError when one is not there."""
     with _look(root) as db:
         rows = _rows_of(db, root / FILE, change)
-    return [(source, position, attempt, wire.unpack(data)) for source, position, attempt, data in rows]
+    return [Record(source, at, via, attempt, wire.unpack(data)) for source, at, via, attempt, data in rows]
 
 
 @contextlib.contextmanager
@@ -268,7 +264,7 @@ def _look(root: Path) -> Iterator[sqlite3.Connection | None]:
 
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None)
         try:
-            yield db if _is_ours(db, path) else None
+            yield db if _version(db, path, VERSION) else None
         finally:
             db.close()
 
@@ -280,11 +276,7 @@ def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous = EXTRA")
-        if not _is_ours(db, path):
-            db.execute("BEGIN IMMEDIATE")
-            for statement in _TABLES:
-                db.execute(statement)
-            db.execute("COMMIT")
+        build(db, _version(db, path, VERSION, VERSION_BEFORE))
         if is_new:
             sync_directory(path.parent)
     except BaseException:
@@ -293,17 +285,12 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _is_ours(db: sqlite3.Connection, path: Path) -> bool:
-    """False: it is empty. StateError: it is something else."""
-    found = db.execute("PRAGMA application_id").fetchone()[0], db.execute("PRAGMA user_version").fetchone()[0]
-    if found == (APPLICATION_ID, VERSION):
-        return True
-    if found == (0, 0) and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        return False  # killed while it was made
-    raise StateError(
-        f"{path}: application id {found[0]:#x} and version {found[1]}, dead letters have {APPLICATION_ID:#x} and "
-        f"{VERSION}; put the right file back, or use another state directory"
-    )
+def _version(db: sqlite3.Connection, path: Path, *taken: int) -> int:
+    """As `version_of`, with what an operator can do."""
+    try:
+        return version_of(db, *taken)
+    except StateError as error:
+        raise StateError(f"{path}: {error}; put the right file back, or use another state directory") from None
 
 
 @contextlib.contextmanager
@@ -340,7 +327,7 @@ def _dead(db: sqlite3.Connection, letters: Sequence[int], stage: str | None) -> 
     where, values = _where(stage, "dead")
     chosen = f" AND id IN ({', '.join('?' * len(letters))})" if letters else ""
     oldest = f"SELECT id FROM letters WHERE 1 {where}{chosen} ORDER BY id LIMIT {REPLAY_LETTERS_MAX}"
-    query = f"SELECT id, stage, attempt FROM letters WHERE id IN ({oldest}) ORDER BY stage, source, position"
+    query = f"SELECT id, stage, attempt FROM letters WHERE id IN ({oldest}) ORDER BY stage, source, position, via"
     return db.execute(query, (*values, *letters)).fetchall()
 
 
@@ -356,18 +343,20 @@ def _check_dead(db: sqlite3.Connection | None, letters: Sequence[int]) -> None:
             raise RpcError(f"letter {number} is {row[0]}; only a dead one can be replayed or dropped", ExitCode.REFUSED)
 
 
-def _rows_of(db: sqlite3.Connection | None, path: Path, change: Mapping[str, Any]) -> list[tuple[str, int, int, bytes]]:
-    """(source, position, attempt, record) of each letter of a change, by source and position."""
+def _rows_of(
+    db: sqlite3.Connection | None, path: Path, change: Mapping[str, Any]
+) -> list[tuple[str, int, str, int, bytes]]:
+    """(source, position, via, attempt, record) of each letter of a change, by source, position and way."""
     rows = []
     for number, attempt in change["letters"]:
-        query = "SELECT source, position, record FROM letters WHERE id = ? AND stage = ?"
+        query = "SELECT source, position, via, record FROM letters WHERE id = ? AND stage = ?"
         row = db.execute(query, (number, change["stage"])).fetchone() if db else None
         if row is None:
             raise StateError(
                 f"{path}: has no letter {number} of {change['stage']}, which an epoch has replayed; put the file that "
                 "belongs to this state directory back"
             )
-        rows.append((row[0], row[1], attempt, row[2]))
+        rows.append((row[0], row[1], row[2], attempt, row[3]))
     return sorted(rows)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from streampiped.errors import StateError
+from streampiped.runtime.dead_letters_schema import VERSION, VERSION_BEFORE, version_of
 from streampiped.runtime.durable import TEMPORARY
 from streampiped.runtime.epoch_store import DAMAGED, Damage
 from streampiped.runtime.manifests import Manifest
@@ -130,8 +131,12 @@ def _dead_letters(root: Path) -> Iterator[Finding]:
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             problems = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)")]
+            if problems == ["ok"]:
+                version_of(db, VERSION, VERSION_BEFORE)
     except sqlite3.Error as error:
         problems = [str(error)]
+    except StateError as error:
+        yield Finding(path, str(error), Remedy.OPERATOR)
     if problems != ["ok"]:
         yield Finding(path, f"SQLite says: {'; '.join(problems)}", Remedy.OPERATOR)
 

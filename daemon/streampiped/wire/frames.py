@@ -90,7 +90,7 @@ class FrameWriter:
         return [] if self._schema is not None else self.encode(Hello(Schema()))
 
     def _batch(self, batch: Batch) -> list[Any]:
-        spans = [[span.source, span.start, span.count] for span in batch.spans]
+        spans = [[s.source, s.start, s.count, s.via] if s.via else [s.source, s.start, s.count] for s in batch.spans]
         texts = [batch.texts[name] for name in batch.schema.texts]
         header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts]
         blocks = [block.data for block in (batch.floats, batch.ints) if block.data.size]
@@ -117,7 +117,9 @@ class FrameReader:
     view of the buffer: valid until the next `space()`.
     """
 
-    def __init__(self, generation: int, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+    def __init__(self, generation: int, frame_bytes_max: int = FRAME_BYTES_MAX, via: str = "") -> None:
+        """`via`: the input's name, of a stage with several; the spans of all batches get it."""
+        self._via = via
         self._generation = generation
         self._frame_bytes_max = frame_bytes_max
         self._buffer = _aligned_bytes(BUFFER_BYTES)
@@ -207,9 +209,12 @@ class FrameReader:
             Block(schema.ints, rows, data[split * ITEM_BYTES :].view(np.int64)),
             dict(zip(schema.texts, texts, strict=True)),
             sequence=sequence,
-            spans=tuple(Span(*span) for span in spans),
+            spans=tuple(self._span(*span) for span in spans) if self._via else tuple(Span(*span) for span in spans),
             ingest_ns=ingest_ns,
         )
+
+    def _span(self, source: str, start: int, count: int, via: str = "") -> Span:
+        return Span(source, start, count, f"{via}/{self._via}" if via else self._via)
 
 
 _DECODERS: Final[dict[int, Callable[..., Hello | Barrier | End]]] = {

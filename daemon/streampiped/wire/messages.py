@@ -65,9 +65,9 @@ class Reset:
     where to read and where to give credits, then per output where to write and where credits come back. `epoch` is
     what is restored, None for a new pipeline.
 
-    `suspects` are spans `[source, start, count]`: a batch that overlaps one of them has killed this stage before and is
-    tried in a throw-away fork first. `changes` are those that the manifest of `epoch` records for this stage; they are
-    applied before any input."""
+    `suspects` are spans `[via, source, start, count]`: a batch that overlaps one of them has killed this stage before
+    and is tried in a throw-away fork first. `changes` are those that the manifest of `epoch` records for this stage;
+    they are applied before any input."""
 
     generation: int
     epoch: int | None
@@ -195,10 +195,12 @@ class Impaired:
 
 @dataclass(frozen=True, slots=True)
 class Guilty:
-    """One row of a suspect batch that no fork survives. `attempt`: 0 in the stream, n in the n-th replay of the dead
-    letter; `manner` how the fork ended; `record` the row as msgpack, name -> value."""
+    """One row of a suspect batch that no fork survives. `via`: the way by which it came, of its span; `attempt`: 0 in
+    the stream, n in the n-th replay of the dead letter; `manner` how the fork ended; `record` the row as msgpack, name
+    -> value."""
 
     generation: int
+    via: str
     source: str
     position: int
     attempt: int
