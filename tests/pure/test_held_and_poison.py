@@ -49,14 +49,20 @@ def test_forced_restart_waits_for_no_barrier() -> None:
     assert {r.epoch for r in play.of(p.SendReset)} == {0}
 
 
-def test_force_hurries_a_restart_under_way() -> None:
-    """A second, forced restart of a stage that waits for a barrier ends the wait."""
+@pytest.mark.parametrize("late", [False, True])
+def test_force_hurries_a_restart_under_way(late: bool) -> None:
+    """A second, forced restart of a stage that waits for a barrier ends the wait, also when the first one has not timed
+    out; the stage is restarted once, and both are answered."""
     play = Play().up()
-    loaded_successor(play)
+    number = loaded_successor(play)
     assert not play.of(p.AskLeave)
-    play.wait(31.0)
+    play.wait(31.0 if late else 1.0)
     play.say(p.Operate(2, "restart", ("middle",), 30.0, force=True))
     assert [a.name for a in play.of(p.AskLeave)] == ["middle"]
+    play.died("middle")
+    play.all_ready()
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 0), (2, 0)]
+    assert play.incarnation("middle") == number
 
 
 def test_sources_go_on_when_nobody_needs_the_hold() -> None:
@@ -311,7 +317,7 @@ def test_stop_is_answered_when_it_is_remembered() -> None:
     play.say(p.StopsKept(("middle",)))  # of the attempt before
     assert not play.of(p.Answer)
     play.say(p.StopsKept(("middle", "sink")))
-    assert play.of(p.Answer) == [p.Answer(2, 0, "done")]
+    assert play.of(p.Answer) == [p.Answer(2, 0, "done"), p.Answer(1, 0, "done")]
     assert play.machine.forgetful is None
 
 

@@ -52,6 +52,12 @@ class Operators:
             return
         names = event.names or tuple(process.name for process in self._roster)
         wish = Wish(event.ticket, event.verb, names, event.timeout, now + event.timeout, event.force)
+        heirs = [self._roster[name].successor for name in names]
+        if event.force and all(heirs):  # that restart is under way, and must not wait for its barrier any more
+            for heir in filter(None, heirs):
+                heir.hurry = True
+            self._operations.join(wish)
+            return
         halts = any(not self._roster[name].service for name in names)
         for beaten in self._operations.add(wish, halts=halts):
             self._drop(beaten, f"overtaken by stop {', '.join(names)}", now)
@@ -109,6 +115,8 @@ class Operators:
         elif wish.change is not None:
             self._generations.epochs.propose(wish.change)
         else:
+            for beaten in self._operations.take_stops(wish) if wish.verb != "stop" else ():
+                self._drop(beaten, f"overtaken by {wish.verb} {', '.join(wish.names)}", now)
             stopped = self._stopped()
             for name in wish.names:
                 self._set(wish, self._roster[name], now)
@@ -186,11 +194,10 @@ class Operators:
         if wish.change is not None:
             if not self._generations.epochs.withdraw(wish.change):
                 reason = f"{reason}; an epoch that records it is under way, and holds if it is committed"
-        else:
+        elif wish.verb != "stop":
             for name in wish.names:
                 self._deaths.drop_successor(self._roster[name], now)
-        if wish.deadline is not None:
-            self._answer(wish, ExitCode.REFUSED, reason)
+        self._answer(wish, ExitCode.REFUSED, reason)
 
     def _answer(self, wish: Wish, code: ExitCode, text: str) -> None:
         self._desk.put(p.Answer(wish.ticket, code, text))
