@@ -7,6 +7,8 @@ that the operator sees all of them at once. It imports user code, so it runs in 
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import importlib
 import os
 import tempfile
@@ -246,6 +248,15 @@ def claim_directory(path: Path, key: str, report: Report) -> list[Path]:
     except OSError as error:
         report(key, str(path), f"should be a directory that can be written: {error.strerror} ({error.filename})")
     return made
+
+
+def give_to_group(directories: Iterable[Path], group: str) -> None:
+    """Where the group exists and we may: else its members have to be let in by who runs the daemon."""
+    with contextlib.suppress(KeyError, PermissionError):
+        gid = grp.getgrnam(group).gr_gid
+        for directory in directories:
+            if directory.stat().st_gid != gid:
+                os.chown(directory, -1, gid)
 
 
 def check_socket_path(runtime: Path, names: Iterable[str], report: Report) -> None:

@@ -25,6 +25,7 @@ from streampiped.check import (
     check_role,
     check_socket_path,
     claim_directory,
+    give_to_group,
     in_order,
     try_stage,
 )
@@ -174,7 +175,7 @@ def _plan(
         name: _section(model, data.get(name, {}), name, findings) for name, model in SECTIONS.items()
     }
     _check_backoff(sections["supervision"], findings)
-    paths = _paths(sections["paths"], flags, environ, findings, made)
+    paths = _paths(sections["paths"], flags, environ, findings, made, sections["control"].group)
     python_path = _python_path(sections["pipeline"].python_path, file, findings)
     with _searched(python_path):
         stages = _stages(data.get("stages", {}), findings)
@@ -288,13 +289,16 @@ def _paths(
     environ: Mapping[str, str],
     findings: _Findings,
     made: list[Path],
+    group: str,
 ) -> topology.Paths:
+    """Directories that are made on the way to the sockets are the `group`'s, as the sockets are."""
     chosen: dict[str, str] = {}
     for name, (variable, fallback) in DIRECTORIES.items():
         given = environ.get(variable, "").split(":")[0]  # systemd lists all of a StateDirectory= with several
         path = Path(flags[name] or getattr(section, name) or given or fallback).absolute()
         chosen[name] = str(path)
         made += claim_directory(path, f"paths.{name}", findings.report)
+    give_to_group([d for d in made if Path(chosen["runtime"]).is_relative_to(d)], group)
     return topology.Paths(**chosen)
 
 

@@ -106,6 +106,9 @@ class Operations:
         self._current = None
         return everything
 
+    def is_queued(self, wish: Wish) -> bool:
+        return wish in self._queue
+
     def deadline(self) -> float | None:
         return min((w.deadline for w in self._all() if w.deadline is not None), default=None)
 

@@ -10,6 +10,7 @@ from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
 from streampiped.core.ending import Ending
+from streampiped.core.epochs import Step
 from streampiped.core.generations import Generations
 from streampiped.core.lifecycle import State
 from streampiped.core.operations import Operations, Wish
@@ -99,8 +100,8 @@ class Operators:
     def tick(self, now: float) -> None:
         """Whoever has waited long enough is told so; the work goes on."""
         for wish in self._operations.timed_out(now):
-            waited = f"{wish.timeout:.3g} s"
-            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {waited}: {self._waits(wish)}")
+            waited = f"{wish.timeout:.2f}".rstrip("0").rstrip(".")
+            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {waited} s: {self._waits(wish)}")
 
     def close(self, reason: str, now: float) -> None:
         """We are shutting down: nothing that was wanted will come about."""
@@ -171,13 +172,26 @@ class Operators:
         return f"done; the pipeline holds because {held.name} is {held.state.value}"
 
     def _waits(self, wish: Wish) -> str:
-        epochs = self._generations.epochs
-        states = [self._state(self._roster[name]) for name in wish.names]
+        """Never empty: every wait has a story."""
+        if self._operations.is_queued(wish):
+            return "what was asked for before is not done"
+        told = [self._state(self._roster[name]) for name in wish.names]
         if wish.verb in ("start", "stop") and self.forgetful is not None:
-            states.append(f"the disk refuses to remember who is stopped: {self.forgetful}")
-        if wish.verb in ("restart", "checkpoint", "change") and self._generations.running and not epochs.held:
-            states.append(f"the epoch under way is {epochs.step.value}")
-        return ", ".join(states)
+            told.append(f"the disk refuses to remember who is stopped: {self.forgetful}")
+        if wish.verb in ("restart", "checkpoint", "change"):
+            told += self._epoch_waits()
+        return ", ".join(told)
+
+    def _epoch_waits(self) -> list[str]:
+        epochs = self._generations.epochs
+        if not self._generations.running:
+            if self._generations.trouble is not None:
+                return [f"all go back again and again: {self._generations.trouble}"]
+            late = [self._state(stage) for stage in self._roster.stages if stage.state is not State.READY]
+            return [f"the pipeline is not running: {', '.join(late)}"]
+        if epochs.failure is not None:
+            return [f"no epoch can be committed: {epochs.failure}"]
+        return [] if epochs.step in (Step.IDLE, Step.HELD) else [f"the epoch under way is {epochs.step.value}"]
 
     def _state(self, process: Process) -> str:
         heir = process.successor
