@@ -13,7 +13,7 @@ import pytest
 
 from streampiped.errors import SourceError
 from streampiped.sources import lines as lines_module
-from streampiped.sources.identity import rotated, successor
+from streampiped.sources.rotation import listing, successor
 from streampiped.stages.base import Idle
 from streampiped.stages.generator import Generator
 from support.streams import Events, column, drain, generator, positions, travelled, write_lines
@@ -140,7 +140,7 @@ def test_several_rotations_while_away(followed: Followed, path: Path) -> None:
         stamp = 1_000_000_000 + first  # as if the rotations were seconds apart, whatever the clock's resolution
         os.utime(path, (stamp, stamp))
     os.utime(path.with_name("in.csv.3"), (1_000_000_000, 1_000_000_000))
-    assert [p.name for p in rotated(path)] == ["in.csv.3", "in.csv.2", "in.csv.1"]
+    assert [e.path.name for e in listing(path)] == ["in.csv.3", "in.csv.2", "in.csv.1", "in.csv"]
     followed.stage = followed.another()
     followed.stage.restore(state)
     assert followed.now() == list(range(2, 13))
