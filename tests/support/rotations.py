@@ -96,4 +96,3 @@ class Writer:
         before = max(p.stat().st_mtime_ns for p in self.path.parent.iterdir() if p.is_file())
         while probe.stat().st_mtime_ns <= before:
             probe.write_text("")
-

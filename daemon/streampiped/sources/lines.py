@@ -14,7 +14,7 @@ from typing import Final
 from streampiped.errors import SourceError
 from streampiped.sources.identity import HEAD_BYTES, TAIL_BYTES, Identity, Mark, hash_of, tail_of
 from streampiped.sources.inotify import IN_CREATE, IN_MODIFY, IN_MOVED_TO, Inotify
-from streampiped.sources.rotation import begin, find, find_copy, first_after, listing, marked, marks, successor
+from streampiped.sources.rotation import at_home, begin, find, find_copy, first_after, listing, marked, marks, successor
 from streampiped.stages.base import Emit, State
 
 CHUNK_BYTES: Final = 256 << 10  # per read: a few thousand lines, and little to throw away at a reset
@@ -59,10 +59,12 @@ class LineFile:
         self._known = None
         if position is None:
             return
-        identity, known = position["identity"], position.get("before")  # an older version has no `before`
-        self._known = None if known is None else tuple(map(Mark.from_state, known))
-        if identity is not None:
-            self._go(Identity.from_state(identity), int(position["offset"]))
+        wanted = None if position["identity"] is None else Identity.from_state(position["identity"])
+        if "before" in position:  # an older version has no marks
+            known = map(Mark.from_state, position["before"])
+            self._known = at_home(self._path, known, wanted.inode if wanted else None)
+        if wanted is not None:
+            self._go(wanted, int(position["offset"]))
 
     def position(self) -> State:
         """Opens the file if it is there: who has read nothing of it must know all the same which one it is."""

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -120,6 +120,14 @@ def marked(fd: int, earlier: Iterable[Mark]) -> tuple[Mark, ...]:
     return tuple(found.values())[:MARKS_MAX]
 
 
+def at_home(path: Path, known: Iterable[Mark], inode: int | None) -> tuple[Mark, ...]:
+    """The saved marks, with the inodes that their files have now: others, when the files were copied elsewhere. `inode`
+    is the one of the file that was saved with them."""
+    entries = listing(path)
+    places = [(mark, _place(mark, entries, path, inode)) for mark in known]
+    return tuple(mark if at < 0 else replace(mark, inode=entries[at].inode) for mark, at in places)
+
+
 def _mark(entry: Entry) -> Mark | None:
     """None: it is gone."""
     try:
@@ -154,13 +162,19 @@ def _before(entries: Iterable[Entry], path: Path, fd: int | None) -> list[Entry]
 def _after(entries: Sequence[Entry], path: Path, known: Iterable[Mark], inode: int | None) -> list[Entry]:
     """What comes after the newest of the marks. `inode` is the reader's: while a file has it, the files were not copied
     elsewhere, and a mark's own inode tells it from a file of equal content."""
-    is_home = any(entry.inode == inode for entry in entries)
-    last = -1
-    for mark in known:
-        same = [i for i, entry in enumerate(entries) if entry.path != path and _is_known(mark, entry)]
-        home = [i for i in same if entries[i].inode == mark.inode]
-        last = max(last, home[-1] if home else -1 if is_home or not same else same[0])
+    last = max((_place(mark, entries, path, inode) for mark in known), default=-1)
     return list(entries[last + 1 :])
+
+
+def _place(mark: Mark, entries: Sequence[Entry], path: Path, inode: int | None) -> int:
+    """Where the file of the mark stands; -1: nowhere. Of several with its content the oldest, rather one too many after
+    it than one too few."""
+    same = [i for i, entry in enumerate(entries) if entry.path != path and _is_known(mark, entry)]
+    home = [i for i in same if entries[i].inode == mark.inode]
+    if home:
+        return home[-1]
+    is_home = any(entry.inode == inode for entry in entries)
+    return same[0] if same and not is_home else -1
 
 
 def _is_known(mark: Mark, entry: Entry) -> bool:
