@@ -56,10 +56,17 @@ class Trial:
 
 
 def try_stage(
-    name: str, klass: str, options: Mapping[str, Any], report: Report, *, key: str, reserved: Iterable[str]
+    name: str,
+    klass: str,
+    options: Mapping[str, Any],
+    report: Report,
+    *,
+    key: str,
+    reserved: Iterable[str],
+    resuming: bool,
 ) -> Trial | None:
     """Import the class (`klass` as written: a built-in kind or a path), validate the options, make an object in a
-    temporary directory. None: something was told."""
+    temporary directory, for a pipeline that has committed epochs if `resuming`. None: something was told."""
     loaded = _import(klass, f"{key}.class", report)
     if loaded is None:
         return None
@@ -75,7 +82,7 @@ def try_stage(
         report(f"{key}.class", klass, f"its Options use names that every stage has: {', '.join(taken)}")
         return None
     checked = _validate(model, options, key, report, reserved)
-    return None if checked is None else _construct(loaded, role, klass, name, checked, key, report)
+    return None if checked is None else _construct(loaded, role, klass, name, checked, key, report, resuming)
 
 
 def role_of(loaded: Any) -> Role | None:
@@ -140,12 +147,12 @@ def _validate(
 
 
 def _construct(
-    loaded: Any, role: Role, klass: str, name: str, options: StageOptions, key: str, report: Report
+    loaded: Any, role: Role, klass: str, name: str, options: StageOptions, key: str, report: Report, resuming: bool
 ) -> Trial | None:
     """An option may be valid by its type and still impossible; only the constructor knows."""
     with tempfile.TemporaryDirectory(prefix="streampipe-check-") as directory:
         try:
-            made = loaded(options, StageContext(name=name, directory=Path(directory)))
+            made = loaded(options, StageContext(name=name, directory=Path(directory), resuming=resuming))
             api = bool(made.api()) if hasattr(made, "api") else False
             made.close()
         except OptionError as error:
