@@ -28,4 +28,4 @@ if [ ! -e "$venv/installed-dev" ] || [ pyproject.toml -nt "$venv/installed-dev" 
     touch "$venv/installed-dev"
 fi
 echo "python $version:"
-exec "$venv/bin/python" -m pytest -q tests/pure tests/stages "$@"
+exec "$venv/bin/python" -m pytest -q -m "not timing" tests/pure tests/stages "$@"
