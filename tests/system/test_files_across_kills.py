@@ -70,6 +70,6 @@ def test_followed_file_into_json_lines(tmp_path: Path) -> None:
             seen = len(rows)
         wait_for(lambda: len(committed(tmp_path / "state")) >= written, "everything is committed", 30.0)
         assert committed(tmp_path / "state") == list(range(written))
-        assert chaos.done.total() > STEPS
+        assert chaos.done.total() >= 3 * STEPS // 4, chaos.done
     finally:
         daemon.close()
