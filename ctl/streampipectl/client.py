@@ -148,16 +148,18 @@ def _refusal(path: str, error: OSError) -> RpcError:
 
 def _not_permitted(path: str) -> str:
     """Names the group that would be permitted: that of the socket, or of the directory that hides it."""
-    for place in (path, os.path.dirname(path) or "."):
+    place = os.path.abspath(path)
+    while place != "/":
         try:
             found = os.stat(place)
         except OSError:
+            place = os.path.dirname(place)
             continue
         group = _group(found.st_gid)
-        if found.st_mode & 0o060:
+        if found.st_mode & 0o070:
             return f"not permitted to open {path}: it is for root and group {group}; usermod -aG {group} USER adds one"
         return f"not permitted to open {path}: it is for root and {_user(found.st_uid)} alone"
-    return f"not permitted to open {path}: its directory is closed to you; members of group streampipe may"
+    return f"not permitted to open {path}"
 
 
 def _group(gid: int) -> str:

@@ -13,6 +13,7 @@ MISSING: Final = "-"
 REASON_LINES_MAX: Final = 12  # below the table; a pipeline in trouble must not push its table off the screen
 
 GOOD: Final = frozenset({"ready", "running", "finished"})
+PIPELINE: Final = ("supervisor", "launcher")  # their reason is the pipeline's state, and not a death
 BAD: Final = frozenset({"failed", "backoff", "killing", "degraded"})
 _COLOURS: Final = {"good": "\x1b[32m", "bad": "\x1b[31m", "other": "\x1b[33m", "dim": "\x1b[2m", "bold": "\x1b[1m"}
 _PLAIN: Final = "\x1b[0m"
@@ -204,7 +205,8 @@ def why_text(answer: Mapping[str, Any], width: int | None = None) -> str:
     since = _since(answer, answer.get("now"))
     lines = [f"{clean(answer['stage'])}: {state}" + (f" for {since}" if since != MISSING else "")]
     if reason := answer.get("reason"):
-        lines.append(f"{'died last' if answer['state'] in GOOD else 'reason'}: {clean(reason)}")
+        of_old = answer["state"] in GOOD and answer["stage"] not in PIPELINE
+        lines.append(f"{'died last' if of_old else 'reason'}: {clean(reason)}")
     if waits_for := answer.get("waits_for"):
         lines.append(f"waits for: {clean(waits_for)}")
     if (wait := answer.get("next_attempt_s")) is not None:

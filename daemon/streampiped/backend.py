@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
 
 from streampiped import __version__
 from streampiped.control_backend import Identity, Subscription, Verb
@@ -19,6 +20,8 @@ from streampiped.status_view import StatusView, Watched
 
 REPORT_TIMEOUT_S: Final = 5.0
 
+T = TypeVar("T")
+
 
 class Host(Watched, Protocol):
     """What of the supervisor is looked at, and how it is told what operators want."""
@@ -26,6 +29,23 @@ class Host(Watched, Protocol):
     log: EventLog
 
     def dispatch(self, event: p.Event) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an operator wants, on its way through the decisions."""
+
+    late: asyncio.Future[str]
+    """It takes longer than the operator wants to wait, and why."""
+    answer: asyncio.Future[tuple[int, str]]
+    """How it ended."""
+
+    async def ended(self) -> str:
+        """What there is to say; RpcError when it did not come about."""
+        code, text = await self.answer
+        if code:
+            raise RpcError(text, code)
+        return text
 
 
 class SupervisorBackend:
@@ -36,12 +56,10 @@ class SupervisorBackend:
         self._plan = supervisor.plan
         self.view = StatusView(supervisor)
         self._status_callbacks: list[Callable[[dict[str, Any]], None]] = []
-        self._tickets: dict[int, asyncio.Future[tuple[int, str]]] = {}
+        self._requests: dict[int, Request] = {}
         self._ticket = 0
         self._replaying = asyncio.Lock()
-        self._asked: set[tuple[str, int, int]] = set()
-        """(stage, letter, attempt) of every replay that was asked for and not refused: it happens once, however long it
-        takes and whoever still waits for it."""
+        self._working: set[asyncio.Task[Any]] = set()
 
     @property
     def identity(self) -> Identity:
@@ -70,35 +88,52 @@ class SupervisorBackend:
     async def change(
         self, verb: Verb, stages: tuple[str, ...], timeout: float, who: str, force: bool = False
     ) -> dict[str, Any]:
-        text = await self._ask(lambda ticket: p.Operate(ticket, verb, stages, timeout, force))
+        request = self._put(lambda ticket: p.Operate(ticket, verb, stages, timeout, force))
+        text = await self._while_patient(verb, request.ended(), request.late)
         return {"changed": list(stages or self.stage_names()), "text": text, "who": who}
 
-    async def _ask(self, event: Callable[[int], p.Event]) -> str:
-        """Tell the decisions what an operator wants, and wait for their answer."""
+    def _put(self, event: Callable[[int], p.Event], late: asyncio.Future[str] | None = None) -> Request:
+        """Tell the decisions what an operator wants."""
+        loop = asyncio.get_running_loop()
         self._ticket += 1
-        ticket = self._ticket
-        future = self._tickets[ticket] = asyncio.get_running_loop().create_future()
-        try:
-            self._supervisor.dispatch(event(ticket))
-            code, text = await future
-        finally:
-            self._tickets.pop(ticket, None)
-        if code:
-            raise RpcError(text, code)
-        return str(text)
+        request = self._requests[self._ticket] = Request(late or loop.create_future(), loop.create_future())
+        self._supervisor.dispatch(event(self._ticket))
+        return request
+
+    async def _while_patient(self, method: str, work: Coroutine[Any, Any, T], late: asyncio.Future[str]) -> T:
+        """What `work` returns; RpcError TIMED_OUT as soon as it is told that it takes longer, and it goes on."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        either: set[asyncio.Future[Any]] = {task, late}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.add_done_callback(lambda ended: self._failed_alone(method, ended))
+        raise RpcError(late.result(), ExitCode.TIMED_OUT)
+
+    def _failed_alone(self, method: str, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._supervisor.log.write("request_failed", stage="supervisor", method=method, reason=str(error))
 
     def answer(self, ticket: int, code: int, text: str) -> None:
         """What the decisions answer."""
-        future = self._tickets.get(ticket)
-        if future is not None and not future.done():
-            future.set_result((code, text))
+        if code == ExitCode.TIMED_OUT:
+            if not (late := self._requests[ticket].late).done():
+                late.set_result(text)
+            return
+        self._requests.pop(ticket).answer.set_result((code, text))
 
     # epochs
 
     async def checkpoint(self, keep: str | None, timeout: float, who: str) -> dict[str, Any]:
         if keep is not None and any(keep in row["names"] for row in await self.checkpoints()):
             raise RpcError(f"{keep!r} names another epoch; forget it first", ExitCode.REFUSED)
-        epoch = int(await self._ask(lambda ticket: p.Checkpoint(ticket, timeout)))
+        request = self._put(lambda ticket: p.Checkpoint(ticket, timeout))
+        return await self._while_patient("checkpoint", self._made(request, keep), request.late)
+
+    async def _made(self, request: Request, keep: str | None) -> dict[str, Any]:
+        epoch = int(await request.ended())
         if keep is not None:
             with _refusals():
                 await self._supervisor.disk.keep(keep, epoch)
@@ -138,27 +173,23 @@ class SupervisorBackend:
             return await disk.do(disk.letters.get, letter)
 
     async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
-        """One at a time, and each attempt of a letter once: what is on its way must not be put on it again."""
+        late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await self._while_patient("replay", self._replayed(letters, stage, timeout, late), late)
+
+    async def _replayed(
+        self, letters: Sequence[int], stage: str | None, timeout: float, late: asyncio.Future[str]
+    ) -> dict[str, Any]:
+        """One after the other, however long each takes: what is on its way must not be put on it again."""
         until = time.monotonic() + timeout
         async with self._replaying:
             with _refusals():
                 changes = await self._supervisor.disk.plan_replay(letters, stage)
             epoch = 0
             for change in changes:
-                epoch = await self._replay(change, max(0.001, until - time.monotonic()))
+                left = max(0.001, until - time.monotonic())
+                request = self._put(lambda ticket, c=change, t=left: p.Propose(ticket, c, t), late)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                epoch = int(await request.ended())
         return {"letters": sum(len(change["letters"]) for change in changes), "epoch": epoch or None}
-
-    async def _replay(self, change: dict[str, Any], timeout: float) -> int:
-        attempts = {(change["stage"], letter, attempt) for letter, attempt in change["letters"]}
-        if attempts & self._asked:
-            raise RpcError("some of these letters are on their way already", ExitCode.REFUSED)
-        self._asked |= attempts
-        try:
-            return int(await self._ask(lambda ticket: p.Propose(ticket, change, timeout)))
-        except RpcError as error:
-            if error.code == ExitCode.REFUSED:
-                self._asked -= attempts
-            raise
 
     async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
         disk = self._supervisor.disk

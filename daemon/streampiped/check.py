@@ -7,6 +7,8 @@ that the operator sees all of them at once. It imports user code, so it runs in 
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import importlib
 import os
 import tempfile
@@ -54,10 +56,17 @@ class Trial:
 
 
 def try_stage(
-    name: str, klass: str, options: Mapping[str, Any], report: Report, *, key: str, reserved: Iterable[str]
+    name: str,
+    klass: str,
+    options: Mapping[str, Any],
+    report: Report,
+    *,
+    key: str,
+    reserved: Iterable[str],
+    resuming: bool,
 ) -> Trial | None:
     """Import the class (`klass` as written: a built-in kind or a path), validate the options, make an object in a
-    temporary directory. None: something was told."""
+    temporary directory, for a pipeline that has committed epochs if `resuming`. None: something was told."""
     loaded = _import(klass, f"{key}.class", report)
     if loaded is None:
         return None
@@ -73,7 +82,7 @@ def try_stage(
         report(f"{key}.class", klass, f"its Options use names that every stage has: {', '.join(taken)}")
         return None
     checked = _validate(model, options, key, report, reserved)
-    return None if checked is None else _construct(loaded, role, klass, name, checked, key, report)
+    return None if checked is None else _construct(loaded, role, klass, name, checked, key, report, resuming)
 
 
 def role_of(loaded: Any) -> Role | None:
@@ -138,12 +147,12 @@ def _validate(
 
 
 def _construct(
-    loaded: Any, role: Role, klass: str, name: str, options: StageOptions, key: str, report: Report
+    loaded: Any, role: Role, klass: str, name: str, options: StageOptions, key: str, report: Report, resuming: bool
 ) -> Trial | None:
     """An option may be valid by its type and still impossible; only the constructor knows."""
     with tempfile.TemporaryDirectory(prefix="streampipe-check-") as directory:
         try:
-            made = loaded(options, StageContext(name=name, directory=Path(directory)))
+            made = loaded(options, StageContext(name=name, directory=Path(directory), resuming=resuming))
             api = bool(made.api()) if hasattr(made, "api") else False
             made.close()
         except OptionError as error:
@@ -246,6 +255,15 @@ def claim_directory(path: Path, key: str, report: Report) -> list[Path]:
     except OSError as error:
         report(key, str(path), f"should be a directory that can be written: {error.strerror} ({error.filename})")
     return made
+
+
+def give_to_group(directories: Iterable[Path], group: str) -> None:
+    """Where the group exists and we may: else its members have to be let in by who runs the daemon."""
+    with contextlib.suppress(KeyError, PermissionError):
+        gid = grp.getgrnam(group).gr_gid
+        for directory in directories:
+            if directory.stat().st_gid != gid:
+                os.chown(directory, -1, gid)
 
 
 def check_socket_path(runtime: Path, names: Iterable[str], report: Report) -> None:

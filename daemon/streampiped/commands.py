@@ -80,7 +80,7 @@ def run(
     until_finished: UntilFinished = False,
 ) -> None:
     """Run the pipeline in the foreground until SIGTERM or Ctrl-C, which drain it."""
-    plan = _plan_of(_chosen(config), state_dir, runtime_dir, keep_directories=True)
+    plan = _plan_of(_chosen(config), state_dir, runtime_dir, keep_directories=True, fresh=fresh)
     context.obj |= {"plan": plan.to_dict(), "fresh": fresh, "until_finished": until_finished}
 
 
@@ -140,12 +140,16 @@ def _chosen(config: Path | None) -> Path:
     raise typer.Exit(ExitCode.CONFIG)
 
 
-def _plan_of(file: Path, state_dir: str | None, runtime_dir: str | None, *, keep_directories: bool) -> Plan:
+def _plan_of(
+    file: Path, state_dir: str | None, runtime_dir: str | None, *, keep_directories: bool, fresh: bool = False
+) -> Plan:
     from streampiped.config import ConfigProblems, load  # --help need not wait for numpy
 
     try:
         with _stdout_on_stderr():
-            return load(file, state_dir=state_dir, runtime_dir=runtime_dir, keep_directories=keep_directories)
+            return load(
+                file, state_dir=state_dir, runtime_dir=runtime_dir, keep_directories=keep_directories, fresh=fresh
+            )
     except ConfigProblems as found:
         print(found, file=sys.stderr)
         raise typer.Exit(ExitCode.CONFIG) from None

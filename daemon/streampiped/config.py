@@ -25,11 +25,13 @@ from streampiped.check import (
     check_role,
     check_socket_path,
     claim_directory,
+    give_to_group,
     in_order,
     try_stage,
 )
 from streampiped.errors import StreampipeError
 from streampiped.faults import ABSENT, did_you_mean, report_faults
+from streampiped.runtime.epoch_store import EpochStore
 from streampiped.sections import (
     SECTIONS,
     PathsSection,
@@ -119,8 +121,10 @@ def load(
     runtime_dir: str | None = None,
     environ: Mapping[str, str] = os.environ,
     keep_directories: bool = True,
+    fresh: bool = False,
 ) -> topology.Plan:
-    """The plan that the file `path` describes. Raises `ConfigProblems`.
+    """The plan that the file `path` describes. Raises `ConfigProblems`. Stages are tried as those of a pipeline that
+    resumes where it has committed epochs, unless these will be forgotten: `fresh`.
 
     `state_dir` and `runtime_dir` win over the file, the file over `environ` (systemd's STATE_DIRECTORY,
     RUNTIME_DIRECTORY, LOGS_DIRECTORY), that over ./var. Missing directories are made; with
@@ -132,7 +136,7 @@ def load(
     flags = {"state": state_dir, "runtime": runtime_dir, "logs": None}
     made: list[Path] = []
     try:
-        plan = _plan(data, Path(path), flags, environ, findings, made)
+        plan = _plan(data, Path(path), flags, environ, findings, made, fresh=fresh)
         keep_directories &= not findings.problems
     finally:
         for directory in [] if keep_directories else reversed(made):
@@ -165,6 +169,8 @@ def _plan(
     environ: Mapping[str, str],
     findings: _Findings,
     made: list[Path],
+    *,
+    fresh: bool,
 ) -> topology.Plan:
     """Everything is looked at, whatever was wrong before; what could not be understood has its default."""
     tables = [*SECTIONS, "stages", *SERVICES]
@@ -174,10 +180,11 @@ def _plan(
         name: _section(model, data.get(name, {}), name, findings) for name, model in SECTIONS.items()
     }
     _check_backoff(sections["supervision"], findings)
-    paths = _paths(sections["paths"], flags, environ, findings, made)
+    paths = _paths(sections["paths"], flags, environ, findings, made, sections["control"].group)
     python_path = _python_path(sections["pipeline"].python_path, file, findings)
     with _searched(python_path):
-        stages = _stages(data.get("stages", {}), findings)
+        resuming = not fresh and EpochStore(Path(paths.state, "epochs")).is_begun()
+        stages = _stages(data.get("stages", {}), findings, resuming)
         services = _services(data, paths, findings)
     names = ["control", *(spec.name for spec in stages if spec.api)]
     check_socket_path(Path(paths.runtime), names, findings.report)
@@ -218,7 +225,7 @@ def _check_backoff(supervision: SupervisionSection, findings: _Findings) -> None
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
-def _stages(tables: Any, findings: _Findings) -> tuple[topology.StageSpec, ...]:
+def _stages(tables: Any, findings: _Findings, resuming: bool) -> tuple[topology.StageSpec, ...]:
     """Those that are right, in topological order."""
     if not isinstance(tables, dict):
         findings.report("stages", tables, "should be tables, [stages.NAME]")
@@ -228,17 +235,20 @@ def _stages(tables: Any, findings: _Findings) -> tuple[topology.StageSpec, ...]:
     sections = {name: _section(StageSection, table, f"stages.{name}", findings) for name, table in tables.items()}
     inputs = {name: section.inputs for name, section in sections.items()}
     check_inputs(inputs, SERVICES, findings.report)
-    specs = {name: _stage(name, tables[name], section, findings) for name, section in sections.items()}
+    specs = {name: _stage(name, tables[name], section, findings, resuming) for name, section in sections.items()}
     return tuple(spec for name in in_order(inputs, findings.report) if (spec := specs[name]))
 
 
-def _stage(name: str, table: Any, section: StageSection, findings: _Findings) -> topology.StageSpec | None:
+def _stage(
+    name: str, table: Any, section: StageSection, findings: _Findings, resuming: bool
+) -> topology.StageSpec | None:
     key = f"stages.{name}"
     _check_name(name, key, findings)
     if section.klass is None and "class" in table:  # of a wrong type, and told
         return None
     options = section.model_extra or {}
-    trial = try_stage(name, section.klass or name, options, findings.report, key=key, reserved=RESERVED)
+    klass = section.klass or name
+    trial = try_stage(name, klass, options, findings.report, key=key, reserved=RESERVED, resuming=resuming)
     if trial is None:
         return None
     if section.inputs or not table.get("input"):  # else its type was wrong, and told
@@ -273,7 +283,7 @@ def _services(data: Mapping[str, Any], paths: topology.Paths, findings: _Finding
         if name == "log_extractor":
             options["path"] = options.get("path") or str(Path(paths.logs) / EVENTS_FILE)
         reserved = ServiceSection.model_fields
-        trial = try_stage(name, klass, options, findings.report, key=name, reserved=reserved)
+        trial = try_stage(name, klass, options, findings.report, key=name, reserved=reserved, resuming=False)
         if trial and section.enabled:
             specs.append(topology.StageSpec(name=name, klass=klass, role="service", options=options))
     return tuple(specs)
@@ -288,13 +298,16 @@ def _paths(
     environ: Mapping[str, str],
     findings: _Findings,
     made: list[Path],
+    group: str,
 ) -> topology.Paths:
+    """Directories that are made on the way to the sockets are the `group`'s, as the sockets are."""
     chosen: dict[str, str] = {}
     for name, (variable, fallback) in DIRECTORIES.items():
         given = environ.get(variable, "").split(":")[0]  # systemd lists all of a StateDirectory= with several
         path = Path(flags[name] or getattr(section, name) or given or fallback).absolute()
         chosen[name] = str(path)
         made += claim_directory(path, f"paths.{name}", findings.report)
+    give_to_group([d for d in made if Path(chosen["runtime"]).is_relative_to(d)], group)
     return topology.Paths(**chosen)
 
 

@@ -30,6 +30,7 @@ from streampiped.errors import StreampipeError
 from streampiped.phases import Phase
 from streampiped.runtime.blackbox import PULSE, BlackBox
 from streampiped.runtime.channel import Channel, receive
+from streampiped.runtime.epoch_store import EpochStore
 from streampiped.runtime.linux import die_with_parent, set_comm
 from streampiped.service_path import ServicePath
 from streampiped.stages.base import Service, SinkStage, Stage, StageContext
@@ -205,6 +206,7 @@ def load(plan: Plan, spec: StageSpec, emit: Callable[..., None], tick: Callable[
         emit=emit,
         tick=tick,
         retain_epochs=plan.checkpoint.retain_epochs,
+        resuming=EpochStore(Path(plan.paths.state, "epochs")).is_begun(),
     )
     subject: Stage | Service = kind(kind.Options.model_validate(dict(spec.options)), context)
     return subject

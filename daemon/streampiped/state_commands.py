@@ -129,6 +129,9 @@ def fsck(root: Path, pipeline: str | None, *, repair: bool, as_json: bool) -> in
         findings = look_over(state)
         if repair:
             mend(state, findings)
+            consequences = [f for f in look_over(state) if f.mendable]  # a name of an epoch that was just put aside
+            mend(state, consequences)
+            findings += consequences
         if as_json:
             print(json.dumps([_as_data(finding, repair) for finding in findings], indent=1))
         else:

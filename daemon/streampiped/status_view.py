@@ -17,6 +17,7 @@ from streampiped.core.processes import Process
 from streampiped.core.supervision import Supervision
 from streampiped.disk import Disk
 from streampiped.errors import RpcError, StreampipeError
+from streampiped.phases import Phase
 from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.spawn import Spawner
 from streampiped.topology import Plan
@@ -41,6 +42,18 @@ WAITS: Final = {
     State.FAILED: "an operator's start",
 }
 """What a process in a state waits for, for people."""
+PHASES: Final = {
+    Phase.WAITING: "input",
+    Phase.PROCESSING: "nothing: it works",
+    Phase.BLOCKED: "room in an output",
+    Phase.PREPARING: "its sink to make an epoch durable",
+    Phase.THROTTLED: "its max_rate",
+    Phase.ENDED: "nothing: its source has ended",
+    Phase.ALIGNING: "a barrier on its other inputs",
+    Phase.CREDITS: "a reader that is behind",
+    Phase.HOLDING: "leave to go on",
+}
+"""What a running process waits for."""
 
 
 class Rates:
@@ -229,11 +242,12 @@ class StatusView:
         if (trouble := self._supervisor.verdicts.of(process.name)) is not None:
             return trouble
         child = self._supervisor.spawner.child(process.name, process.incarnation)
-        phase = child.blackbox.read().phase.name.lower() if child is not None else None
+        phase = child.blackbox.read().phase if child is not None else Phase.WAITING
+        waits_for = PHASES.get(phase, phase.name.lower())
         if process.successor is not None:
             done = "its barrier" if process.successor.loaded else "its successor's imports"
-            return f"{done} ({phase})"
-        return phase
+            return f"{done}; the old one for {waits_for}"
+        return waits_for
 
     def _process(self, process: Process, now: float, wall: float) -> dict[str, Any]:
         spec = self._plan.spec(process.name)

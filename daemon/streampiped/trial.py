@@ -28,8 +28,8 @@ from streampiped.wire import letters
 Manner: TypeAlias = Literal["exception", "crash", "loop", "kill"]
 Rows: TypeAlias = NDArray[np.intp]
 
-FORKS_MAX: Final = 512  # two dozen single guilty rows of 1024; beyond that whole halves count as guilty
-SECONDS_MAX: Final = 60.0  # of trying, the pipeline standing still; then whole halves count as guilty
+FORKS_MAX: Final = 1 << 14  # every second of 8192 rows; what is not found then is left to the next trial
+SECONDS_MAX: Final = 60.0  # of trying, the pipeline standing still; then the same
 ROUNDS_MAX: Final = 8  # searches in what is left, when it still kills: rows that hide behind others are rare
 SLOWER: Final = 10  # times the longest pass so far: then a part looks like looping, until the whole limit says so
 TOGETHER: Final = 4  # times the longest pass that two parts may take together: it is two, and a machine is not steady
@@ -108,6 +108,9 @@ class _Trials:
     forks: int = 0
     pace: float | None = field(default=None)
     """Seconds on the CPU of the longest trial that passed; None: none has yet."""
+    found: dict[int, Ending] = field(default_factory=dict)
+    """Guilty row -> how it ends."""
+    exhausted: bool = False
 
     def full(self, rows: Rows) -> Ending:
         """With the whole limits, and whatever has been spent: what decides about a row is never cut short. A process
@@ -164,14 +167,17 @@ def _search(trials: _Trials, rows: Rows) -> dict[int, Ending]:
             return guilty
         guilty |= _guilty_of(trials, rows, ending)
         rows = np.setdiff1d(rows, np.fromiter(guilty, np.intp))
-        if not rows.size:
+        if not rows.size or trials.exhausted:
             return guilty
         ending = trials.full(rows)
-    return guilty if ending.manner == "passed" else dict.fromkeys(range(trials.batch.rows), whole) | guilty
+    if ending.manner == "passed" or guilty:  # whoever is still among the others is found by the next trial
+        return guilty
+    return dict.fromkeys(range(trials.batch.rows), whole)
 
 
 def _guilty_of(trials: _Trials, rows: Rows, ending: Ending) -> dict[int, Ending]:
-    """The guilty among `rows`, which together end as `ending` says. All of them when there is no time to look."""
+    """The guilty among `rows`, which together end as `ending` says. When there is no time to look none of them, for the
+    next trial looks further; all of them only when this one would have found nothing."""
     if len(rows) == 1:
         return _confirmed(trials, rows, ending)
     halves = np.array_split(rows, 2)
@@ -180,7 +186,11 @@ def _guilty_of(trials: _Trials, rows: Rows, ending: Ending) -> dict[int, Ending]
         if all(end.manner == "passed" for end in ends):
             return _guilty_together(trials, rows, halves, ending)
     except _ExhaustedError:
-        return dict.fromkeys(rows.tolist(), ending)
+        trials.exhausted = True
+        if not trials.found:
+            trials.found = dict.fromkeys(rows.tolist(), ending)
+            return trials.found
+        return {}
     guilty: dict[int, Ending] = {}
     for half, end in zip(halves, ends, strict=True):
         if end.manner != "passed":
@@ -217,7 +227,11 @@ def _confirmed(trials: _Trials, rows: Rows, ending: Ending) -> dict[int, Ending]
     """What a short limit said of these rows, with the whole one."""
     if ending.manner in ("loop", "sleep") or len(rows) > 1:
         ending = trials.full(rows)
-    return {} if ending.manner == "passed" else dict.fromkeys(rows.tolist(), ending)
+    if ending.manner == "passed":
+        return {}
+    confirmed = dict.fromkeys(rows.tolist(), ending)
+    trials.found |= confirmed
+    return confirmed
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------

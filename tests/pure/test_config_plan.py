@@ -7,8 +7,10 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from streampiped import topology
+from streampiped import stage_process, topology
 from streampiped.config import load
+from streampiped.errors import OptionError
+from streampiped.stages.generator import Generator
 from support.config_files import CHAIN, SINK, SOURCE, TRANSFORM, loaded, problems, written
 
 
@@ -157,3 +159,22 @@ def test_ways_of_a_plan() -> None:
     assert ways(**diamond, outer=("behind", "join", "s")) == (
         "", "a", "a/behind", "a/join", "b", "b/behind", "b/join", "s",
     )  # fmt: skip
+
+
+def test_a_resumed_pipeline_may_lack_its_file(tmp_path: Path) -> None:
+    """With a committed epoch its position decides about the file, at the restore; a new pipeline, or one that begins
+    afresh, is told before it starts."""
+    text = f'[stages.in]\nclass = "generator"\nsource = {{ type = "csv", path = "{tmp_path}/gone.csv" }}\n'
+    assert "does not exist" in problems(tmp_path, text)[0].right
+    epochs = tmp_path / "STATE_DIRECTORY" / "epochs"
+    epochs.mkdir(parents=True)
+    (epochs / "e00000003.manifest.damaged").touch()
+    assert problems(tmp_path, text)
+    (epochs / "e00000002.manifest").touch()
+    plan = loaded(tmp_path, text)
+    assert problems(tmp_path, text, fresh=True)
+    stage = stage_process.load(plan, plan.spec("in"), lambda *_, **__: None, lambda: None)
+    assert isinstance(stage, Generator)
+    (epochs / "e00000002.manifest").unlink()
+    with pytest.raises(OptionError, match="does not exist"):
+        stage_process.load(plan, plan.spec("in"), lambda *_, **__: None, lambda: None)

@@ -427,6 +427,17 @@ def test_demand_names_the_epoch() -> None:
     assert line.epochs.told == 2
 
 
+def test_demand_outlives_its_generation() -> None:
+    """An epoch that was demanded and went with its generation is made by the next one, though nothing new was given."""
+    line = Line()
+    wanted, _ = line.epochs.demand(line.now)
+    line.epochs.down()
+    line.go()
+    assert line.quiet() == [AskBarrier(source, 2, wanted + 1, hold=False) for source in SOURCES]
+    line.commit(wanted + 1)
+    assert line.quiet() == []
+
+
 def test_demand_while_held_is_met() -> None:
     """While the sources hold, the last epoch has everything."""
     line = Line()

@@ -49,14 +49,20 @@ def test_forced_restart_waits_for_no_barrier() -> None:
     assert {r.epoch for r in play.of(p.SendReset)} == {0}
 
 
-def test_force_hurries_a_restart_under_way() -> None:
-    """A second, forced restart of a stage that waits for a barrier ends the wait."""
+@pytest.mark.parametrize("late", [False, True])
+def test_force_hurries_a_restart_under_way(late: bool) -> None:
+    """A second, forced restart of a stage that waits for a barrier ends the wait, also when the first one has not timed
+    out; the stage is restarted once, and both are answered."""
     play = Play().up()
-    loaded_successor(play)
+    number = loaded_successor(play)
     assert not play.of(p.AskLeave)
-    play.wait(31.0)
+    play.wait(31.0 if late else 1.0)
     play.say(p.Operate(2, "restart", ("middle",), 30.0, force=True))
     assert [a.name for a in play.of(p.AskLeave)] == ["middle"]
+    play.died("middle")
+    play.all_ready()
+    assert [(a.ticket, a.code) for a in play.of(p.Answer)] == [(1, 0), (2, 0)]
+    assert play.incarnation("middle") == number
 
 
 def test_sources_go_on_when_nobody_needs_the_hold() -> None:
@@ -202,6 +208,40 @@ def test_checkpoint_between_a_leaver_and_its_successor_waits() -> None:
     assert not [a for a in play.of(p.Answer) if a.ticket == 5]
 
 
+def test_every_wait_has_a_story() -> None:
+    """Whoever is told that it takes longer is told why: what goes first, who is not there, what the disk refuses."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 0.5))
+    play.say(p.Checkpoint(2, 0.4))
+    play.wait(0.6)
+    told = {a.ticket: a.text for a in play.of(p.Answer)}
+    assert told[2] == "still going on after 0.4 s: what was asked for before is not done"
+    assert told[1].startswith("still going on after 0.5 s: middle is running, its successor still imports")
+    play = Play().up()
+    play.died("middle")
+    play.say(p.Checkpoint(3, 0.5))
+    play.wait(0.6)
+    assert play.of(p.Answer)[0].text == (
+        "still going on after 0.5 s: the pipeline is not running: "
+        "source is resetting, middle is starting, sink is resetting"
+    )
+    play = Play().up()
+    play.say(p.Checkpoint(4, 0.3))
+    play.say(p.SnapshotFailed("sink", 1, 1, "no space"))
+    play.wait(0.4)
+    assert [a.text for a in play.of(p.Answer)] == [
+        "still going on after 0.3 s: no epoch can be committed: no space",
+    ]
+
+
+def test_the_pipelines_story_is_told_once() -> None:
+    """What concerns everybody stands once in the story of the pipeline, and in that of each stage."""
+    play = Play().up()
+    for name in ("", "middle"):
+        lines = [what for _, what in play.machine.story(name)]
+        assert lines.count("the fork server is ready") == 1, name
+
+
 def test_what_is_asked_during_a_recovery_waits_for_it() -> None:
     """A checkpoint or a change that is wanted while everybody restores comes about when the pipeline runs again."""
     play = Play().up()
@@ -311,7 +351,7 @@ def test_stop_is_answered_when_it_is_remembered() -> None:
     play.say(p.StopsKept(("middle",)))  # of the attempt before
     assert not play.of(p.Answer)
     play.say(p.StopsKept(("middle", "sink")))
-    assert play.of(p.Answer) == [p.Answer(2, 0, "done")]
+    assert play.of(p.Answer) == [p.Answer(2, 0, "done"), p.Answer(1, 0, "done")]
     assert play.machine.forgetful is None
 
 

@@ -77,7 +77,8 @@ class Daemon(Actor):
         self.children: dict[tuple[str, int], Process] = {}
         self.launcher: Launcher | None = None
         self.tickets: dict[int, Question] = {}
-        """Questions of operators that have not been answered."""
+        """Questions of operators that have no last answer."""
+        self._told_late: set[int] = set()
         self._setting = setting
         self._verdicts = Verdicts(world, self, self.fuse)
         self._members: set[str] = set()
@@ -387,9 +388,13 @@ class Daemon(Actor):
         self.dispatch(event)
 
     def _answer(self, command: p.Answer) -> None:
-        question = self.tickets.pop(command.ticket, None)
-        if question is None:
+        question = self.tickets.get(command.ticket)
+        if question is None or (command.ticket in self._told_late and command.code == ExitCode.TIMED_OUT):
             raise ViolationError(f"{command} to nobody, or a second time")
+        if command.code == ExitCode.TIMED_OUT:
+            self._told_late.add(command.ticket)
+            return
+        del self.tickets[command.ticket]
         if isinstance(question, p.Propose) and command.code == ExitCode.OK:
             self.law.accepted(question.change)
         if isinstance(question, p.Operate):

@@ -327,12 +327,95 @@ def test_an_ended_source_needs_its_file_no_more(tmp_path: Path) -> None:
     drain(stage)
     assert stage.read(0.0) == Ended()
     state = travelled(stage.snapshot())
-    other = generator(source)
     path.unlink()
+    other = generator(source, resuming=True)
     other.restore(state)
     assert other.read(0.0) == Ended()
     assert travelled(other.snapshot()) == state
     assert not isinstance(other.read(0.0), Batch)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_resumed_source_is_refused_by_its_position_alone(tmp_path: Path, is_replaced: bool) -> None:
+    """Constructed where there are committed epochs, with its file rotated away: it is found and read to its end, also
+    when a file of other columns is at the path; gone for good, it is the restore that refuses. A new source is refused
+    when it is constructed."""
+    path = tmp_path / "in.csv"
+    source = {**put(path, "csv", rows_of(30)), "columns": ["a"]}
+    stage = generator(source, batch_max=10)
+    drain(stage, count=1)
+    state = travelled(stage.snapshot())
+    path.rename(tmp_path / "in.csv.1")
+    if is_replaced:
+        path.write_text("other\n1\n")
+    other = generator(source, batch_max=10, resuming=True)
+    other.restore(state)
+    assert column(drain(other), "a") == list(range(10, 30))
+    assert other.read(0.0) == Ended()
+    with pytest.raises(OptionError):
+        generator(source)
+    (tmp_path / "in.csv.1").unlink()
+    other = generator(source, resuming=True)
+    with pytest.raises(SourceError, match="is not the file that was being read"):
+        other.restore(state)
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_a_last_line_that_goes_on_is_refused(tmp_path: Path, is_ended: bool) -> None:
+    """A last line without its newline was given out as a record. When it has grown since, the rest of it is none: that
+    is said, with what was added. Once it is taken back, or begins behind a newline, what follows is read."""
+    path = tmp_path / "in.csv"
+    source = plain(path, "a\n1\n2\n12")
+    stage = generator(source, batch_max=3)
+    assert column(drain(stage, count=1), "a") == [1, 2, 12]
+    if is_ended:
+        assert stage.read(0.0) == Ended()
+    state = travelled(stage.snapshot())
+    for added, expected in (("", []), ("\n", []), ("\n345\n6", [345, 6]), ("\n345\n6\n", [345, 6])):
+        path.write_text("a\n1\n2\n12" + added)
+        stage.restore(state)
+        rest = drain(stage)
+        assert column(rest, "a") == expected
+        assert positions(rest) == [*range(3, 3 + len(expected))]
+        assert stage.read(0.0) == Ended()
+        stage.restore(travelled(stage.snapshot()))
+        assert stage.read(0.0) == Ended()
+    path.write_text("a\n1\n2\n12345\n6\n")
+    stage.restore(state)
+    with pytest.raises(
+        SourceError, match=r"line at position 2 had no newline .* goes on with b'345'.* behind a newline"
+    ):
+        drain(stage)
+
+
+def test_a_rotated_last_line_that_goes_on_is_refused(tmp_path: Path) -> None:
+    """The same in a file that is followed, whose last line was whole once the next file had one."""
+    path = tmp_path / "in.csv"
+    source = {**plain(path, "a\n1\n12"), "follow": True}
+    stage = generator(source, batch_max=1, linger=0)
+    assert column(drain(stage, count=1), "a") == [1]
+    path.rename(tmp_path / "in.csv.1")
+    path.write_text("a\n7\n")
+    assert column(drain(stage, count=1), "a") == [12]
+    with (tmp_path / "in.csv.1").open("a") as file:
+        file.write("345\n")
+    with pytest.raises(SourceError, match="line at position 1 had no newline"):
+        drain(stage)
+    stage.close()
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_position_behind_a_long_line_is_found(tmp_path: Path, follow: bool) -> None:
+    """Behind a line that was too long to be kept, what was read is known all the same."""
+    path = tmp_path / "in.csv"
+    source = {**plain(path, b"a\n1\n" + b"x" * (LINE_BYTES_MAX + 5) + b"\n2\n"), "follow": follow}
+    stage = generator(source, batch_max=2, linger=0)
+    drain(stage, count=1)
+    state = travelled(stage.snapshot())
+    stage.restore(state)
+    assert travelled(stage.snapshot()) == state
+    assert column(drain(stage), "a") == [2]
+    stage.close()
 
 
 LONG = "a\n" + "".join(f"{i}\n" for i in range(3000))  # several times what a file is known by at its beginning

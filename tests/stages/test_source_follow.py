@@ -13,7 +13,7 @@ import pytest
 
 from streampiped.errors import SourceError
 from streampiped.sources import lines as lines_module
-from streampiped.sources.identity import rotated, successor
+from streampiped.sources.rotation import listing, successor
 from streampiped.stages.base import Idle
 from streampiped.stages.generator import Generator
 from support.streams import Events, column, drain, generator, positions, travelled, write_lines
@@ -140,7 +140,7 @@ def test_several_rotations_while_away(followed: Followed, path: Path) -> None:
         stamp = 1_000_000_000 + first  # as if the rotations were seconds apart, whatever the clock's resolution
         os.utime(path, (stamp, stamp))
     os.utime(path.with_name("in.csv.3"), (1_000_000_000, 1_000_000_000))
-    assert [p.name for p in rotated(path)] == ["in.csv.3", "in.csv.2", "in.csv.1"]
+    assert [e.path.name for e in listing(path)] == ["in.csv.3", "in.csv.2", "in.csv.1", "in.csv"]
     followed.stage = followed.another()
     followed.stage.restore(state)
     assert followed.now() == list(range(2, 13))
@@ -214,13 +214,14 @@ def test_a_position_before_the_first_line_knows_its_file(path: Path) -> None:
     again.close()
 
 
-def test_files_that_begin_alike_are_told_by_their_inode(path: Path) -> None:
-    """Where only the header had been read, which every rotated file has, the file that was being read is the one that
-    is gone on in; when copies have lost the inodes nobody can tell, and it says so."""
+def test_a_position_of_an_older_version_is_told_by_its_inode(path: Path) -> None:
+    """A position without marks, of a file of which only the header had been read: the one with its inode is gone on in,
+    and when copies have lost the inodes nobody can tell, and it says so."""
     write_lines(path, "n,t")
     made = Followed(path)
     assert made.now() == []
     state = travelled(made.stage.snapshot())
+    del state["position"]["file"]["before"]
     made.stage.close()
     for number in (1, 2):
         write_lines(path, f"{number},x")

@@ -22,13 +22,16 @@ from streampiped import disk as disk_module
 from streampiped.core.epoch_commands import Part, WriteManifest
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, StateError
-from streampiped.runtime.dead_letters_schema import APPLICATION_ID, VERSION
+from streampiped.runtime.dead_letters import FILE, DeadLetters, skips
+from streampiped.runtime.dead_letters_schema import APPLICATION_ID
 from streampiped.runtime.snapshots import Manifest, StateDirectory, manifest_name, snapshot_name
 from streampiped.runtime.state_check import Remedy, look_over, mend
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
 from streampiped.state_commands import fsck, perform, restore
 from streampiped.topology import Checkpoint, Paths, Plan, StageSpec
+from streampiped.wire.letters import pack
+from streampiped.wire.messages import Guilty
 from support.command_line import typed
 from support.config_files import CHAIN, written
 from support.state_dirs import SHAPE, committed, contents, listing, opened, prepared
@@ -440,7 +443,8 @@ def test_every_kind_of_harm_is_found_and_mended(root: Path, capsys: pytest.Captu
     (epochs / snapshot_name("count", 1, 9)).write_bytes(b"")
     (epochs / (manifest_name(8) + ".tmp")).write_bytes(b"")
     (root / "format.tmp").write_bytes(b"")
-    (epochs / "kept.json").write_text('{"good": 2, "bad": 77}')
+    (epochs / "kept.json").write_text('{"good": 2, "bad": 77, "harmed": 5}')
+    (root / "stopped.tmp").write_bytes(b"")
     (epochs / "notes.txt").write_text("mine")
     with opened(root) as state:
         wrong = prepared(state, 5)
@@ -460,12 +464,14 @@ def test_every_kind_of_harm_is_found_and_mended(root: Path, capsys: pytest.Captu
         (snapshot_name("count", 1, 9), "remove"),
         (manifest_name(8) + ".tmp", "remove"),
         ("format.tmp", "remove"),
+        ("stopped.tmp", "remove"),
         ("kept.json", "forget"),
     }
     assert not any(f["repaired"] for f in found)
     assert fsck(root, None, repair=True, as_json=False) == ExitCode.FAILED
     out = capsys.readouterr().out
     assert "'bad' names epoch 77, which is not there\n  repaired: forget the name" in out
+    assert "'harmed' names epoch 5, which is not there\n  repaired: forget the name" in out
     assert "snapshot was written by b:B, expected c:C" in out
     assert out.endswith(f"{root}: 4 committed epochs; clean\n")
     with opened(root) as state:
@@ -506,23 +512,41 @@ def test_names_that_cannot_be_read_are_a_finding(root: Path) -> None:
         assert look_over(state) == []
 
 
-def test_damaged_dead_letters_are_a_finding(root: Path) -> None:
-    """A database of dead letters that SQLite finds wrong is told and left alone; a whole one is no finding."""
-    path = root / "dead_letters.sqlite"
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}")
-        db.execute("CREATE TABLE letters (reason TEXT)")
-        db.executemany("INSERT INTO letters VALUES (?)", [("x" * 3000,)] * 20)
-        db.commit()
+def test_damaged_dead_letters_are_salvaged(root: Path) -> None:
+    """Of a list of dead letters that SQLite finds wrong everything that can be read goes into a new one; the old one
+    stays beside it."""
+    path = root / FILE
+    place = {"generation": 1, "via": "", "source": "s", "attempt": 0, "manner": "exception"}
+    record = pack({"x": "y" * 600})
+    rows = [Guilty(**place, position=n, reason="r" * 900, traceback="", record=record) for n in range(200)]
+    with contextlib.closing(DeadLetters(root)) as letters:
+        letters.add("count", rows, 0.0)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(data)
     with opened(root) as state:
+        (finding,) = look_over(state)
+        assert (finding.file, finding.remedy) == (path, Remedy.SALVAGE)
+        assert "letters and 200 places to leave out can be read" in finding.problem
+        mend(state, [finding])
+        assert path.with_name(FILE + ".damaged").read_bytes() == data
         assert look_over(state) == []
-        data = bytearray(path.read_bytes())
-        data[8192:12288] = bytes(4096)
-        path.write_bytes(data)
+    with contextlib.closing(DeadLetters(root)) as letters:
+        assert 150 <= letters.counts()["dead"] < 200
+    assert skips(root, "count") == {("", "s", 0): list(range(200))}
+
+
+def test_dead_letters_that_are_no_database_are_the_operators(root: Path) -> None:
+    """What nothing can be read of is told and left alone; so is a file of stopped stages that is no text."""
+    (root / FILE).write_bytes(b"no database" * 1000)
+    (root / "stopped").write_bytes(b"\xff")
+    before = contents(root)
+    with opened(root) as state:
         findings = look_over(state)
-        assert [(f.file, f.remedy) for f in findings] == [(path, Remedy.OPERATOR)]
+        assert [(f.file.name, f.remedy) for f in findings] == [(FILE, Remedy.OPERATOR), ("stopped", Remedy.OPERATOR)]
         mend(state, findings)
-        assert path.read_bytes() == data
+    assert contents(root) == before
 
 
 @pytest.mark.parametrize(("version", "problem"), [(1, None), (2, None), (3, "and version 3, dead letters have")])

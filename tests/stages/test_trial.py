@@ -256,13 +256,23 @@ def _state(pid: int) -> str:
         return "X"
 
 
-def test_many_guilty_rows_cost_bounded_forks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When forks run out, the part that still kills counts as guilty as a whole, and the others stay innocent."""
-    monkeypatch.setattr(trial, "FORKS_MAX", 20)
+def test_many_guilty_rows_are_found_alone() -> None:
+    """When a tenth of the rows is guilty, each of them is found, and nobody else."""
+    harm = dict.fromkeys(range(9, 300, 10), RAISE)
+    assert guilty(batch(300, harm=harm)) == sorted(harm)
+
+
+def test_what_there_is_no_time_for_is_left_to_the_next_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When forks run out, those that were found alone are guilty, and nobody else; when nobody was, the part at hand is
+    guilty as a whole, so that every trial comes closer to the end."""
     harm = dict.fromkeys(range(0, 50, 3), RAISE)
+    monkeypatch.setattr(trial, "FORKS_MAX", 20)
     verdict = judged(Fragile(), batch(harm=harm))
-    assert set(harm) <= {row.index for row in verdict.guilty} <= set(range(50))
+    assert verdict.guilty
+    assert {row.index for row in verdict.guilty} < set(harm)
     assert verdict.forks <= 30
+    monkeypatch.setattr(trial, "FORKS_MAX", 4)
+    assert {row.index for row in judged(Fragile(), batch(harm=harm)).guilty} >= {0, 3}
 
 
 def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,12 @@ class Events:
         return [event for event, _ in self.seen]
 
 
-def generator(source: dict[str, Any], *, emit: Any = None, seed: int = 1, **options: Any) -> Generator:
+def generator(
+    source: dict[str, Any], *, emit: Any = None, seed: int = 1, resuming: bool = False, **options: Any
+) -> Generator:
     """A generator at the beginning of its source."""
     checked = GeneratorOptions.model_validate({"source": source, **options})
-    context = StageContext(name="generator", seed=seed, emit=emit or Events())
+    context = StageContext(name="generator", seed=seed, emit=emit or Events(), resuming=resuming)
     made = Generator(checked, context)
     made.restore(None)
     return made

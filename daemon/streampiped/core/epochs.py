@@ -123,6 +123,8 @@ class Coordinator:
         self._emitted = 0
         self._failures = 0
         self._demanded = False
+        self._wanted = 0
+        """The newest epoch that was demanded."""
         self._hold_wanted = False
         self._ahead = False
         self._cut_at = float("-inf")
@@ -144,7 +146,8 @@ class Coordinator:
         self._ended.clear()
         self._emitted = 0
         self._holding = False
-        self._demanded = self._demanded or bool(self.changes)  # what they do is worth an epoch, records or not
+        missing = self._wanted > (self.told or 0)  # it went with the generation before
+        self._demanded = self._demanded or missing or bool(self.changes)  # worth an epoch, records or not
         self.unapplied = False
         self._barren = True
         self._due = now + self._first_interval
@@ -200,7 +203,7 @@ class Coordinator:
         is nothing that the last one has not."""
         if self.held:
             return self.told or 0, []
-        wanted = self._highest + 1
+        wanted = self._wanted = self._highest + 1
         if self.step is Step.IDLE:
             return wanted, self._request(now)
         self._demanded = True

@@ -1,6 +1,7 @@
-"""What operators have asked for and has not come about yet. One wish at a time is worked on; stop beats the others.
+"""What operators have asked for and has not come about yet. One wish at a time is begun; stop beats the others.
 
-Pure. A wish that has timed out is answered and still worked on: a client that goes away does not undo what it asked.
+Pure. A wish that has timed out is answered, still worked on, and answered once more when it has ended: a client that
+goes away does not undo what it asked.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ Kind: TypeAlias = Verb | Literal["checkpoint", "change"]
 
 @dataclass(slots=True)
 class Wish:
-    """`deadline`: when the operator wants an answer at the latest (None: has had it). `force`: a restart that waits for
-    no barrier. `change`: of a "change". `epoch`: the one that a "checkpoint" waits for, once it is at work."""
+    """`deadline`: when the operator wants to hear of it at the latest (None: has been told that it takes longer).
+    `force`: a restart that waits for no barrier. `change`: of a "change". `epoch`: the one that a "checkpoint" waits
+    for, once it is at work."""
 
     ticket: int
     verb: Kind
@@ -32,26 +34,32 @@ class Wish:
 
 
 class Operations:
-    """A queue with at most one wish at work."""
+    """A queue; one wish at work that the next ones wait for; and those at work beside it that nobody waits for."""
 
     def __init__(self) -> None:
         self._queue: deque[Wish] = deque()
         self._current: Wish | None = None
+        self._beside: list[Wish] = []
 
     def add(self, wish: Wish, *, halts: bool = False) -> list[Wish]:
         """Queue a wish. A stop goes first and removes every start and restart that names one of its stages and, when it
-        `halts` the pipeline, whatever waits for an epoch; these are returned, also those whose operators have had an
-        answer."""
+        `halts` the pipeline, whatever waits for an epoch; these are returned."""
         if wish.verb != "stop":
             self._queue.append(wish)
             return []
         beaten = [w for w in self._all() if w.verb in ("start", "restart") and set(w.names) & set(wish.names)]
         for loser in beaten:
             self._remove(loser)
-        if halts:
-            beaten += self.take_epochs()
         self._queue.appendleft(wish)
-        return beaten
+        return beaten + (self.take_epochs() if halts else [])
+
+    def take_stops(self, wish: Wish) -> list[Wish]:
+        """Take off the stops that nobody waits for any more and that `wish`, a start or restart, makes impossible."""
+        return self._take(lambda w: w is not wish and w.verb == "stop" and bool(set(w.names) & set(wish.names)))
+
+    def join(self, wish: Wish) -> None:
+        """It is at work already, by another one."""
+        self._beside.append(wish)
 
     def take_epochs(self) -> list[Wish]:
         """Take off whatever waits for an epoch: there will be none until an operator says start."""
@@ -61,21 +69,20 @@ class Operations:
         return waiting
 
     def next(self) -> Wish | None:
-        """The wish to begin now, or None while one is at work or none waits. One whose operator has had an answer is
+        """The wish to begin now, or None while one is at work or none waits. One that has timed out in the queue is
         begun, and holds up nobody: it may never come about."""
         if self._current is not None or not self._queue:
             return None
         wish = self._queue.popleft()
-        self._current = wish if wish.deadline is not None else None
+        if wish.deadline is None:
+            self._beside.append(wish)
+        else:
+            self._current = wish
         return wish
 
     def due(self, is_done: Callable[[Wish], bool]) -> list[Wish]:
-        """The wish at work, if it has come about; it is taken off. Empty if its operator has had an answer."""
-        wish = self._current
-        if wish is None or not is_done(wish):
-            return []
-        self._current = None
-        return [wish] if wish.deadline is not None else []
+        """The wishes at work that have come about; they are taken off."""
+        return self._take(is_done)
 
     def timed_out(self, now: float) -> list[Wish]:
         """Wishes whose operators have waited long enough, each once."""
@@ -84,31 +91,41 @@ class Operations:
             wish.deadline = None
             if wish is self._current:  # what it began goes on by itself, and must not hold up what is asked next
                 self._current = None
+                self._beside.append(wish)
         return late
 
     def about(self, name: str) -> list[Wish]:
-        """Take off the wish at work if it wants `name` to run and cannot have it."""
-        wish = self._current
-        if wish is None or wish.verb not in ("start", "restart") or name not in wish.names:
-            return []
-        self._current = None
-        return [wish] if wish.deadline is not None else []
+        """Take off the wishes at work that want `name` to run and cannot have it."""
+        return self._take(lambda wish: wish.verb in ("start", "restart") and name in wish.names)
 
     def clear(self) -> list[Wish]:
-        """Take off everything; returned are those that somebody waits for."""
-        waiting = [wish for wish in self._all() if wish.deadline is not None]
+        """Take off everything."""
+        everything = self._all()
         self._queue.clear()
+        self._beside.clear()
         self._current = None
-        return waiting
+        return everything
+
+    def is_queued(self, wish: Wish) -> bool:
+        return wish in self._queue
 
     def deadline(self) -> float | None:
         return min((w.deadline for w in self._all() if w.deadline is not None), default=None)
 
+    def _take(self, is_wanted: Callable[[Wish], bool]) -> list[Wish]:
+        at_work = [self._current, *self._beside] if self._current is not None else self._beside
+        taken = [wish for wish in at_work if is_wanted(wish)]
+        for wish in taken:
+            self._remove(wish)
+        return taken
+
     def _all(self) -> list[Wish]:
-        return ([self._current] if self._current is not None else []) + list(self._queue)
+        return [*([self._current] if self._current is not None else []), *self._beside, *self._queue]
 
     def _remove(self, wish: Wish) -> None:
         if wish is self._current:
             self._current = None
+        elif wish in self._beside:
+            self._beside.remove(wish)
         else:
             self._queue.remove(wish)

@@ -10,6 +10,7 @@ from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
 from streampiped.core.ending import Ending
+from streampiped.core.epochs import Step
 from streampiped.core.generations import Generations
 from streampiped.core.lifecycle import State
 from streampiped.core.operations import Operations, Wish
@@ -52,6 +53,12 @@ class Operators:
             return
         names = event.names or tuple(process.name for process in self._roster)
         wish = Wish(event.ticket, event.verb, names, event.timeout, now + event.timeout, event.force)
+        heirs = [self._roster[name].successor for name in names]
+        if event.force and all(heirs):  # that restart is under way, and must not wait for its barrier any more
+            for heir in filter(None, heirs):
+                heir.hurry = True
+            self._operations.join(wish)
+            return
         halts = any(not self._roster[name].service for name in names)
         for beaten in self._operations.add(wish, halts=halts):
             self._drop(beaten, f"overtaken by stop {', '.join(names)}", now)
@@ -93,8 +100,8 @@ class Operators:
     def tick(self, now: float) -> None:
         """Whoever has waited long enough is told so; the work goes on."""
         for wish in self._operations.timed_out(now):
-            waited = f"{wish.timeout:.3g} s"
-            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {waited}: {self._waits(wish)}")
+            waited = f"{wish.timeout:.2f}".rstrip("0").rstrip(".")
+            self._answer(wish, ExitCode.TIMED_OUT, f"still going on after {waited} s: {self._waits(wish)}")
 
     def close(self, reason: str, now: float) -> None:
         """We are shutting down: nothing that was wanted will come about."""
@@ -109,6 +116,8 @@ class Operators:
         elif wish.change is not None:
             self._generations.epochs.propose(wish.change)
         else:
+            for beaten in self._operations.take_stops(wish) if wish.verb != "stop" else ():
+                self._drop(beaten, f"overtaken by {wish.verb} {', '.join(wish.names)}", now)
             stopped = self._stopped()
             for name in wish.names:
                 self._set(wish, self._roster[name], now)
@@ -163,13 +172,26 @@ class Operators:
         return f"done; the pipeline holds because {held.name} is {held.state.value}"
 
     def _waits(self, wish: Wish) -> str:
-        epochs = self._generations.epochs
-        states = [self._state(self._roster[name]) for name in wish.names]
+        """Never empty: every wait has a story."""
+        if self._operations.is_queued(wish):
+            return "what was asked for before is not done"
+        told = [self._state(self._roster[name]) for name in wish.names]
         if wish.verb in ("start", "stop") and self.forgetful is not None:
-            states.append(f"the disk refuses to remember who is stopped: {self.forgetful}")
-        if wish.verb in ("restart", "checkpoint", "change") and self._generations.running and not epochs.held:
-            states.append(f"the epoch under way is {epochs.step.value}")
-        return ", ".join(states)
+            told.append(f"the disk refuses to remember who is stopped: {self.forgetful}")
+        if wish.verb in ("restart", "checkpoint", "change"):
+            told += self._epoch_waits()
+        return ", ".join(told)
+
+    def _epoch_waits(self) -> list[str]:
+        epochs = self._generations.epochs
+        if not self._generations.running:
+            if self._generations.trouble is not None:
+                return [f"all go back again and again: {self._generations.trouble}"]
+            late = [self._state(stage) for stage in self._roster.stages if stage.state is not State.READY]
+            return [f"the pipeline is not running: {', '.join(late)}"]
+        if epochs.failure is not None:
+            return [f"no epoch can be committed: {epochs.failure}"]
+        return [] if epochs.step in (Step.IDLE, Step.HELD) else [f"the epoch under way is {epochs.step.value}"]
 
     def _state(self, process: Process) -> str:
         heir = process.successor
@@ -186,11 +208,10 @@ class Operators:
         if wish.change is not None:
             if not self._generations.epochs.withdraw(wish.change):
                 reason = f"{reason}; an epoch that records it is under way, and holds if it is committed"
-        else:
+        elif wish.verb != "stop":
             for name in wish.names:
                 self._deaths.drop_successor(self._roster[name], now)
-        if wish.deadline is not None:
-            self._answer(wish, ExitCode.REFUSED, reason)
+        self._answer(wish, ExitCode.REFUSED, reason)
 
     def _answer(self, wish: Wish, code: ExitCode, text: str) -> None:
         self._desk.put(p.Answer(wish.ticket, code, text))

@@ -171,7 +171,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Operate:
-    """An operator wants something; answered by `Answer` once, the work goes on even after a time-out.
+    """An operator wants something; the work goes on even after an `Answer` that it takes longer.
     `names` empty: all. `force`: a restart that does not wait for a barrier."""
 
     ticket: int
@@ -309,7 +309,8 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """To the operator behind `ticket`: an exit code and a line."""
+    """To the operator behind `ticket`: an exit code and a line. The last one, unless it says TIMED_OUT: then the work
+    goes on, and another answer follows."""
 
     ticket: int
     code: int

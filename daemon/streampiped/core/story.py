@@ -38,7 +38,7 @@ class Story:
 
     def of(self, name: str) -> list[Line]:
         """Oldest first."""
-        both = heapq.merge(self._lines[name], self._lines[PIPELINE])
+        both = heapq.merge(*(self._lines[each] for each in {name, PIPELINE}))
         return [line for _, line in both][-LINES_KEPT:]
 
     def _keep(self, name: str, line: Line) -> None:

@@ -7,6 +7,7 @@ number from being used twice.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -58,6 +59,12 @@ class EpochStore:
         return sorted(
             int(m["epoch"]) for _, m in self.files() if m["manifest"] and not m["aside"] and not m["temporary"]
         )
+
+    def is_begun(self) -> bool:
+        """Whether there is a committed epoch; no, when the directory may not be read."""
+        with contextlib.suppress(OSError):
+            return bool(self.committed())
+        return False
 
     def put_aside(self) -> list[int]:
         """The epochs whose manifests were found damaged, ascending."""

@@ -71,7 +71,7 @@ def decode(data: bytes, epoch: int) -> Manifest:
         if not faults:
             return _manifest(body)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        faults = [repr(error)]
+        faults = [f"{type(error).__name__}: {error}"]
     raise StateError(f"not a manifest of format {FORMAT}: {'; '.join(faults)}")
 
 

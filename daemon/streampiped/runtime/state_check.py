@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from streampiped.errors import StateError
+from streampiped.runtime import stopped
 from streampiped.runtime.dead_letters_schema import VERSION, VERSION_BEFORE, version_of
 from streampiped.runtime.durable import TEMPORARY
 from streampiped.runtime.epoch_store import DAMAGED, Damage
 from streampiped.runtime.manifests import Manifest
+from streampiped.runtime.salvage import readable, salvage
 from streampiped.runtime.snapshots import StateDirectory
 from streampiped.wire import state as wire_state
 
@@ -33,6 +35,7 @@ class Remedy(Enum):
     PUT_ASIDE = "rename the manifest to its name with .damaged behind it"
     FORGET = "forget the name"
     RENAME = "rename the file to its name with .damaged behind it; the names are lost"
+    SALVAGE = "copy what can be read into a new file; the old one stays under its name with .damaged behind it"
     RESTORE = "nothing: choose an epoch with `streampiped restore`, or put the file back"
     OPERATOR = "nothing: put the file back, or move it away"
 
@@ -54,7 +57,7 @@ class Finding:
 
 def look_over(state: StateDirectory) -> list[Finding]:
     """Everything that is wrong with a directory of this format; changes nothing."""
-    return [*_epochs(state), *_leftovers(state), *_names(state), *_dead_letters(state.root)]
+    return [*_epochs(state), *_leftovers(state), *_names(state), *_dead_letters(state.root), *_stopped(state.root)]
 
 
 def mend(state: StateDirectory, findings: Sequence[Finding]) -> None:
@@ -67,6 +70,8 @@ def mend(state: StateDirectory, findings: Sequence[Finding]) -> None:
             finding.file.unlink(missing_ok=True)
         elif finding.remedy is Remedy.RENAME:
             os.rename(finding.file, str(finding.file) + DAMAGED)
+        elif finding.remedy is Remedy.SALVAGE:
+            salvage(finding.file)
     state.forget_names(f.name for f in findings if f.remedy is Remedy.FORGET)
 
 
@@ -106,8 +111,9 @@ def _leftovers(state: StateDirectory) -> Iterator[Finding]:
         elif match["stage"] and epoch not in known:
             problem = f"belongs to epoch {epoch}, which was never committed or has been given up"
             yield Finding(state.epochs / name, problem, Remedy.REMOVE, epoch)
-    for file in (state.root / f"format{TEMPORARY}", state.epochs / f"kept.json{TEMPORARY}"):
-        if file.exists():
+    beside = (state.root / name for name in ("format", stopped.NAME, DEAD_LETTERS))
+    for file in (*beside, state.epochs / "kept.json"):
+        if (file := Path(f"{file}{TEMPORARY}")).exists():
             yield Finding(file, "was never written to its end", Remedy.REMOVE)
 
 
@@ -138,7 +144,23 @@ def _dead_letters(root: Path) -> Iterator[Finding]:
     except StateError as error:
         yield Finding(path, str(error), Remedy.OPERATOR)
     if problems != ["ok"]:
-        yield Finding(path, f"SQLite says: {'; '.join(problems)}", Remedy.OPERATOR)
+        yield _damaged_letters(path, f"SQLite says: {'; '.join(problems)}")
+
+
+def _damaged_letters(path: Path, problem: str) -> Finding:
+    try:
+        rows = readable(path)
+    except (sqlite3.Error, StateError):
+        return Finding(path, f"{problem}; nothing of it can be read", Remedy.OPERATOR)
+    counts = f"{len(rows['letters'])} letters and {len(rows['skips'])} places to leave out can be read"
+    return Finding(path, f"{problem}; {counts}, what is not among them may come back into the stream", Remedy.SALVAGE)
+
+
+def _stopped(root: Path) -> Iterator[Finding]:
+    try:
+        stopped.load(root)
+    except (StateError, OSError) as error:
+        yield Finding(root / stopped.NAME, f"cannot be read, and no start goes on: {error}", Remedy.OPERATOR)
 
 
 def _keep_the_highest_number(state: StateDirectory, findings: Sequence[Finding]) -> None:

@@ -25,7 +25,7 @@ def load(state: Path) -> frozenset[str]:
         return frozenset()
     except UnicodeDecodeError as error:
         raise StateError(
-            f"{path}: {error}; it should hold the names of the stages that an operator has stopped, one to a line: "
+            f"{path}: is no text; it should hold the names of the stages that an operator has stopped, one to a line: "
             "mend it, or remove it to start them all"
         ) from error
 

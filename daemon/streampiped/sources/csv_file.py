@@ -36,8 +36,8 @@ class CsvOptions(TextFileOptions):
 class CsvSource(TextFile):
     """Records of a CSV file."""
 
-    def __init__(self, options: CsvOptions, name: str, emit: Emit) -> None:
-        super().__init__(options, name, emit, CsvFormat(options.delimiter, options.names))
+    def __init__(self, options: CsvOptions, name: str, emit: Emit, *, resuming: bool = False) -> None:
+        super().__init__(options, name, emit, CsvFormat(options.delimiter, options.names), resuming=resuming)
 
 
 class CsvFormat:

@@ -22,8 +22,8 @@ class JsonlOptions(TextFileOptions):
 class JsonlSource(TextFile):
     """Records of a JSON Lines file."""
 
-    def __init__(self, options: JsonlOptions, name: str, emit: Emit) -> None:
-        super().__init__(options, name, emit, JsonlFormat(options.columns or ()))
+    def __init__(self, options: JsonlOptions, name: str, emit: Emit, *, resuming: bool = False) -> None:
+        super().__init__(options, name, emit, JsonlFormat(options.columns or ()), resuming=resuming)
 
 
 class JsonlFormat:

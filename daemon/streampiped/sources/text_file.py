@@ -67,8 +67,11 @@ class LineFormat(Protocol):
 class TextFile(Connector):
     """Records are the lines of a file. `name` is the stage's, for the spans."""
 
-    def __init__(self, options: TextFileOptions, name: str, emit: Emit, line_format: LineFormat) -> None:
-        """Raises OptionError when the file is not there or has not the columns that were asked for."""
+    def __init__(
+        self, options: TextFileOptions, name: str, emit: Emit, line_format: LineFormat, *, resuming: bool
+    ) -> None:
+        """Raises OptionError when the file is not there or has not the columns that were asked for. When `resuming` the
+        file at the path need not be the one that is read: `seek` finds that, or refuses."""
         self._options = options
         self._name = name
         self._emit = emit
@@ -82,7 +85,7 @@ class TextFile(Connector):
         self._given = 0
         self._headed = 0  # the number of the file whose header was looked at
         self._times: tuple[int, Array] | None = None
-        if not options.follow:
+        if not (options.follow or resuming):
             self._try()
 
     def ready(self, limit: int, now: float) -> Ready:

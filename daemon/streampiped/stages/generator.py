@@ -176,6 +176,6 @@ def _connect(options: SyntheticOptions | CsvOptions | JsonlOptions, context: Sta
         case SyntheticOptions():
             return SyntheticSource(options, context.name, context.seed)
         case CsvOptions():
-            return CsvSource(options, context.name, context.emit)
+            return CsvSource(options, context.name, context.emit, resuming=context.resuming)
         case JsonlOptions():
-            return JsonlSource(options, context.name, context.emit)
+            return JsonlSource(options, context.name, context.emit, resuming=context.resuming)
