@@ -230,9 +230,10 @@ class Supervisor:
         try:
             while self._events:
                 before, flowed = self._visible_state(), self.supervision.running
-                self._perform(self.supervision.handle(self._events.popleft(), time.monotonic()))
+                now = time.monotonic()
+                self._perform(self.supervision.handle(self._events.popleft(), now))
                 if flowed and not self.supervision.running:
-                    self._since = time.monotonic()
+                    self._since = now  # and not after what is done about it, which is part of the recovery
                 if self._visible_state() != before:
                     self._on_state_change()
             self._ping()

@@ -13,7 +13,7 @@ from sim.manifests import snapshot_path
 from sim.pipes import Pipe
 from sim.stages import REPLAY, Node, Place, Sink, Source, make_batch, make_stage, save
 from sim.verdicts import DISK_S, skips
-from sim.world import ETERNAL, Actor, World
+from sim.world import ETERNAL, Actor, ViolationError, World
 from streampiped.core import stage_side as side
 from streampiped.errors import StorageError
 from streampiped.phases import Phase
@@ -207,7 +207,8 @@ class Process(Actor):
             stage.rollback(command.epoch, self.fuse)
         if not command.keep:
             data = disk.read(command.snapshot) if command.snapshot is not None else None
-            assert data is not None or command.snapshot is None, f"{command.snapshot} is gone"
+            if data is None and command.snapshot is not None:
+                raise ViolationError(f"epoch {command.epoch} is committed, and {command.snapshot} is gone")
             stage.restore(data)
         assert self._offer is not None
         (reset, pipes), self._offer = self._offer, None

@@ -182,10 +182,10 @@ def draw_poison(stages: Sequence[str], nodes: Sequence[Node], chance: random.Ran
 
 
 @cache
-def undisturbed(topology: str, total: int) -> Outcome:
+def undisturbed(topology: str, total: int, daemon_of: type[Daemon] = Daemon) -> Outcome:
     """What comes out when nothing goes wrong."""
     for seed in range(1000):
-        schedule = Schedule(seed, disturbed=False)
+        schedule = Schedule(seed, disturbed=False, daemon_of=daemon_of)
         if (schedule.topology, schedule.total) == (topology, total):
             return schedule.run()
     raise LookupError(topology)

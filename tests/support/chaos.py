@@ -41,21 +41,22 @@ def _run(wanted: argparse.Namespace, root: Path, began: float) -> int:
     print(f"undisturbed: {calm.rows} rows, {calm.digest[:16]}", flush=True)
     done: Counter[str] = Counter()
     recoveries: list[float] = []
-    failures = lost = doubled = letters = runs = 0
-    while done["signals"] < wanted.signals:
+    failures = lost = doubled = letters = runs = signals = 0
+    while signals < wanted.signals:
         seed = wanted.seed + runs
         found = disturbed(config(wanted.records, rate=wanted.rate), _fresh(root, "run"), seed, 10**9)
         differences = found.outcome.differences(calm)
         runs += 1
         done += found.done
+        signals += found.signals
         recoveries += found.recoveries
         lost += wanted.records - found.outcome.distinct
         doubled += found.outcome.rows - found.outcome.distinct
         letters += found.letters
         failures += bool(differences)
         verdict = "identical" if not differences else f"DIFFERENT: {', '.join(differences)}"
-        print(f"seed {seed}: {found.done['signals']} signals, {verdict} ({done['signals']} in all)", flush=True)
-    print(f"\n{runs} runs in {time.monotonic() - began:.0f} s, signals and restarts: {dict(done)}")
+        print(f"seed {seed}: {found.signals} signals, {verdict} ({signals} in all)", flush=True)
+    print(f"\n{runs} runs in {time.monotonic() - began:.0f} s, {signals} signals: {dict(done)}")
     print(f"lost {lost}, doubled {doubled}, put aside {letters}, runs that were not bit-identical {failures}")
     if recoveries:
         cuts = statistics.quantiles(recoveries, n=100)

@@ -137,6 +137,8 @@ class Chaos:
 
     seed: int
     done: Counter[str] = field(default_factory=Counter)
+    """Strikes by kind, each once, whoever it hit; none that hit nobody."""
+    signals: int = 0
     rng: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,7 +168,7 @@ class Chaos:
             for pid in victims:
                 _signal(pid, signal.SIGCONT)
         self.done[kind] += bool(victims)
-        self.done["signals"] += len(victims)
+        self.signals += len(victims)
         return kind
 
 
@@ -176,6 +178,7 @@ class Disturbed:
 
     outcome: Outcome
     done: Counter[str]
+    signals: int
     recoveries: list[float]
     """Seconds from a death to the first new batch at the last stage, of those that no other death interrupted."""
     letters: int
@@ -200,7 +203,7 @@ def disturbed(
     daemon = Daemon(text, directory)
     try:
         daemon.wait_running()
-        while chaos.done.total() - chaos.done["signals"] < strikes and not _is_finished(daemon):
+        while chaos.done.total() < strikes and not _is_finished(daemon):
             chaos.pause(pause)
             if chaos.rng.randrange(masters):
                 chaos.strike(daemon)
@@ -208,7 +211,7 @@ def disturbed(
             daemon.process.kill()
             daemon.process.wait(10.0)
             chaos.done["supervisor"] += 1
-            chaos.done["signals"] += 1
+            chaos.signals += 1
             left = daemon.family()
             wait_for(lambda gone=left: not any(map(is_alive, gone)), "everything is gone with the supervisor", 5.0)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             daemon.close()
@@ -217,7 +220,7 @@ def disturbed(
         found = finish(daemon)
         letters = len(daemon.call("dead_letters", status=None)["letters"])
         times = [e["seconds"] for e in daemon.events("first_batch_seen") if str(e["since"]).endswith("died")]
-        return Disturbed(found, chaos.done, times, letters)
+        return Disturbed(found, chaos.done, chaos.signals, times, letters)
     finally:
         daemon.close()
 

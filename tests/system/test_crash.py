@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,8 +14,12 @@ from support.daemon import Daemon, children, comm, running, simple, stat, wait_f
 
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
-PATIENT = "\n[supervision]\nmax_restarts = 1000\n"
-KILLS_PER_STAGE = 3
+PATIENT = '\n[supervision]\nmax_restarts = 1000000\nwindow = "1s"\nstable_after = "1ms"\n'
+"""Every death is the first: none of the times below has a back-off in it."""
+KILLS_PER_STAGE = 5
+RECOVERY_S = 0.15
+"""Of the best half. The promise is 100 ms in the median, on a machine that does nothing else (`support.recovery`); a
+machine that does delays some, and a daemon that has become several times slower is late with all."""
 
 
 @pytest.fixture(scope="module")
@@ -24,21 +29,24 @@ def daemon() -> Iterator[Daemon]:
 
 
 def recover(daemon: Daemon, kill: list[str]) -> float:
-    """Kill by name, wait for the next generation; seconds from the death to the first batch at the last stage."""
+    """Kill by name, wait for the next generation; seconds from the signals to the news of the first batch at the last
+    stage."""
     generation = daemon.wait_running()["generation"]
     daemon.wait_progress(1000)
-    seen = len(daemon.events("first_batch_seen"))
+    seen, pids = len(daemon.events("first_batch_seen")), daemon.pids()
+    began = time.time()
     for name in kill:
-        os.kill(daemon.pids()[name], signal.SIGKILL)
+        os.kill(pids[name], signal.SIGKILL)
     daemon.wait_running(generation + 1)
-    return float(daemon.wait_event("first_batch_seen", seen + 1)["seconds"])
+    return float(daemon.wait_event("first_batch_seen", seen + 1)["ts"]) - began
 
 
 @pytest.mark.parametrize("name", ["count", "middle", "total"])
 def test_killed_stage_comes_back(daemon: Daemon, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """After SIGKILL of any stage the pipeline runs again by itself, and the other stages keep their pids."""
+    """After SIGKILL of any stage the pipeline runs again by itself, within 150 ms where the machine lets it, and the
+    other stages keep their pids."""
     before = daemon.pids()
-    times = [recover(daemon, [name]) for _ in range(KILLS_PER_STAGE)]
+    times = sorted(recover(daemon, [name]) for _ in range(KILLS_PER_STAGE))
     after = daemon.pids()
     assert after[name] != before[name]
     assert {n: p for n, p in after.items() if n != name} == {n: p for n, p in before.items() if n != name}
@@ -47,7 +55,7 @@ def test_killed_stage_comes_back(daemon: Daemon, name: str, capsys: pytest.Captu
             f"\nkill -9 {name}: first batch at the last stage after median {statistics.median(times) * 1e3:.0f} ms",
             end="",
         )
-    assert statistics.median(times) < 1.0
+    assert times[KILLS_PER_STAGE // 2] <= RECOVERY_S, times
 
 
 def test_all_stages_killed_at_once(daemon: Daemon) -> None:

@@ -96,6 +96,6 @@ def test_followed_file_into_json_lines(tmp_path: Path) -> None:
         expected = run.writer.written
         wait_for(lambda: len(committed(tmp_path / "state")) >= expected, "everything is committed", 30.0)
         assert committed(tmp_path / "state") == list(range(expected))
-        assert run.chaos.done.total() - run.chaos.done["signals"] >= STEPS // 2
+        assert run.chaos.done.total() >= 3 * STEPS // 4, run.chaos.done
     finally:
         run.daemon.close()

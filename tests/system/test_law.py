@@ -30,7 +30,7 @@ def test_nothing_lost_nothing_doubled(calm: Outcome, tmp_path: Path) -> None:
     """Under random SIGKILLs of stages, several at once, the launcher and the supervisor, and under SIGSTOPs, every
     record is stored once, and rows, snapshots and results are bit-identical; no record is put aside."""
     found = disturbed(STREAM, tmp_path, SEED, STRIKES)
-    assert found.done.total() >= STRIKES // 2, found.done
+    assert found.done.total() >= 3 * STRIKES // 4, found.done
     assert (found.outcome.rows, found.outcome.distinct) == (RECORDS, RECORDS)
     assert found.outcome.differences(calm) == []
     assert found.letters == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 
 import pytest
@@ -18,10 +17,12 @@ RESTARTS = int(os.environ.get("STREAMPIPE_RESTARTS", "20"))
 
 
 def test_restart_under_load(capsys: pytest.CaptureFixture[str]) -> None:
-    """At 100,000 records/s, the default stream's rate, `restart normalizer` takes less than 150 ms, and every other pid
-    stays."""
+    """At 100,000 records/s, the default stream's rate, the stream stands still for at most 150 ms in the median when
+    the normalizer is restarted, the operator waits for less than twice that, and every other pid stays."""
     with running(chain('rate = "100k/s"')) as daemon:
-        assert statistics.median(restarts(daemon, capsys, "at 100,000 records/s")) < 0.15
+        times = restarts(daemon, capsys, "at 100,000 records/s")
+        assert times.pause <= 0.15
+        assert times.answer <= 0.3
 
 
 @pytest.mark.slow

@@ -110,6 +110,8 @@ def test_stages_are_children_by_name(daemon: Daemon) -> None:
 
 
 def test_restart_at_full_speed(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """At whatever speed the machine has, the restart waits for what the disk has to write of the last second, and no
-    longer."""
-    assert statistics.median(restarts(daemon, capsys, "at full speed")) < 1.0
+    """At whatever speed the machine has, the stream stands still for at most 150 ms in the median. The operator waits
+    for what the disk has to write of the last second as well, while it flows."""
+    times = restarts(daemon, capsys, "at full speed")
+    assert times.pause <= 0.15
+    assert times.answer <= 1.0
