@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from streampiped.sources.rotation import listing
+from streampiped.sources import rotation as rotation_module
+from streampiped.sources.rotation import Entry, listing
 from support.rotations import WAYS, Writer
 from support.streams import Events, column, drain, generator, travelled, write_lines
 
@@ -227,6 +228,21 @@ def test_rotated_and_grown_between_two_looks(reader: Reader, rotate: Rotate) -> 
     assert reader.read() == list(range(9))
 
 
+def test_a_file_that_was_moved_away_is_read_to_its_end(path: Path) -> None:
+    """With logrotate's `olddir`, or deleted, the file that is open comes to its end before those that came after it."""
+    write_lines(path.with_name("in.csv.1"), "n", "-1")
+    write_lines(path, "n")
+    reader = Reader(path)
+    assert reader.read() == []
+    write_lines(path, "0")
+    path.rename(path.parent.with_name("old"))
+    write_lines(path, "n", "1")
+    rename(path, ("n",))
+    write_lines(path, "2")
+    assert reader.read() == [0, 1, 2]
+    reader.stage.close()
+
+
 def test_truncated_without_a_copy_no_older_file_is_taken(path: Path) -> None:
     """A file with nothing but a header read is truncated and begun anew: told, and a rotated file with the same header,
     which was read to its end, does not come again."""
@@ -261,6 +277,35 @@ def test_a_position_saved_while_the_file_is_rotated(path: Path, is_down: bool) -
         assert reader.resumed(state) == list(range(10, 60))
     else:
         assert reader.read() == list(range(10, 60))
+    reader.stage.close()
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+def test_a_rotation_while_it_looks(path: Path, monkeypatch: pytest.MonkeyPatch, is_down: bool) -> None:
+    """The file is renamed, and the next one begun, between the look at the names and the opening: it is seen."""
+    write_lines(path, "n", "-1")
+    reader = Reader(path)
+    assert reader.read() == [-1]
+    path.rename(path.with_name("in.csv-20260101"))
+    write_lines(path, "n", "0")
+    state = None
+    if is_down:
+        assert reader.read() == [0]
+        state = reader.stop()
+    looks = 0
+
+    def look(at: Path) -> list[Entry]:
+        nonlocal looks
+        entries, looks = listing(at), looks + 1
+        if looks == (2 if is_down else 1):  # the first of a restore says which marks are there
+            write_lines(path, "1")
+            path.rename(path.with_name("in.csv-20260102"))
+            write_lines(path, "n", "2")
+        return entries
+
+    monkeypatch.setattr(rotation_module, "listing", look)
+    assert (reader.resumed(state) if is_down else reader.read()) == ([1, 2] if is_down else [0, 1, 2])
+    assert looks > 2
     reader.stage.close()
 
 
@@ -405,8 +450,10 @@ def test_every_line_once_through_any_rotation(path: Path, seed: int, header: boo
 
 
 def remove_oldest(path: Path, committed: int) -> None:
-    """As logrotate does when there are too many; one at least of those that were read stays."""
+    """As logrotate does when there are too many; but of those with lines that were read the last stays, for the saved
+    position may be in it."""
     names = [entry.path for entry in listing(path) if entry.path != path]
-    read = [name for name in names if all(int(n) < committed for n in name.read_text().splitlines() if n != "n")]
-    for name in read[:-1]:
+    lines_of = {name: [int(n) for n in name.read_text().split() if n != "n"] for name in names}
+    read = [name for name, found in lines_of.items() if found and max(found) < committed]
+    for name in names[: names.index(read[-1]) if read else 0]:
         name.unlink()
