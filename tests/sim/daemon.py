@@ -15,7 +15,7 @@ from sim.launcher import Launcher
 from sim.law import Law
 from sim.pipes import Pipe
 from sim.process import Process
-from sim.stages import Node, Place, save
+from sim.stages import Node, Place, Verdict, save
 from sim.verdicts import DISK_S, RETRY_S, Verdicts
 from sim.world import Actor, ViolationError, World
 from streampiped.core import protocol as p
@@ -83,7 +83,7 @@ class Daemon(Actor):
         self._verdicts = Verdicts(world, self, self.fuse)
         self._members: set[str] = set()
         """Processes that have been of a generation; a successor that was dropped never was."""
-        self._named: dict[tuple[str, int], list[Place]] = {}
+        self._named: dict[tuple[str, int], list[Verdict]] = {}
         self._stops: tuple[str, ...] = ()
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
@@ -202,8 +202,8 @@ class Daemon(Actor):
                 self.dispatch(p.Impaired(name, incarnation, generation, reason))
             case m.Failed(phase, reason):
                 self.dispatch(p.Failed(name, incarnation, phase, reason))
-            case m.Guilty(_, via, source, position):
-                self._named.setdefault((name, incarnation), []).append((via, source, position))
+            case m.Guilty(_, via, source, position, attempt):
+                self._named.setdefault((name, incarnation), []).append(((via, source, position), attempt))
             case m.Judged(generation):
                 rows = self._named.pop((name, incarnation), [])
                 self._judged(p.Judged(name, incarnation, generation, len(rows)), rows)
@@ -298,7 +298,7 @@ class Daemon(Actor):
             raise ViolationError(f"go({command.generation}) for {command.name} while {', '.join(old)} is alive")
         self._tell(command.name, m.Go(command.generation))
 
-    def _judged(self, verdict: p.Judged, rows: Sequence[Place]) -> None:
+    def _judged(self, verdict: p.Judged, rows: Sequence[Verdict]) -> None:
         self.law.condemned(verdict.name, rows)
         self._verdicts.keep(verdict.name, rows, lambda: self.dispatch(verdict))
 

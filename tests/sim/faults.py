@@ -7,10 +7,13 @@ from typing import Final
 
 from sim.daemon import Daemon
 from sim.process import Process
+from sim.stages import REPLAY
+from sim.verdicts import put_aside
 from sim.world import World
 from streampiped.core import protocol as p
 
 LONG_S: Final = 30.0  # a stop that is taken for a hang, whatever it should be doing
+AGAIN: Final = 0.5  # of what happens while a replayed row is put aside: an operator tries it again
 ASK_S: Final = (0.05, 0.5, 5.0, 30.0)  # what operators wait
 
 
@@ -26,8 +29,12 @@ class Fate:
         self._random = world.random
         self._end = end
         self._tickets = 0
+        self._replayed: dict[int, tuple[str, int]] = {}
+        """Number of a replayed row -> the stage that it was given to, and the last attempt."""
 
     def strike(self, daemon: Daemon) -> None:
+        if self._replayed and self._random.random() < AGAIN and self.replay(daemon):
+            return
         deed = self._random.choices(self._deeds, self._weights)[0]
         self._world.tell("fate", deed_name(deed))
         deed(self, daemon)
@@ -112,8 +119,30 @@ class Fate:
         """Rows come back into the stream, at a stage that has inputs."""
         stage = self._random.choice([node.name for node in daemon.nodes if node.inputs])
         ticket = self.ticket()
-        rows = [ticket * 10 + n for n in range(self._random.randint(1, 2))]
+        rows = [[ticket * 10 + n, 1] for n in range(self._random.randint(1, 2))]
+        self._give(daemon, ticket, stage, rows)
+
+    def replay(self, daemon: Daemon) -> bool:
+        """Those of one stage come back that were put aside when they came back before; False: there are none."""
+        dead = self._dead()
+        if dead:
+            stage = dead[0][0]
+            rows = [[number, attempt + 1] for name, number, attempt in dead if name == stage]
+            self._give(daemon, self.ticket(), stage, rows)
+        return bool(dead)
+
+    def _give(self, daemon: Daemon, ticket: int, stage: str, rows: list[list[int]]) -> None:
+        self._replayed.update((number, (stage, attempt)) for number, attempt in rows)
         daemon.ask(p.Propose(ticket, {"kind": "replay", "stage": stage, "rows": rows}, self._random.choice(ASK_S)))
+
+    def _dead(self) -> list[tuple[str, int, int]]:
+        """Stage, number and last attempt of the rows whose last attempt is on the list."""
+        disk = self._world.disk
+        return [
+            (stage, number, attempt)
+            for number, (stage, attempt) in self._replayed.items()
+            if (("", REPLAY, number), attempt) in put_aside(disk, stage)
+        ]
 
 
 def deed_name(deed: Callable[[Fate, Daemon], None]) -> str:

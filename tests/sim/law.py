@@ -2,7 +2,8 @@
 
 The sinks' visible rows are exactly those of one committed epoch, every record of the sources up to its cut once and in
 order, with the hashes that follow from the order; what was replayed stands once, right behind the cut of the epoch that
-recorded it. What has been promised is never lost.
+recorded the attempt which its stage survived, and every attempt before that was put aside. What has been promised is
+never lost.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, TypeAlias
 import msgpack
 
 from sim.disk import Disk
-from sim.stages import REPLAY, Node, Place, mark_of, mix, visible
+from sim.stages import REPLAY, Node, Place, Verdict, deaths, mark_of, mix, visible
+from sim.verdicts import put_aside
 from sim.world import ViolationError
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import WriteManifest
@@ -174,10 +176,13 @@ class Law:
             if mark_of(self._disk, sink) < epoch:
                 raise ViolationError(f"{who} hears that epoch {epoch} is visible, and {sink} does not show it")
 
-    def condemned(self, stage: str, rows: Collection[Place]) -> None:
+    def condemned(self, stage: str, rows: Collection[Verdict]) -> None:
         """These rows of a stage are put aside."""
-        if innocent := [row for row in rows if (stage, row) not in self._poison]:
+        if innocent := [row for row in rows if not self._is_guilty(stage, *row)]:
             raise ViolationError(f"{stage} puts {innocent} aside, which it would have survived")
+
+    def _is_guilty(self, stage: str, place: Place, attempt: int) -> bool:
+        return attempt <= deaths(place[2]) if attempt else (stage, place) in self._poison
 
     def accepted(self, change: Mapping[str, Any]) -> None:
         """An operator was told that it is recorded."""
@@ -228,18 +233,21 @@ class Law:
             raise ViolationError(f"{sink} shows {dict(tale.given)} records of epoch {mark}, should be {wanted}")
         self._check_replays(sink, found, replays)
 
-    def _replays_before(self, mark: int) -> dict[int, tuple[int, str]]:
-        """Number of a replayed row -> (the epoch that recorded it, the stage that it was given to)."""
-        known: dict[int, tuple[int, str]] = {}
+    def _attempts_before(self, mark: int) -> dict[tuple[int, int], tuple[int, str]]:
+        """Number and attempt of a replayed row -> (the epoch that recorded it, the stage that it was given to)."""
+        known: dict[tuple[int, int], tuple[int, str]] = {}
         for epoch, manifest in self._committed.items():
             for change in manifest.changes if epoch < mark else ():
-                for number in change["rows"]:
-                    if number in known:
-                        raise ViolationError(
-                            f"change {change} is recorded twice, in epochs {known[number][0]} and {epoch}"
-                        )
-                    known[number] = epoch, change["stage"]
+                for number, attempt in change["rows"]:
+                    if before := known.get((number, attempt)):
+                        raise ViolationError(f"change {change} is recorded twice, in epochs {before[0]} and {epoch}")
+                    known[number, attempt] = epoch, change["stage"]
         return known
+
+    def _replays_before(self, mark: int) -> dict[int, tuple[int, str]]:
+        """The same of those that their stage survives, by number. After such an attempt nobody replays it again."""
+        attempts = self._attempts_before(mark).items()
+        return {number: found for (number, attempt), found in attempts if attempt > deaths(number)}
 
     def _check_place(
         self,
@@ -277,6 +285,7 @@ class Law:
         totals = {name: self.nodes[name].total for name in self.sources}
         if not last.finished or dict(last.cut) != totals:
             raise ViolationError(f"the last epoch {newest} has {dict(last.cut)} of {totals}, finished: {last.finished}")
+        self._check_list()
         outcome: dict[str, list[Any]] = {sink: self.check(sink) for sink in self.sinks}
         if any(mark_of(self._disk, sink) != newest for sink in self.sinks):
             raise ViolationError(f"epoch {newest} is committed, and a sink does not show it")
@@ -290,6 +299,17 @@ class Law:
             outcome[f"{stage}'s state"] = msgpack.unpackb(data)
         self._check_states(outcome)
         return outcome
+
+    def _check_list(self) -> None:
+        """Every replay that its stage has not survived was put aside, and nothing else of it."""
+        wanted = {
+            (stage, number, attempt)
+            for (number, attempt), (_, stage) in self._attempts_before(max(self._committed) + 1).items()
+            if attempt <= deaths(number)
+        }
+        found = {(name, place[2], n) for name in self.nodes for place, n in put_aside(self._disk, name) if n}
+        if found != wanted:
+            raise ViolationError(f"put aside of what was replayed: {sorted(found)}, should be {sorted(wanted)}")
 
     def _check_states(self, outcome: Mapping[str, list[Any]]) -> None:
         """The state of each stage is what follows from the rows that the sink has of it."""
@@ -327,5 +347,5 @@ class Law:
 
     def _given_to(self, stage: str) -> int:
         """Replayed rows that no sink shows, because they came into the stream behind it."""
-        changes = [change for manifest in self._committed.values() for change in manifest.changes]
-        return sum(len(change["rows"]) for change in changes if change["stage"] == stage)
+        replays = self._replays_before(max(self._committed) + 1).values()
+        return sum(given == stage for _, given in replays)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgpack
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.daemon import Daemon
 from sim.disk import Fuse
@@ -249,18 +251,18 @@ class ReadsOldLinks(Process):
 
 
 class CondemnsWithoutTrial(Process):
-    def _guilty(self, batch: Batch) -> list[Place]:
+    def _guilty(self, batch: Batch, attempt: int) -> list[Place]:
         """Whoever is suspected has done it."""
         if self._suspects:
             return [(span.via, span.source, span.start + n) for span in batch.spans for n in range(span.count)]
-        return super()._guilty(batch)
+        return super()._guilty(batch, attempt)
 
 
 class ForgetsVerdicts(Process):
-    def _process(self, batch: Batch) -> None:
+    def _process(self, batch: Batch, attempt: int = 0) -> None:
         """Nothing is left out."""
         self._skips = Skips({})
-        super()._process(batch)
+        super()._process(batch, attempt)
 
 
 class SkipsByNoWay(Skips):
@@ -271,6 +273,27 @@ class SkipsByNoWay(Skips):
         for (_, source, attempt), positions in skips.items():
             merged.setdefault(("", source, attempt), set()).update(positions)
         super().__init__({key: sorted(positions) for key, positions in merged.items()})
+
+
+class SkipsInEveryReplay(Skips):
+    """What was put aside in one replay is left out in all."""
+
+    def keep(self, batch: Batch, attempt: int = 0) -> NDArray[np.bool_] | None:
+        earlier = (super(SkipsInEveryReplay, self).keep(batch, n) for n in range(1, attempt + 1))
+        return super().keep(batch) if not attempt else next((keep for keep in earlier if keep is not None), None)
+
+
+class SkipForgetsTheAttempt(Process):
+    skips_of = SkipsInEveryReplay
+
+
+class ReplaysAreNotLeftOut(Process):
+    def _process(self, batch: Batch, attempt: int = 0) -> None:
+        """A verdict counts in the stream alone."""
+        skips = self._skips
+        self._skips = Skips({}) if attempt else skips
+        super()._process(batch, attempt)
+        self._skips = skips
 
 
 class SkipForgetsTheLink(Process):
@@ -405,7 +428,7 @@ MUTATIONS: Final = (
         StartDoesNotSync,
         ("kill the supervisor at the disk", "lose power"),
         4000,
-        180,
+        660,
     ),
     Mutation("commit before the manifest", with_coordinator(CommitBeforeTheManifest), calm=()),
     Mutation("sink commit skipped on restore", with_sink(RollbackDoesNotCommit)),
@@ -418,7 +441,7 @@ MUTATIONS: Final = (
     Mutation("ended source forgotten, by itself", with_side(EndedSourceIsSilent), calm=()),
     Mutation("ended source forgotten, by the coordinator", with_coordinator(EndedSourceIsNotAsked), calm=()),
     Mutation("stale generation accepted, of a link", with_process(ReadsOldLinks)),
-    Mutation("stale generation accepted, of an end", SlowEnds, ("kill",), 2000, 865),
+    Mutation("stale generation accepted, of an end", SlowEnds, ("kill",), 2000, 1310),
     Mutation("epoch number reused", with_coordinator(NumbersAreReused), ("refuse",)),
     Mutation("next epoch before the last sink answered", with_coordinator(DoesNotWaitForTheSinks), calm=()),
     Mutation(
@@ -428,10 +451,12 @@ MUTATIONS: Final = (
     Mutation("condemned without a trial", with_process(CondemnsWithoutTrial), ("kill", "kill several")),
     Mutation("verdicts forgotten", with_process(ForgetsVerdicts)),
     Mutation("skip forgets the link", with_process(SkipForgetsTheLink)),
+    Mutation("skip forgets the attempt", with_process(SkipForgetsTheAttempt), ("change",)),
+    Mutation("a replay that killed is not left out", with_process(ReplaysAreNotLeftOut), ("change",)),
     Mutation("change applied twice", with_process(ChangeAppliedTwice), ("change",)),
     Mutation("change applied again by a later restore", with_coordinator(ChangesAreKept), ("change", "kill")),
     Mutation("the second change pushes out the first", SecondChangeFirst, ("change",), 2000),
     Mutation("a manifest that failed is not withdrawn", ManifestIsNotWithdrawn, ("kill", "kill the supervisor"), 1000),
-    Mutation("a stop answered before it is remembered", StopsAreForgotten, ("stop", "kill the supervisor")),
+    Mutation("a stop answered before it is remembered", StopsAreForgotten, ("stop", "kill the supervisor"), 400, 300),
     Mutation("change forgotten", ChangesAreForgotten, ("change",)),
 )

@@ -11,7 +11,7 @@ from sim.disk import Fuse, Killed
 from sim.host import Host
 from sim.manifests import snapshot_path
 from sim.pipes import Pipe
-from sim.stages import REPLAY, Node, Place, Sink, Source, make_batch, make_stage, save
+from sim.stages import REPLAY, Node, Place, Sink, Source, deaths, make_batch, make_stage, save
 from sim.verdicts import DISK_S, skips
 from sim.world import ETERNAL, Actor, ViolationError, World
 from streampiped.core import stage_side as side
@@ -94,7 +94,8 @@ class Process(Actor):
         self._poison = poison
         self._skips = Skips({})
         self._suspects: list[list[Any]] = []
-        self._letters: deque[Batch] = deque()
+        self._letters: deque[tuple[int, Batch]] = deque()
+        """With their attempts."""
         self._saves: deque[Cut] = deque()
         self._snapshot = b""
         self._report: m.Message | None = None
@@ -233,8 +234,8 @@ class Process(Actor):
 
     def _apply(self, command: side.Apply) -> None:
         for change in command.changes:
-            for number in change["rows"]:
-                self._letters.append(make_batch([f"{REPLAY}/{number}"], (Span(REPLAY, number, 1),), 0))
+            for number, attempt in change["rows"]:
+                self._letters.append((attempt, make_batch([f"{REPLAY}/{number}"], (Span(REPLAY, number, 1),), 0)))
 
     def _cut(self, _: side.Snapshot) -> None:
         self._snapshot = self.stage.snapshot()
@@ -389,34 +390,37 @@ class Process(Actor):
 
     def _take_letter(self) -> None:
         if self._letters:
-            self._process(self._letters.popleft())
+            attempt, batch = self._letters.popleft()
+            self._process(batch, attempt)
         else:
             self._perform(self.side.applied())
 
-    def _process(self, batch: Batch) -> None:
-        keep = self._skips.keep(batch)
+    def _process(self, batch: Batch, attempt: int = 0) -> None:
+        keep = self._skips.keep(batch, attempt)
         if keep is not None:
             batch = batch.select(keep)
-        if self._suspects and overlaps(batch.spans, self._suspects) and self._is_guilty(batch):
+        if self._suspects and overlaps(batch.spans, self._suspects) and self._is_guilty(batch, attempt):
             return
         self.side.moved = True
         self.inside = tuple((s.via, s.source, s.start, s.count) for s in batch.spans)
-        if self._guilty(batch):
+        if self._guilty(batch, attempt):
             raise Poisoned
         result = self.stage.process(batch, self.fuse)
         self.records_out += batch.rows
         self._emit(result)
 
-    def _guilty(self, batch: Batch) -> list[Place]:
+    def _guilty(self, batch: Batch, attempt: int) -> list[Place]:
         """The rows that this stage does not survive."""
         places = ((span.via, span.source, span.start + n) for span in batch.spans for n in range(span.count))
+        if attempt:
+            return [place for place in places if attempt <= deaths(place[2])]
         return [place for place in places if (self.name, place) in self._poison] if self._poison else []
 
-    def _is_guilty(self, batch: Batch) -> bool:
+    def _is_guilty(self, batch: Batch, attempt: int) -> bool:
         """A trial, in no time and without forks."""
-        guilty = self._guilty(batch)
+        guilty = self._guilty(batch, attempt)
         for place in guilty:
-            self._say(m.Guilty(self.side.generation, *place, 0, "exception", "", "", b""))
+            self._say(m.Guilty(self.side.generation, *place, attempt, "exception", "", "", b""))
         if not guilty:
             self._suspects = []
         self._perform(self.side.judged(len(guilty)))

@@ -143,12 +143,15 @@ class Schedule:
             daemon.ask(p.Operate(self._fate.ticket(), "start", (), 30.0))
 
     def _finish(self) -> None:
-        """The stream comes to its end, everybody who asked is answered, and the daemon leaves when it is told to."""
+        """The stream comes to its end, everybody who asked is answered, what died when it came back is given back until
+        it survives, and the daemon leaves when it is told to."""
         steps, until = self.world.steps + STEPS_MAX, self.world.now + SECONDS_MAX
         told = False
         daemon = self._daemon
         while daemon.alive:
             if not told and daemon.finished and not daemon.tickets:
+                if self._fate.replay(daemon):
+                    continue
                 told = True
                 daemon.dispatch(p.Shutdown("the end"))
                 continue

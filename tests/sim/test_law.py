@@ -23,7 +23,6 @@ CHUNK = 500
 STARTS = range(1_000_000, 1_000_000 + SCHEDULES, CHUNK)
 UNREACHED = {
     # (state, input): why none of some thousand schedules may come there
-    ("applying", "rows are to be skipped"): "a replayed row would have to be guilty, and in this world none is",
     ("applying", "the disk refuses"): "a sink would have to be given back a row while it refuses: too rare",
     ("aligning", "the disk refuses"): "too rare",
     ("aligning", "rows are to be skipped"): "too rare",

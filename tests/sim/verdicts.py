@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from sim.disk import Disk, Fuse
-from sim.stages import Place, save
+from sim.stages import Verdict, save
 from sim.world import Actor, World
 
 DISK_S: Final = 0.006  # for one step of a save
@@ -18,8 +18,8 @@ RETRY_S: Final = 0.5  # before something that the disk refused is tried again
 def skips(disk: Disk, stage: str) -> dict[tuple[str, str, int], list[int]]:
     """As `streampiped.skips.Skips` wants them."""
     found: dict[tuple[str, str, int], list[int]] = {}
-    for via, source, position in sorted(_rows(disk, stage)):
-        found.setdefault((via, source, 0), []).append(position)
+    for (via, source, position), attempt in sorted(put_aside(disk, stage)):
+        found.setdefault((via, source, attempt), []).append(position)
     return found
 
 
@@ -30,9 +30,9 @@ class Verdicts:
         self._world = world
         self._actor = actor
         self._fuse = fuse
-        self._queue: deque[tuple[str, Collection[Place], Callable[[], None]]] = deque()
+        self._queue: deque[tuple[str, Collection[Verdict], Callable[[], None]]] = deque()
 
-    def keep(self, stage: str, rows: Collection[Place], kept: Callable[[], None]) -> None:
+    def keep(self, stage: str, rows: Collection[Verdict], kept: Callable[[], None]) -> None:
         """`kept()` when they are."""
         if not rows:
             kept()
@@ -43,7 +43,7 @@ class Verdicts:
 
     def _write(self) -> None:
         stage, rows, _ = self._queue[0]
-        text = json.dumps(sorted({*_rows(self._world.disk, stage), *rows}))
+        text = json.dumps(sorted({*put_aside(self._world.disk, stage), *rows}))
         steps = save(self._world.disk, self._fuse, f"letters/{stage}", text.encode())
         self._world.after(DISK_S, self._actor, self._step, steps)
 
@@ -61,6 +61,7 @@ class Verdicts:
             self._world.after(DISK_S, self._actor, self._step, steps)
 
 
-def _rows(disk: Disk, stage: str) -> list[Place]:
+def put_aside(disk: Disk, stage: str) -> list[Verdict]:
+    """What the list has of a stage."""
     found = json.loads(disk.read(f"letters/{stage}") or b"[]")
-    return [(via, source, position) for via, source, position in found]
+    return [((via, source, position), attempt) for (via, source, position), attempt in found]
