@@ -143,7 +143,7 @@ class CommitBeforeTheManifest(Coordinator):
 class RollbackDoesNotCommit(Sink):
     def rollback(self, epoch: int | None, fuse: Fuse) -> None:
         """Takes back, and leaves what was committed to the next commit."""
-        set_mark, self._set_mark = self._set_mark, lambda epoch, fuse: None  # type: ignore[method-assign]
+        set_mark, self._set_mark = self._set_mark, lambda epoch, fuse: None  # type: ignore[method-assign]  # for this call
         try:
             super().rollback(epoch, fuse)
         finally:
