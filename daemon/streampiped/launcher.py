@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from streampiped.runtime.channel import receive, send
-from streampiped.runtime.linux import die_with_parent, environment_has, set_comm, threads
+from streampiped.runtime.linux import die_with_parent, environment_has, keep_freed_memory, set_comm, threads
 from streampiped.runtime.spawn_marks import MARK, WARDEN
 from streampiped.wire.messages import Fork, Forked, LauncherReady, decode, encode
 
@@ -47,6 +47,7 @@ def main() -> None:
     if not die_with_parent(signal.SIGKILL, supervisor):
         os._exit(0)
     set_comm("launcher")
+    keep_freed_memory()
     preload(sys.argv[2:])
     control = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDONLY)
