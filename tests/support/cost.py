@@ -1,6 +1,7 @@
 """What exactly-once costs: the default chain with epochs of a second against the same chain without epochs.
 
 PYTHONPATH=tests .venv/bin/python -m support.cost --pairs 12
+PYTHONPATH=tests .venv/bin/python -m support.cost --pairs 12 --interval 50ms   # where an epoch stands out of the noise
 
 Runs in turn, so that a machine whose speed drifts does not decide. Per run the CPU time of all stages and the records
 that the last stage has had within the same seconds, from the black boxes and /proc.
@@ -13,12 +14,21 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from support.daemon import Daemon, chain, running
 
 SINKS = {"none": '[stages.consumer.sink]\ntype = "none"\n', "sqlite": ""}
 HEAD = '[checkpoint]\ninterval = "{interval}"\n[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n'
-ON, OFF = "1s", "1h"
+OFF = "1h"
+
+
+class Run(NamedTuple):
+    """Records per second, microseconds on the CPU per record, and records per epoch (infinite without epochs)."""
+
+    rate: float
+    cpu: float
+    per_epoch: float
 
 
 def cpu_seconds(pid: int) -> float:
@@ -27,15 +37,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def look(daemon: Daemon) -> tuple[float, int, float]:
-    """Now: the clock, records at the last stage, CPU seconds of everybody."""
+def look(daemon: Daemon) -> tuple[float, int, float, int]:
+    """Now: the clock, records at the last stage, CPU seconds of everybody, the epoch."""
     status = daemon.status()
     cpu = sum(cpu_seconds(p["pid"]) for p in status["processes"]) + cpu_seconds(status["pid"])
-    return time.monotonic(), status["processes"][-1]["records_in"], cpu
+    return time.monotonic(), status["processes"][-1]["records_in"], cpu, status["epoch"] or 0
 
 
-def measure(interval: str, sink: str, seconds: float) -> tuple[float, float]:
-    """Records per second, and microseconds on the CPU per record."""
+def measure(interval: str, sink: str, seconds: float) -> Run:
+    """The chain for so many seconds, once it flows."""
     text = HEAD.format(interval=interval) + chain().replace(
         'class = "consumer"\ninput = "normalizer"\n', f'class = "consumer"\ninput = "normalizer"\n{SINKS[sink]}'
     )
@@ -45,34 +55,44 @@ def measure(interval: str, sink: str, seconds: float) -> tuple[float, float]:
         time.sleep(seconds)
         ended = look(daemon)
     records = ended[1] - began[1]
-    return records / (ended[0] - began[0]), (ended[2] - began[2]) / records * 1e6
+    epochs = ended[3] - began[3]
+    cpu = (ended[2] - began[2]) / records * 1e6
+    return Run(records / (ended[0] - began[0]), cpu, records / epochs if epochs else float("inf"))
 
 
-def interval_of(ratios: Sequence[float]) -> str:
-    """Mean and 95 % interval of the mean, for people."""
-    mean = statistics.fmean(ratios)
-    half = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
-    return f"{(mean - 1) * 100:+.1f} % (95 %: {(mean - half - 1) * 100:+.1f} to {(mean + half - 1) * 100:+.1f})"
+def mean_of(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean and its 95 % interval."""
+    mean = statistics.fmean(values)
+    half = 1.96 * statistics.stdev(values) / len(values) ** 0.5
+    return mean, mean - half, mean + half
 
 
-def pairs(count: int, sink: str, seconds: float) -> Iterator[tuple[float, float]]:
-    """Throughput and CPU per record, with epochs over without; who goes first changes with every pair."""
+def percent(ratios: Sequence[float]) -> str:
+    mean, low, high = ((ratio - 1) * 100 for ratio in mean_of(ratios))
+    return f"{mean:+.1f} % (95 %: {low:+.1f} to {high:+.1f})"
+
+
+def pairs(count: int, interval: str, sink: str, seconds: float) -> Iterator[tuple[Run, Run]]:
+    """Runs with epochs and without; who goes first changes with every pair."""
     for number in range(count):
-        order = (ON, OFF) if number % 2 else (OFF, ON)
-        found = {interval: measure(interval, sink, seconds) for interval in order}
-        yield found[ON][0] / found[OFF][0], found[ON][1] / found[OFF][1]
+        order = (interval, OFF) if number % 2 else (OFF, interval)
+        found = {each: measure(each, sink, seconds) for each in order}
+        yield found[interval], found[OFF]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--interval", default="1s", help="between two epochs")
     parser.add_argument("--sink", choices=SINKS, default="none")
     wanted = parser.parse_args()
-    ratios = list(pairs(wanted.pairs, wanted.sink, wanted.seconds))
-    print(f"sink {wanted.sink}, {wanted.pairs} pairs of {wanted.seconds:g} s, epochs of {ON} against none:")
-    print(f"  throughput      {interval_of([throughput for throughput, _ in ratios])}")
-    print(f"  CPU per record  {interval_of([cpu for _, cpu in ratios])}")
+    found = list(pairs(wanted.pairs, wanted.interval, wanted.sink, wanted.seconds))
+    each = mean_of([(on.cpu - off.cpu) * on.per_epoch / 1e3 for on, off in found])
+    print(f"sink {wanted.sink}, {wanted.pairs} pairs of {wanted.seconds:g} s, an epoch every {wanted.interval}, none:")
+    print(f"  throughput      {percent([on.rate / off.rate for on, off in found])}")
+    print(f"  CPU per record  {percent([on.cpu / off.cpu for on, off in found])}")
+    print("  CPU per epoch   {:.1f} ms (95 %: {:.1f} to {:.1f})".format(*each))
 
 
 if __name__ == "__main__":
