@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -181,7 +181,7 @@ class SupervisorBackend:
     ) -> dict[str, Any]:
         """One after the other, however long each takes: what is on its way must not be put on it again."""
         until = time.monotonic() + timeout
-        async with self._replaying:
+        async with self._turn_to_replay(timeout, late):
             with _refusals():
                 changes = await self._supervisor.disk.plan_replay(letters, stage)
             epoch = 0
@@ -190,6 +190,22 @@ class SupervisorBackend:
                 request = self._put(lambda ticket, c=change, t=left: p.Propose(ticket, c, t), late)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
                 epoch = int(await request.ended())
         return {"letters": sum(len(change["letters"]) for change in changes), "epoch": epoch or None}
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_replay(self, timeout: float, late: asyncio.Future[str]) -> AsyncIterator[None]:
+        """Behind every replay that was asked for before; `late` is told when that takes longer than `timeout`."""
+
+        def say() -> None:
+            if not late.done():
+                late.set_result(f"still going on after {timeout:g} s: it comes behind another replay")
+
+        patience = asyncio.get_running_loop().call_later(timeout, say)
+        try:
+            async with self._replaying:
+                patience.cancel()
+                yield
+        finally:
+            patience.cancel()
 
     async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
         disk = self._supervisor.disk

@@ -110,6 +110,25 @@ def test_one_record_is_put_aside_and_comes_back_once(flag: Path) -> None:
         assert daemon.ctl("dlq", "replay", numbers[0]).returncode == 7
 
 
+def test_replay_behind_one_that_waits_says_so(flag: Path) -> None:
+    """A replay that no barrier comes to commit (a stage is frozen) is answered with 8 and why, and so is the one behind
+    it, which then comes to its turn and finds its record replayed."""
+    with running(poisoned("raise", flag)) as daemon:
+        assert finished(daemon)["rows"] == RECORDS - 1
+        flag.unlink()
+        frozen = daemon.pids()["total"]
+        os.kill(frozen, signal.SIGSTOP)
+        first, second = (daemon.ctl("dlq", "replay", "1", "--timeout", "0.3") for _ in range(2))
+        os.kill(frozen, signal.SIGCONT)
+        assert (first.returncode, second.returncode) == (8, 8)
+        assert "still going on after 0.3 s: " in first.stderr
+        assert second.stderr == "streampipectl: still going on after 0.3 s: it comes behind another replay\n"
+        wait_for(lambda: daemon.status()["dead_letters"] == 0, "the first is committed")
+        failed = daemon.wait_event("request_failed")
+        assert (failed["method"], "1" in failed["reason"]) == ("replay", True)
+        assert finished(daemon)["rows"] == RECORDS
+
+
 def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
     """After the supervisor is killed and started again the record is still skipped, and still on the list. Replayed
     while its cause is still there, it is put aside again; the pipeline goes on."""
