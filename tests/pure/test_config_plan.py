@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import os
 from pathlib import Path
 
 import msgpack
@@ -178,3 +180,24 @@ def test_a_resumed_pipeline_may_lack_its_file(tmp_path: Path) -> None:
     (epochs / "e00000002.manifest").unlink()
     with pytest.raises(OptionError, match="does not exist"):
         stage_process.load(plan, plan.spec("in"), lambda *_, **__: None, lambda: None)
+
+
+def other_group() -> grp.struct_group | None:
+    """A group that we may give files to and that they would not have anyway."""
+    ours = [g for g in grp.getgrall() if g.gr_gid != os.getegid()]
+    return next((g for g in ours if os.geteuid() == 0 or g.gr_gid in os.getgroups()), None)
+
+
+@pytest.mark.skipif(other_group() is None, reason="neither root nor a member of a second group")
+def test_the_way_to_the_sockets_is_open_to_the_group(tmp_path: Path) -> None:
+    """Every directory that is made on the way to the sockets is the control group's and lets it through; what was there
+    before keeps its group, and so does the state."""
+    group = other_group()
+    assert group is not None
+    there = tmp_path / "there"
+    there.mkdir()
+    made = [there / "new", there / "new" / "run"]
+    plan = loaded(tmp_path, f'[control]\ngroup = "{group.gr_name}"\n{CHAIN}', runtime_dir=str(made[-1]))
+    assert [path.stat().st_gid for path in made] == [group.gr_gid, group.gr_gid]
+    assert all(path.stat().st_mode & 0o010 for path in made)
+    assert {there.stat().st_gid, Path(plan.paths.state).stat().st_gid} == {tmp_path.stat().st_gid}
