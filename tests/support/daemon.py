@@ -173,6 +173,10 @@ class Daemon:
         """The count-th event of this name."""
         return wait_for(lambda: self.events(name)[count - 1 : count], f"event {name} #{count}", seconds)[0]
 
+    def wait_degraded(self) -> dict[str, Any]:
+        """The first status that says so."""
+        return wait_for(lambda: (s := self.status())["state"] == "degraded" and s, "it is said to be degraded", 30.0)
+
     def wait_progress(self, records: int = 1) -> None:
         """Wait until the last stage has had `records` more records in the present generation."""
         last = self.status()["processes"][-1]

@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -122,6 +123,14 @@ def _snapshots(epochs: Path) -> dict[str, str]:
     newest = sorted(epochs.glob("e*.manifest"), key=lambda path: int(path.name[1:].split(".")[0]))[-1]
     parts = json.loads(newest.read_text())["parts"]
     return {name: hashlib.sha256((epochs / part[0]).read_bytes()).hexdigest() for name, part in parts.items()}
+
+
+def hold_out(daemon: Daemon, pids: Mapping[str, int], calm: Outcome) -> None:
+    """What the disk did has cost nothing: the stream ends exactly, with the processes it had, and none has died."""
+    found = finish(daemon)
+    assert daemon.pids() == pids
+    assert found.differences(calm) == []
+    assert not daemon.events("stage_died")
 
 
 def finish(daemon: Daemon, seconds: float = 120.0) -> Outcome:

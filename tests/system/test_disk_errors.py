@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import Daemon, wait_for
-from support.law import config, finish, undisturbed
+from support.law import config, hold_out, undisturbed
 
 pytestmark = [
     pytest.mark.system,
@@ -56,13 +56,10 @@ def test_failing_fsyncs_are_waited_out(tmp_path: Path) -> None:
         for victims in ([daemon.process.pid], [pids["consumer"]], [daemon.process.pid, *stages]):
             assert daemon.ctl("checkpoint").returncode == 0
             with fsync_fails(victims):
-                status = wait_for(lambda: (s := daemon.status())["state"] == "degraded" and s, "it is said", 30.0)
+                status = daemon.wait_degraded()
             reason = status["reason"].lower()
             assert "input/output error" in reason or "disk i/o error" in reason, reason
             wait_for(lambda: daemon.status()["state"] != "degraded", "it goes on by itself", 30.0)
-        found = finish(daemon)
-        assert daemon.pids() == pids
-        assert found.differences(calm) == []
-        assert not daemon.events("stage_died")
+        hold_out(daemon, pids, calm)
     finally:
         daemon.close()

@@ -129,6 +129,23 @@ def test_replay_behind_one_that_waits_says_so(flag: Path) -> None:
         assert finished(daemon)["rows"] == RECORDS
 
 
+def test_replay_of_several_stages_goes_on_behind_its_client(flag: Path) -> None:
+    """A replay of everything is one change per stage. Its operator leaves while the first waits for its epoch; the
+    others follow all the same, and each record enters once."""
+    with running(thrice_poisoned(flag)) as daemon:
+        assert finished(daemon)["rows"] == RECORDS - len(POISONS)
+        flag.unlink()
+        frozen = daemon.pids()["total"]
+        os.kill(frozen, signal.SIGSTOP)
+        late = daemon.ctl("dlq", "replay", "--all", "--timeout", "0.3")
+        assert late.returncode == 8, late
+        assert daemon.status()["dead_letters"] == len(POISONS)
+        os.kill(frozen, signal.SIGCONT)
+        wait_for(lambda: daemon.status()["dead_letters"] == 0, "all are committed")
+        found = finished(daemon)
+        assert (found["rows"], found["sum"]) == (RECORDS, RECORDS * (RECORDS - 1) // 2)
+
+
 def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
     """After the supervisor is killed and started again the record is still skipped, and still on the list. Replayed
     while its cause is still there, it is put aside again; the pipeline goes on."""
