@@ -27,6 +27,7 @@ from streampiped.stages.base import Service, SinkStage, SourceStage, Stage, Stag
 from streampiped.topology import Role
 
 SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path has 108 bytes, one of them for the final NUL (unix(7))
+WAYS_MAX: Final = 256  # eight forks in a row that join again; each is a text in every process' memory
 DIRECTORY_MODE = 0o750  # the group may reach the sockets; a umask may take that away again
 
 BUILTIN: Mapping[str, str] = {
@@ -223,6 +224,22 @@ def in_order(inputs: Mapping[str, Sequence[str]], report: Report) -> tuple[str, 
         for name in ready:
             del left[name]
     return tuple(order)
+
+
+def check_ways(order: Iterable[str], inputs: Mapping[str, Sequence[str]], report: Report) -> None:
+    """Every row is named by its way (docs/decisions/ways.md), and each fork that joins again doubles the ways of all
+    that stands behind. Told of the first stage that has too many; `order` as by `in_order`."""
+    ways: dict[str, int] = {}
+    for name in order:
+        ways[name] = sum(ways.get(source, 1) for source in inputs[name]) or 1
+        if ways[name] > WAYS_MAX:
+            return report(
+                f"stages.{name}.input",
+                list(inputs[name]),
+                f"records come here over {ways[name]} ways, at most {WAYS_MAX} are possible; join branches that part "
+                "from the same stage once, or put fewer such forks in a row",
+            )
+    return None
 
 
 def _cycle(left: Mapping[str, set[str]]) -> list[str]:

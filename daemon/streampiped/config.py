@@ -24,6 +24,7 @@ from streampiped.check import (
     check_inputs,
     check_role,
     check_socket_path,
+    check_ways,
     claim_directory,
     give_to_group,
     in_order,
@@ -236,7 +237,9 @@ def _stages(tables: Any, findings: _Findings, resuming: bool) -> tuple[topology.
     inputs = {name: section.inputs for name, section in sections.items()}
     check_inputs(inputs, SERVICES, findings.report)
     specs = {name: _stage(name, tables[name], section, findings, resuming) for name, section in sections.items()}
-    return tuple(spec for name in in_order(inputs, findings.report) if (spec := specs[name]))
+    order = in_order(inputs, findings.report)
+    check_ways(order, inputs, findings.report)
+    return tuple(spec for name in order if (spec := specs[name]))
 
 
 def _stage(

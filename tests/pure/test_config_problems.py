@@ -102,6 +102,26 @@ def test_cycle_is_named(tmp_path: Path) -> None:
     assert rights == ["a cycle: a -> b -> c -> a", "a cycle: p -> q -> p"]
 
 
+def diamonds(count: int) -> str:
+    """A chain in which the stream parts and joins again, so often."""
+    text, before = f"[stages.j0]\n{SOURCE}\n", "j0"
+    for number in range(1, count + 1):
+        for side in "lr":
+            text += f'[stages.{side}{number}]\n{TRANSFORM}\ninput = "{before}"\n'
+        before = f"j{number}"
+        text += f'[stages.{before}]\n{TRANSFORM}\ninput = ["l{number}", "r{number}"]\n'
+    return text
+
+
+def test_ways_are_bounded(tmp_path: Path) -> None:
+    """Forks in a row double the ways of a record: eight are a pipeline, forty are refused in no time, at the first stage
+    that is too much."""
+    assert problems(tmp_path, diamonds(8)) == []
+    (found,) = problems(tmp_path, diamonds(40))
+    assert found.key == "stages.j9.input"
+    assert found.right.startswith("records come here over 512 ways, at most 256 are possible; ")
+
+
 @pytest.mark.parametrize(
     ("text", "right"),
     [
