@@ -27,7 +27,7 @@ from streampiped.stages.base import Service, SinkStage, SourceStage, Stage, Stag
 from streampiped.topology import Role
 
 SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path has 108 bytes, one of them for the final NUL (unix(7))
-WAYS_MAX: Final = 256  # eight forks in a row that join again; each is a text in every process' memory
+WAYS_MAX = 256  # eight forks in a row that join again; each is a text in every process' memory
 DIRECTORY_MODE = 0o750  # the group may reach the sockets; a umask may take that away again
 
 BUILTIN: Mapping[str, str] = {

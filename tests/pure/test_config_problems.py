@@ -114,7 +114,7 @@ def diamonds(count: int) -> str:
 
 
 def test_ways_are_bounded(tmp_path: Path) -> None:
-    """Forks in a row double the ways of a record: eight are a pipeline, forty are refused in no time, at the first stage
+    """Forks in a row double the ways of a record: eight are a pipeline, forty are refused at once, at the first stage
     that is too much."""
     assert problems(tmp_path, diamonds(8)) == []
     (found,) = problems(tmp_path, diamonds(40))
