@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -59,6 +59,7 @@ class SupervisorBackend:
         self._requests: dict[int, Request] = {}
         self._ticket = 0
         self._replaying = asyncio.Lock()
+        self._promised: set[str] = set()
         self._working: set[asyncio.Task[Any]] = set()
 
     @property
@@ -127,18 +128,32 @@ class SupervisorBackend:
     # epochs
 
     async def checkpoint(self, keep: str | None, timeout: float, who: str) -> dict[str, Any]:
-        if keep is not None and any(keep in row["names"] for row in await self.checkpoints()):
-            raise RpcError(f"{keep!r} names another epoch; forget it first", ExitCode.REFUSED)
-        request = self._put(lambda ticket: p.Checkpoint(ticket, timeout))
-        return await self._while_patient("checkpoint", self._made(request, keep), request.late)
+        late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await self._while_patient("checkpoint", self._made(keep, timeout, late), late)
 
-    async def _made(self, request: Request, keep: str | None) -> dict[str, Any]:
-        epoch = int(await request.ended())
-        if keep is not None:
-            with _refusals():
-                await self._supervisor.disk.keep(keep, epoch)
+    async def _made(self, keep: str | None, timeout: float, late: asyncio.Future[str]) -> dict[str, Any]:
+        with self._reserved(keep):
+            if keep is not None and any(keep in row["names"] for row in await self.checkpoints()):
+                raise RpcError(f"{keep!r} names another epoch; forget it first", ExitCode.REFUSED)
+            request = self._put(lambda ticket: p.Checkpoint(ticket, timeout), late)
+            epoch = int(await request.ended())
+            if keep is not None:
+                with _refusals():
+                    await self._supervisor.disk.keep(keep, epoch)
         made = [row for row in await self.checkpoints() if row["epoch"] == epoch]
         return {"epoch": epoch, "position": made[0]["position"] if made else None}
+
+    @contextlib.contextmanager
+    def _reserved(self, name: str | None) -> Iterator[None]:
+        """Nobody else gives this name to an epoch meanwhile."""
+        if name in self._promised:
+            raise RpcError(f"{name!r} is to name an epoch that is being made", ExitCode.REFUSED)
+        names = {name} if name is not None else set()
+        self._promised |= names
+        try:
+            yield
+        finally:
+            self._promised -= names
 
     async def checkpoints(self) -> list[dict[str, Any]]:
         with _refusals():

@@ -203,6 +203,12 @@ class Batch:
     def __len__(self) -> int:
         return self.rows
 
+    @property
+    def nbytes(self) -> int:
+        """About what it holds in memory: the numbers, and a byte for each character."""
+        texts = sum(len(text) for column in self.texts.values() for text in column if text)
+        return self.floats.data.nbytes + self.ints.data.nbytes + texts
+
     def __contains__(self, name: object) -> bool:
         return name in self.schema.floats or name in self.schema.ints or name in self.texts
 

@@ -63,6 +63,20 @@ def test_a_shortened_file_is_refused(tmp_path: Path) -> None:
         JsonlSink(JsonlSinkOptions(), tmp_path, Events()).rollback(1)
 
 
+@pytest.mark.parametrize("epoch", [None, 1])
+def test_a_file_without_its_marks_is_left_alone(tmp_path: Path, epoch: int | None) -> None:
+    """Rows of another program, or of ours whose `NAME.epochs` was lost, are not touched, also after
+    the refusal."""
+    (tmp_path / "records.jsonl").write_text("mine\n")
+    sink = JsonlSink(JsonlSinkOptions(), tmp_path, Events())
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"has 5 bytes and no records\.jsonl\.epochs beside it"):
+            sink.rollback(epoch)
+    with pytest.raises(StateError):
+        sink.write(numbered(0, 1))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("records.jsonl", "mine\n")]
+
+
 def test_checking_a_configuration_creates_nothing(tmp_path: Path) -> None:
     """A sink that was only constructed and closed has no file."""
     JsonlSink(JsonlSinkOptions(), tmp_path, Events()).close()

@@ -153,9 +153,10 @@ def test_queued_rows_are_copies() -> None:
     assert sink.calls == ["prepare 1", 7, 8]
 
 
-def test_a_full_queue_waits_and_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With QUEUE_ROWS waiting, the next batch waits for `prepare`, and the watcher is told so."""
-    monkeypatch.setattr(queued_module, "QUEUE_ROWS", 10)
+@pytest.mark.parametrize(("bound", "value"), [("QUEUE_ROWS", 10), ("QUEUE_BYTES", 100)])
+def test_a_full_queue_waits_and_is_no_hang(bound: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With QUEUE_ROWS or QUEUE_BYTES waiting, the next batch waits for `prepare`, and the watcher is told so."""
+    monkeypatch.setattr(queued_module, bound, value)
     monkeypatch.setattr(queued_module, "TICK_S", 0.001)
     sink = SlowSink()
     ticks = 0

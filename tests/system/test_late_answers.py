@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from support.daemon import running, simple, wait_for
@@ -32,6 +34,19 @@ def test_checkpoint_that_comes_late_keeps_its_name() -> None:
             lambda: ["before-upgrade"] in [row["names"] for row in daemon.call("checkpoints")["checkpoints"]],
             "the epoch is kept",
         )
+
+
+def test_one_name_is_one_epoch() -> None:
+    """Of several checkpoints that ask for one name at once one gets it; the others are refused, and told why."""
+    with running(SLOW) as daemon:
+        daemon.wait_progress(1)
+        with ThreadPoolExecutor(3) as operators:
+            ended = list(operators.map(lambda _: daemon.ctl("checkpoint", "--keep", "mine"), range(3)))
+        assert sorted(ctl.returncode for ctl in ended) == [0, 7, 7]
+        refused = "streampipectl: 'mine' is to name an epoch that is being made\n"
+        assert {ctl.stderr for ctl in ended if ctl.returncode} == {refused}
+        named = [row["names"] for row in daemon.call("checkpoints")["checkpoints"]]
+        assert named.count(["mine"]) == 1
 
 
 def test_forced_restart_ends_the_wait_of_another() -> None:

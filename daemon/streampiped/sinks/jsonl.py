@@ -133,8 +133,14 @@ class JsonlSink(Sink):
 
     def _open(self) -> None:
         is_new = not self._path.exists()
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._length = os.fstat(self._fd).st_size
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        if (length := os.fstat(fd).st_size) and not self._side.exists():  # ours has one before it has its first row
+            os.close(fd)
+            raise StateError(
+                f"has {length} bytes and no {self._side.name} beside it: another program's file, or one copied "
+                "alone. Name another path, put the two together again, or move the file away to begin a new one"
+            )
+        self._fd, self._length = fd, length
         self._epochs, self._visible, self._newest = {}, (None, 0), None
         if self._side.exists() and not is_new:  # the marks of a file that was removed are no marks of this one
             side = json.loads(self._side.read_text())
