@@ -28,6 +28,10 @@ IntArray: TypeAlias = NDArray[np.int64]
 Column: TypeAlias = "Array | IntArray | list[str | None]"
 
 
+def is_column_name(name: str) -> bool:
+    return 0 < len(name.encode()) <= NAME_BYTES_MAX
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """Column names by type, in block order: float64, int64, text."""
@@ -43,7 +47,7 @@ class Schema:
         if len(names) > COLUMNS_MAX:
             raise ValueError(f"{len(names)} columns, at most {COLUMNS_MAX}")
         for name in names:
-            if not 0 < len(name.encode()) <= NAME_BYTES_MAX:
+            if not is_column_name(name):
                 raise ValueError(f"column name {name!r} must have 1 to {NAME_BYTES_MAX} bytes")
 
     @property

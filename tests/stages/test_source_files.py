@@ -129,6 +129,31 @@ def test_bad_json_lines_are_counted_and_skipped(tmp_path: Path, bad: bytes, reas
     assert reason in events.seen[0][1]["reason"]
 
 
+def test_what_json_has_beside_text_is_json_in_a_text_column(tmp_path: Path) -> None:
+    """Lists, objects, numbers and booleans that stand where the other lines have a text are kept as their JSON; a key
+    that can name no column is left out."""
+    values = ["a", ["a", 1], {"b": None}, 7, 1.5, True, None, "NA"]
+    lines = [json.dumps({"tag": value, "": 1, "k" * 300: 2, "x": 1}) for value in ["t"] * 100 + values]
+    batches = drain(generator(plain(tmp_path / "in.jsonl", "\n".join(lines))))
+    assert batches[0].schema.names == ("x", "tag")
+    assert column(batches, "tag")[100:] == ["a", '["a", 1]', '{"b": null}', "7", "1.5", "true", None, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_lines_make_small_batches(tmp_path: Path, kind: str) -> None:
+    """A batch has at most 4 MiB of lines, whatever `batch_max`, also in the replay from any of its positions: a frame
+    could not carry more. A complete one waits for no others."""
+    rows = [{"n": n, "t": "ab"[n % 2] * 900_000} for n in range(10)]
+    options = put(tmp_path / "in", kind, rows)
+    batches = drain(generator(options, batch_max=1000, linger="60s"))
+    assert [batch["n"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    first = generator(options, batch_max=1000)
+    drain(first, count=1)
+    again = generator(options, batch_max=1000)
+    again.restore(travelled(first.snapshot()))
+    assert [batch["n"].tolist() for batch in drain(again)] == [[4, 5, 6, 7], [8, 9]]
+
+
 def test_a_file_of_garbage_ends(tmp_path: Path) -> None:
     """A file without a single record ends; what was rejected is counted, with one event per batch at most."""
     events = Events()

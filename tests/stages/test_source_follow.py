@@ -119,10 +119,11 @@ def test_rotation_by_rename(followed: Followed, path: Path) -> None:
     assert followed.woken() == [8, 9]
 
 
-def test_rotation_without_a_header_in_the_new_file(followed: Followed, path: Path) -> None:
-    """A rotated file that begins with data is read from its first line on."""
+@pytest.mark.parametrize("first", ["2,x2", "2,2", "2,"])
+def test_rotation_without_a_header_in_the_new_file(followed: Followed, path: Path, first: str) -> None:
+    """A rotated file that begins with data is read from its first line on, also where that could be no header."""
     path.rename(path.with_name("in.csv.1"))
-    write_lines(path, *numbers(2, 5))
+    write_lines(path, first, *numbers(3, 5))
     assert followed.woken() == [2, 3, 4]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from streampiped.errors import SourceError
 from streampiped.sources import rotation as rotation_module
 from streampiped.sources.rotation import Entry, listing
 from support.rotations import WAYS, Writer
@@ -73,7 +75,8 @@ def lines(first: int, end: int) -> list[str]:
 
 def shift(path: Path) -> None:
     """in.csv.1 becomes in.csv.2 and so on."""
-    names = sorted(path.parent.glob("in.csv.*"), key=lambda p: -int(p.suffix[1:]))
+    numbered = [p for p in path.parent.glob("in.csv.*") if p.suffix[1:].isdigit()]
+    names = sorted(numbered, key=lambda p: -int(p.suffix[1:]))
     for name in names:
         name.rename(path.with_name(f"in.csv.{int(name.suffix[1:]) + 1}"))
 
@@ -138,6 +141,66 @@ def test_without_the_file_before_everything_left_comes_after(reader: Reader, rot
             file.write(oldest.read_bytes())
     oldest.unlink()
     assert reader.resumed(state) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz", ".zst"])
+def test_a_file_that_was_compressed_before_it_was_read_is_missed(path: Path, suffix: str) -> None:
+    """The open file and the one behind it were compressed: nobody goes on with what is left. Decompressed, it is read.
+    The open file's own archive, and older ones, are no hindrance."""
+
+    def compress(number: int) -> Path:
+        """As gzip does: with the file's time."""
+        file = path.with_name(f"in.csv.{number}")
+        archive = file.with_name(file.name + suffix)
+        archive.write_bytes({".gz": gzip, ".xz": lzma}[suffix].compress(data) if suffix != ".zst" else data[::-1])
+        os.utime(archive, ns=(0, file.stat().st_mtime_ns))
+        file.unlink()
+        return archive
+
+    def rotate(*new: str) -> None:
+        shift(path)
+        path.rename(path.with_name("in.csv.1"))
+        write(*new)
+
+    def write(*new: str) -> None:
+        write_lines(path, "n", *new)
+        os.utime(path, (0, 1_700_000_000 + 60 * int(new[0])))  # archives have their time in whole seconds
+
+    write(*lines(0, 3))
+    reader = Reader(path)
+    assert reader.read() == [0, 1, 2]
+    data = path.read_bytes()
+    rotate(*lines(3, 6))
+    own = compress(1)
+    assert reader.read() == [3, 4, 5]  # the archive of what was read
+    data = path.read_bytes()
+    own.rename(path.with_name(f"in.csv.9{suffix}"))
+    rotate(*lines(6, 9))
+    rotate(*lines(9, 12))
+    compress(2)
+    data = path.with_name("in.csv.1").read_bytes()
+    unread = compress(1)
+    with pytest.raises(SourceError, match=rf"in\.csv\.1\{suffix} was compressed before it was read; decompress it"):
+        reader.read()
+    unread.unlink()
+    path.with_name("in.csv.1").write_bytes(data)
+    assert reader.read() == list(range(6, 12))
+    reader.stop()
+
+
+def test_truncated_where_nothing_but_the_header_was_read(reader: Reader) -> None:
+    """A file of which a new process has read nothing yet is copied and truncated to what was read of it: the copy is
+    read, also when the file is renamed before anybody looks."""
+    state = reader.stop()
+    with reader.path.open("a") as file:
+        file.write("0\n1\n")
+    reader.start(reader.path, state)
+    copytruncate(reader.path, reader.head)
+    assert reader.read() == [0, 1]
+    rename(reader.path, reader.head)
+    with reader.path.open("a") as file:
+        file.write("2\n")
+    assert reader.read() == [2]
 
 
 def test_a_file_before_may_be_taken_away_by_hand(path: Path) -> None:

@@ -29,6 +29,8 @@ class Ready:
     """No other record will ever follow these."""
     wake_at: float | None = None
     """CLOCK_MONOTONIC second at which there will be more; None: only the descriptor tells."""
+    full: bool = False
+    """They are a batch, though fewer than the limit: with another one it would be too large."""
 
 
 class Connector(ABC):

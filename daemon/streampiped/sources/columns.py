@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -78,8 +79,11 @@ def to_ints(values: Sequence[Any]) -> tuple[NDArray[np.int64], list[int]]:
 
 
 def to_texts(values: Sequence[Any], missing: Collection[str]) -> list[str | None]:
-    """Text as it is; numbers (of a JSON file) as they are written."""
-    return [
-        None if value is None or value in missing else value if isinstance(value, str) else repr(value)
-        for value in values
-    ]
+    """Text as it is; what else a JSON file has (numbers, lists, objects) as JSON."""
+    return [_text(value, missing) if value is not None else None for value in values]
+
+
+def _text(value: Any, missing: Collection[str]) -> str | None:
+    if isinstance(value, str):
+        return None if value in missing else value
+    return json.dumps(value, ensure_ascii=False)

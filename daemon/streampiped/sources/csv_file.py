@@ -13,9 +13,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from streampiped.records import is_column_name
 from streampiped.sources.columns import Table
+from streampiped.sources.lines import LINE_BYTES_MAX
 from streampiped.sources.text_file import TextFile, TextFileOptions
 from streampiped.stages.base import Emit
+
+csv.field_size_limit(LINE_BYTES_MAX)  # of the library: a field may fill a line, which is bounded already
 
 
 class CsvOptions(TextFileOptions):
@@ -55,7 +59,7 @@ class CsvFormat:
         if fields is None:
             raise ValueError(f"the header cannot be read: {reason}")
         names = tuple(field.strip() for field in fields)
-        if not all(names) or len(set(names)) != len(names):
+        if not all(map(is_column_name, names)) or len(set(names)) != len(names):
             raise ValueError(f"the header should have names that differ, got {names}; `names` says there is no header")
         return names
 

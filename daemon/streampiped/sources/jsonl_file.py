@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from streampiped.records import is_column_name
 from streampiped.sources.columns import Table
 from streampiped.sources.text_file import TextFile, TextFileOptions
 from streampiped.stages.base import Emit
@@ -28,7 +29,7 @@ class JsonlSource(TextFile):
 
 class JsonlFormat:
     """Splits lines with the standard library's parser. Columns are those asked for, or the keys of the first lines in
-    the order they were met; keys that come later are left out, a batch has one layout."""
+    the order they were met; keys that come later, or can name no column, are left out: a batch has one layout."""
 
     header = False
 
@@ -37,7 +38,7 @@ class JsonlFormat:
 
     def names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
         parsed = (_parse(line)[0] for line in sample)
-        met = dict.fromkeys(key for record in parsed if record for key in record)
+        met = dict.fromkeys(key for record in parsed if record for key in record if is_column_name(key))
         return tuple(dict.fromkeys((*met, *self._wanted)))
 
     def split(self, lines: Sequence[bytes], names: Sequence[str]) -> Table:

@@ -97,6 +97,15 @@ class LineFile:
         """The next lines, without their newlines; they stay."""
         return self._lines[self._next : self._next + count]
 
+    def fitting(self, count: int, size: int) -> int:
+        """How many of the next `count` lines have no more than `size` bytes; one at least."""
+        if self._read_to - self.offset > size:  # else all that is buffered
+            for number, line in enumerate(self.peek(count)):
+                size -= len(line)
+                if size < 0:
+                    return max(1, number)
+        return count
+
     def take(self, count: int) -> list[bytes]:
         """The next lines, without their newlines; the position moves behind them."""
         lines = self.peek(count)
@@ -199,7 +208,7 @@ class LineFile:
         if self._follow:  # looked at after reading: what was read before a truncation is right
             if self._is_truncated():
                 return self._restart()
-            if chunk and len(self._head) < HEAD_BYTES and (copy := self._overtaking()) is not None:
+            if len(self._head) < HEAD_BYTES and (copy := self._overtaking()) is not None:
                 return self._turn_to(copy)
         if chunk:
             if self._torn:
@@ -323,8 +332,8 @@ class LineFile:
         return True
 
     def _overtaking(self) -> int | None:
-        """The copy, when the file was truncated and has grown beyond what was read, with the same beginning: a header.
-        A file that was read further is told by its first bytes."""
+        """The copy, when the file was truncated and has grown to what was read, or beyond, with the same beginning: a
+        header. A file that was read further is told by its first bytes."""
         return self._copy(truncated=False)
 
     def _copy(self, *, truncated: bool) -> int | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from streampiped.errors import SourceError
+from streampiped.sources.archives import OPENERS, first_unread
 from streampiped.sources.identity import HEAD_BYTES, Identity, Mark, open_read
 
 ROTATED_MAX: Final = 1000  # siblings that are looked at, the newest; logrotate keeps tens
@@ -73,6 +74,15 @@ def _names(path: Path) -> list[str]:
     with contextlib.suppress(OSError):  # a directory that cannot be listed has nothing but `path`
         return [name[len(path.name) :] for name in os.listdir(path.parent) if name.startswith(path.name)]
     return []
+
+
+def _archives(path: Path) -> list[Path]:
+    """The rotated siblings of `path` that were compressed."""
+    names = ((name, *os.path.splitext(name)) for name in _names(path))
+    rotated = [
+        n for n, stem, ending in names if ending in OPENERS and (_NUMBERED.fullmatch(stem) or _DATED.fullmatch(stem))
+    ]
+    return [path.with_name(path.name + name) for name in rotated]
 
 
 def _entry(path: Path) -> Entry | None:
@@ -245,6 +255,11 @@ def successor(path: Path, fd: int, known: tuple[Mark, ...] = ()) -> int | None:
         if (own.st_dev, own.st_ino) in keys:
             rest = list(entries[keys.index((own.st_dev, own.st_ino)) + 1 :])
         else:  # deleted meanwhile: what follows was written to later
+            if (archive := first_unread(_archives(path), fd)) is not None:
+                raise SourceError(
+                    f"{archive} was compressed before it was read; decompress it where it is, and let rotation wait "
+                    "(`delaycompress`); or start afresh"
+                )
             rest = [e for e in _after(entries, path, known, None) if e.mtime_ns >= own.st_mtime_ns]
         # An empty file at `path` may be one whose writer has not yet let go of the old one; what it still writes
         # there must come first. With its first byte in the new file it has moved over.

@@ -22,6 +22,7 @@ from streampiped.sources.lines import LineFile
 from streampiped.sources.replay import Replay
 from streampiped.stages.base import Emit, StageOptions, State
 
+BATCH_BYTES: Final = 4 << 20  # of lines in a batch: a frame has its bounds, and every queue holds several of them
 SAMPLE_LINES: Final = 256  # from which column types are inferred: a few ms, and past the odd first rows
 
 
@@ -89,12 +90,14 @@ class TextFile(Connector):
             self._try()
 
     def ready(self, limit: int, now: float) -> Ready:
-        count = self._fill(limit)
+        found = self._fill(limit)
+        count = self._lines.fitting(found, BATCH_BYTES)
+        full = count < found
         last = self._lines.finished and self._lines.buffered == count
         if not self._options.speed or not count:
-            return Ready(count, last)
+            return Ready(count, last, full=full)
         due, wake_at = self._replay.due(self._line_times(count), now)
-        return Ready(due, last and due == count, wake_at)
+        return Ready(due, last and due == count, wake_at, full and due == count)
 
     def read(self, limit: int) -> Batch | None:
         start = self._lines.row
@@ -185,7 +188,12 @@ class TextFile(Connector):
     def _look_at_header(self, line: bytes) -> None:
         """Skip it, or find that this later file begins with data."""
         self._headed = self._lines.opened
-        names = self._told_names(line, ())
+        try:
+            names = self._told_names(line, ())
+        except SourceError:
+            if not self._names:
+                raise
+            return  # these can be no names: `5,5`
         if self._names and names != self._names:
             if set(names) & set(self._names):
                 raise SourceError(f"{self._options.path}: the columns changed from {self._names} to {names}")

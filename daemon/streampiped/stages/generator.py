@@ -90,7 +90,7 @@ class Generator(SourceStage):
             return Ended()
         ready = self._source.ready(self._options.batch_max, now)
         count = ready.count if self._bucket is None else min(ready.count, self._bucket.allowed(now))
-        complete = count == self._options.batch_max or (ready.last and count == ready.count)
+        complete = count == self._options.batch_max or ((ready.last or ready.full) and count == ready.count)
         if not ready.count:
             self._waiting_since = None
             self._ended = ready.last
