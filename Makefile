@@ -7,6 +7,7 @@
 #                       what exactly-once costs; half an hour
 #   make lint           ruff and mypy alone
 #   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
+#   make deb            a Debian package in build/ of what make install would put below /usr
 #   make uninstall      the program and its unit; configuration and state stay
 #   make clean          what the commands above made in this directory
 #
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OTHER_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: run test test-pythons law lint venv install uninstall clean
+.PHONY: run test test-pythons law lint venv install uninstall deb clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -92,6 +93,9 @@ install: $(VENV)/installed
 
 uninstall:
 	$(BIN)/python systemd/install.py uninstall --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
+
+deb: $(VENV)/installed
+	@$(BIN)/python systemd/package.py
 
 clean:
 	rm -rf $(VENV) var build *.egg-info

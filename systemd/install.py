@@ -30,6 +30,8 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").r
 NAME: Final[str] = PROJECT["project"]["name"]
 UNIT_PREFIX: Final = "/usr/local"
 """What systemd/streampipe.service says; replaced by the prefix of the installation."""
+DROP_INS: Final = ("network.conf", "newer.conf")
+"""Put beside the program for whoever wants them; in force where an operator copies them."""
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """The unit's ProtectHome=yes hides these: an interpreter there cannot be executed."""
 
@@ -61,6 +63,10 @@ class Places:
     def sysusers(self) -> Path:
         return self.at(Path("/usr/lib/sysusers.d/streampipe.conf"))
 
+    @property
+    def tmpfiles(self) -> Path:
+        return self.at(Path("/usr/lib/tmpfiles.d/streampipe.conf"))
+
     def at(self, path: Path) -> Path:
         return self.destdir / path.relative_to("/")
 
@@ -75,30 +81,35 @@ def install(places: Places, interpreter: Path) -> None:
     for command in places.commands():
         command.parent.mkdir(parents=True, exist_ok=True)
         command.unlink(missing_ok=True)
-        command.symlink_to(places.home / "bin" / command.name)
+        command.symlink_to(Path("..", "lib", "streampipe", "bin", command.name))
     unit = (REPOSITORY / "systemd" / "streampipe.service").read_text()
     write(places.unit, unit.replace(f"{UNIT_PREFIX}/bin/", f"{places.prefix}/bin/"))
-    write(places.library / "systemd" / "network.conf", (REPOSITORY / "systemd" / "network.conf").read_text())
+    for name in DROP_INS:
+        write(places.library / "systemd" / name, (REPOSITORY / "systemd" / name).read_text())
     write(places.sysusers, (REPOSITORY / "systemd" / "sysusers.d" / "streampipe.conf").read_text())
+    write(places.tmpfiles, (REPOSITORY / "systemd" / "tmpfiles.d" / "streampipe.conf").read_text())
     if not places.configuration.exists():
         write(places.configuration, (REPOSITORY / "etc" / "streampipe.toml").read_text())
     if places.destdir == Path("/"):
         subprocess.run(["systemd-sysusers", places.sysusers], check=True)
+        subprocess.run(["systemd-tmpfiles", "--create", places.tmpfiles], check=True)
         reload_systemd()
 
 
 def uninstall(places: Places) -> None:
     """The program and its unit. The configuration, the state and the user that owns it stay."""
     shutil.rmtree(places.library, ignore_errors=True)
-    for path in (*places.commands(), places.unit, places.sysusers):
+    for path in (*places.commands(), places.unit, places.sysusers, places.tmpfiles):
         path.unlink(missing_ok=True)
     if places.destdir == Path("/"):
         reload_systemd()
 
 
 def check_interpreter(interpreter: Path) -> None:
-    """Refuse a Python that the service could not use: of another version (extension modules are built for
-    one), or in a directory that the unit hides."""
+    """Refuse a Python that the service could not use: that is not there, of another version (extension modules are
+    built for one), or in a directory that the unit hides."""
+    if not interpreter.exists():
+        sys.exit(f"install: no {interpreter}; make the environment with PYTHON=/usr/bin/python3, or say INTERPRETER=")
     ask = "import sysconfig; print(sysconfig.get_config_var('SOABI'))"
     theirs = subprocess.run([interpreter, "-I", "-c", ask], capture_output=True, text=True, check=True).stdout
     ours = sysconfig.get_config_var("SOABI")
@@ -172,12 +183,17 @@ def copy_distribution(distribution: metadata.Distribution, site: Path) -> None:
 
 
 def copy_project(site: Path) -> None:
-    """Our own packages from the checkout (the environment has only a link to it), and their metadata."""
+    """Our own packages from the checkout (the environment has only a link to it), and their metadata. They tell the
+    version of pyproject.toml."""
     for package, directory in PROJECT["tool"]["setuptools"]["package-dir"].items():
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / directory, site / package, ignore=ignored)
+    version = PROJECT["project"]["version"]
+    told = site / "streampiped" / "__init__.py"
+    write(told, re.sub(r'^__version__ = ".*"$', f'__version__ = "{version}"', told.read_text(), flags=re.MULTILINE))
     text = metadata.distribution(NAME).read_text("METADATA") or ""
-    write(site / f"{NAME.replace('-', '_')}-{PROJECT['project']['version']}.dist-info" / "METADATA", text)
+    text = re.sub(r"^Version: .*$", f"Version: {version}", text, count=1, flags=re.MULTILINE)
+    write(site / f"{NAME.replace('-', '_')}-{version}.dist-info" / "METADATA", text)
 
 
 def write_script(path: Path, python: Path, target: str) -> None:
