@@ -21,8 +21,9 @@ from typing import Any
 import msgpack
 from pydantic import ValidationError
 
+from streampiped.credentials import CredentialError, Credentials
 from streampiped.errors import OptionError
-from streampiped.faults import ABSENT, Report, did_you_mean, report_faults
+from streampiped.faults import ABSENT, Report, did_you_mean, place_of, report_faults
 from streampiped.stages.base import Service, SinkStage, SourceStage, Stage, StageContext, StageOptions
 from streampiped.topology import Role
 
@@ -65,9 +66,11 @@ def try_stage(
     key: str,
     reserved: Iterable[str],
     resuming: bool,
+    credentials: Credentials,
 ) -> Trial | None:
     """Import the class (`klass` as written: a built-in kind or a path), validate the options, make an object in a
-    temporary directory, for a pipeline that has committed epochs if `resuming`. None: something was told."""
+    temporary directory, for a pipeline that has committed epochs if `resuming`. None: something was told, without any
+    of the secrets that the options name."""
     loaded = _import(klass, f"{key}.class", report)
     if loaded is None:
         return None
@@ -82,8 +85,12 @@ def try_stage(
     if taken := sorted(set(model.model_fields) & set(reserved)):
         report(f"{key}.class", klass, f"its Options use names that every stage has: {', '.join(taken)}")
         return None
-    checked = _validate(model, options, key, report, reserved)
-    return None if checked is None else _construct(loaded, role, klass, name, checked, key, report, resuming)
+
+    def told(where: str, value: Any, right: str) -> None:
+        report(where, value, credentials.masked(right))
+
+    checked = _validate(model, options, key, told, reserved, credentials)
+    return None if checked is None else _construct(loaded, role, klass, name, checked, key, told, resuming)
 
 
 def role_of(loaded: Any) -> Role | None:
@@ -127,12 +134,21 @@ def _import(klass: str, key: str, report: Report) -> Any:
 
 
 def _validate(
-    model: type[StageOptions], options: Mapping[str, Any], key: str, report: Report, reserved: Iterable[str]
+    model: type[StageOptions],
+    options: Mapping[str, Any],
+    key: str,
+    report: Report,
+    reserved: Iterable[str],
+    credentials: Credentials,
 ) -> StageOptions | None:
     try:
-        checked = model.model_validate(dict(options))
+        checked = credentials.options(model, options)
     except ValidationError as error:
         report_faults(error, model, dict(options), key, report, also=reserved)
+        return None
+    except CredentialError as error:
+        for loc, right in error.missing:
+            report(*place_of(loc, dict(options), key), right)
         return None
     for name, value in options.items():
         try:

@@ -30,6 +30,7 @@ from streampiped.check import (
     in_order,
     try_stage,
 )
+from streampiped.credentials import Credentials
 from streampiped.errors import StreampipeError
 from streampiped.faults import ABSENT, did_you_mean, report_faults
 from streampiped.runtime.epoch_store import EpochStore
@@ -183,10 +184,11 @@ def _plan(
     _check_backoff(sections["supervision"], findings)
     paths = _paths(sections["paths"], flags, environ, findings, made, sections["control"].group)
     python_path = _python_path(sections["pipeline"].python_path, file, findings)
+    credentials = Credentials(file, environ)
     with _searched(python_path):
         resuming = not fresh and EpochStore(Path(paths.state, "epochs")).is_begun()
-        stages = _stages(data.get("stages", {}), findings, resuming)
-        services = _services(data, paths, findings)
+        stages = _stages(data.get("stages", {}), findings, resuming, credentials)
+        services = _services(data, paths, findings, credentials)
     names = ["control", *(spec.name for spec in stages if spec.api)]
     check_socket_path(Path(paths.runtime), names, findings.report)
     return topology.Plan(
@@ -226,7 +228,9 @@ def _check_backoff(supervision: SupervisionSection, findings: _Findings) -> None
 # --- processes ----------------------------------------------------------------------------------------------------
 
 
-def _stages(tables: Any, findings: _Findings, resuming: bool) -> tuple[topology.StageSpec, ...]:
+def _stages(
+    tables: Any, findings: _Findings, resuming: bool, credentials: Credentials
+) -> tuple[topology.StageSpec, ...]:
     """Those that are right, in topological order."""
     if not isinstance(tables, dict):
         findings.report("stages", tables, "should be tables, [stages.NAME]")
@@ -236,14 +240,16 @@ def _stages(tables: Any, findings: _Findings, resuming: bool) -> tuple[topology.
     sections = {name: _section(StageSection, table, f"stages.{name}", findings) for name, table in tables.items()}
     inputs = {name: section.inputs for name, section in sections.items()}
     check_inputs(inputs, SERVICES, findings.report)
-    specs = {name: _stage(name, tables[name], section, findings, resuming) for name, section in sections.items()}
+    specs = {
+        name: _stage(name, tables[name], section, findings, resuming, credentials) for name, section in sections.items()
+    }
     order = in_order(inputs, findings.report)
     check_ways(order, inputs, findings.report)
     return tuple(spec for name in order if (spec := specs[name]))
 
 
 def _stage(
-    name: str, table: Any, section: StageSection, findings: _Findings, resuming: bool
+    name: str, table: Any, section: StageSection, findings: _Findings, resuming: bool, credentials: Credentials
 ) -> topology.StageSpec | None:
     key = f"stages.{name}"
     _check_name(name, key, findings)
@@ -251,7 +257,16 @@ def _stage(
         return None
     options = section.model_extra or {}
     klass = section.klass or name
-    trial = try_stage(name, klass, options, findings.report, key=key, reserved=RESERVED, resuming=resuming)
+    trial = try_stage(
+        name,
+        klass,
+        options,
+        findings.report,
+        key=key,
+        reserved=RESERVED,
+        resuming=resuming,
+        credentials=credentials,
+    )
     if trial is None:
         return None
     if section.inputs or not table.get("input"):  # else its type was wrong, and told
@@ -278,7 +293,9 @@ def _check_name(name: str, key: str, findings: _Findings) -> None:
         findings.report(key, name, "is the name of another process")
 
 
-def _services(data: Mapping[str, Any], paths: topology.Paths, findings: _Findings) -> tuple[topology.StageSpec, ...]:
+def _services(
+    data: Mapping[str, Any], paths: topology.Paths, findings: _Findings, credentials: Credentials
+) -> tuple[topology.StageSpec, ...]:
     specs: list[topology.StageSpec] = []
     for name, klass in SERVICES.items():
         section = _section(ServiceSection, data.get(name, {}), name, findings)
@@ -286,7 +303,16 @@ def _services(data: Mapping[str, Any], paths: topology.Paths, findings: _Finding
         if name == "log_extractor":
             options["path"] = options.get("path") or str(Path(paths.logs) / EVENTS_FILE)
         reserved = ServiceSection.model_fields
-        trial = try_stage(name, klass, options, findings.report, key=name, reserved=reserved, resuming=False)
+        trial = try_stage(
+            name,
+            klass,
+            options,
+            findings.report,
+            key=name,
+            reserved=reserved,
+            resuming=False,
+            credentials=credentials,
+        )
         if trial and section.enabled:
             specs.append(topology.StageSpec(name=name, klass=klass, role="service", options=options))
     return tuple(specs)

@@ -55,7 +55,7 @@ def report_faults(
     `also`: names that would have been right at the top level although `model` does not have them."""
     found: dict[str, tuple[Any, list[str]]] = {}
     for item in error.errors(include_url=False):
-        where, value = _place(item["loc"], data, key)
+        where, value = place_of(item["loc"], data, key)
         text = _message(item, model, () if len(item["loc"]) > 1 else also)
         # the branches of a union complain one by one about the same value
         found.setdefault(where, (value, []))[1].append(text)
@@ -64,7 +64,7 @@ def report_faults(
     return {str(item["loc"][0]) for item in error.errors() if item["loc"]}
 
 
-def _place(loc: tuple[int | str, ...], data: Any, key: str) -> tuple[str, Any]:
+def place_of(loc: tuple[int | str, ...], data: Any, key: str) -> tuple[str, Any]:
     """The dotted key and the value of a fault; names that pydantic adds for union branches are left out."""
     for number, part in enumerate(loc):
         if isinstance(data, dict) and part in data:

@@ -73,9 +73,11 @@ class Gate:
             tick=self._process.tick,
             forget_outside=self._process.channel.mute,
         )
+        masked = self._process.credentials.masked
         for row in verdict.guilty:
             place = (self._generation, row.via, row.source, row.position, attempt)
-            self._process.channel.send(Guilty(*place, row.manner, row.reason, row.traceback, row.record))
+            told = (row.manner, masked(row.reason), masked(row.traceback))
+            self._process.channel.send(Guilty(*place, *told, row.record))
         return len(verdict.guilty)
 
     def letters(self, change: Mapping[str, Any]) -> Iterator[tuple[int, Batch]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NoReturn, Protocol
 
+from streampiped.credentials import Credentials
 from streampiped.runtime.blackbox import BlackBox
 from streampiped.runtime.channel import Channel
 from streampiped.topology import Plan, StageSpec
@@ -18,6 +19,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     blackbox: BlackBox
     channel: Channel
+    credentials: Credentials
 
     def tick(self) -> None:
         """Say 'not hung' from inside of something that takes long on purpose."""

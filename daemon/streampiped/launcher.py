@@ -31,6 +31,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+import setproctitle
+
 from streampiped.runtime.channel import receive, send
 from streampiped.runtime.linux import die_with_parent, environment_has, keep_freed_memory, set_comm, threads
 from streampiped.runtime.spawn_marks import MARK, WARDEN
@@ -46,6 +48,7 @@ def main() -> None:
     fork_warden(supervisor)
     if not die_with_parent(signal.SIGKILL, supervisor):
         os._exit(0)
+    setproctitle.setproctitle("streampipe: launcher")
     set_comm("launcher")
     keep_freed_memory()
     preload(sys.argv[2:])
@@ -64,6 +67,7 @@ def fork_warden(supervisor: int) -> None:
     if os.fork():
         return
     os.setsid()
+    setproctitle.setproctitle(f"streampipe: {WARDEN}")
     set_comm(WARDEN)
     with contextlib.suppress(ProcessLookupError):
         pidfd = os.pidfd_open(supervisor)

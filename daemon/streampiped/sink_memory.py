@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from streampiped.credentials import Credentials
+from streampiped.errors import OptionError
 from streampiped.sinks.jsonl import JsonlSinkOptions
 from streampiped.sinks.sqlite import SqliteOptions
 from streampiped.stages.consumer import ConsumerOptions
@@ -35,7 +37,7 @@ def _of_stage(plan: Plan, spec: StageSpec, epoch: int) -> Iterator[str]:
         return
     directory = Path(plan.paths.state, "stages", spec.name)
     try:
-        sink = ConsumerOptions.model_validate(dict(spec.options)).sink
+        sink = Credentials(plan.config_file).options(ConsumerOptions, spec.options).sink
         match sink:
             case SqliteOptions() if (path := directory / sink.path).exists():
                 yield from _of_sqlite(path, epoch)
@@ -43,7 +45,7 @@ def _of_stage(plan: Plan, spec: StageSpec, epoch: int) -> Iterator[str]:
                 yield from _of_jsonl(path, epoch)
             case SqliteOptions() | JsonlSinkOptions():
                 yield f"{path} is not there; it begins empty behind epoch {epoch}"
-    except (ValidationError, sqlite3.Error, OSError, ValueError, LookupError) as error:
+    except (ValidationError, OptionError, sqlite3.Error, OSError, ValueError, LookupError) as error:
         yield f"whether its store can go back to epoch {epoch} is unknown: {error}"
 
 

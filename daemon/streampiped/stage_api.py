@@ -67,7 +67,7 @@ class StageApi:
         try:
             return methods[method](**params)
         except (TypeError, ValueError, KeyError) as error:
-            raise RpcError(str(error)) from error
+            raise RpcError(self._process.credentials.masked(str(error))) from error
 
     def _hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The same handshake as on the control socket."""

@@ -25,6 +25,7 @@ import msgpack
 import setproctitle
 import uvloop
 
+from streampiped.credentials import Credentials
 from streampiped.data_path import DataPath
 from streampiped.errors import StreampipeError
 from streampiped.phases import Phase
@@ -71,6 +72,7 @@ class StageProcess:
         self.plan = Plan.from_dict(begin.plan)
         self.spec = self.plan.spec(begin.name)
         self.blackbox = blackbox
+        self.credentials = Credentials(self.plan.config_file)
         self._sock = sock
         self._rehearsal = begin.rehearse
         self._leaving = False
@@ -94,7 +96,7 @@ class StageProcess:
         os._exit(0)
 
     def _load(self) -> None:
-        subject = load(self.plan, self.spec, self.emit, self.tick)
+        subject = load(self.plan, self.spec, self.credentials, self.emit, self.tick)
         path = ServicePath if isinstance(subject, Service) else DataPath
         self.path: DataPath | ServicePath = path(self, subject)  # type: ignore[arg-type]  # told by the line above
         self.subject = subject
@@ -113,15 +115,15 @@ class StageProcess:
     def emit(self, event: str, /, **fields: Any) -> None:
         """Log an event; dropped when the supervisor does not keep up."""
         with contextlib.suppress(TypeError, ValueError, OverflowError, StreampipeError):  # what cannot be encoded
-            self.channel.send(m.Event(event, fields), droppable=True)
+            self.channel.send(m.Event(event, self.credentials.masked_fields(fields)), droppable=True)
 
     def tick(self) -> None:
         self.blackbox.words[PULSE] += 1
 
     def fail(self, phase: str, error: BaseException) -> NoReturn:
         """Say why, and die: the supervisor decides what comes next."""
-        text = "".join(traceback.format_exception(error))[-32_000:]
-        reason = f"{type(error).__name__}: {error}"[:2000]
+        text = self.credentials.masked("".join(traceback.format_exception(error)))[-32_000:]
+        reason = self.credentials.masked(f"{type(error).__name__}: {error}")[:2000]
         self.channel.send(m.Failed(phase, reason, text))
         self._exit(1)
 
@@ -160,7 +162,7 @@ class StageProcess:
         except KeyError:
             error = f"{self.spec.name} does not answer {query.method!r}"
         except Exception as failure:  # noqa: BLE001  a question must not end a stage
-            error = f"{type(failure).__name__}: {failure}"[:2000]
+            error = self.credentials.masked(f"{type(failure).__name__}: {failure}")[:2000]
         for start in range(0, max(len(data), 1), m.CHUNK_BYTES):
             more = start + m.CHUNK_BYTES < len(data)
             self.channel.send(m.Reply(query.request, more, data[start : start + m.CHUNK_BYTES], error))
@@ -189,8 +191,10 @@ class StageProcess:
         os._exit(code)
 
 
-def load(plan: Plan, spec: StageSpec, emit: Callable[..., None], tick: Callable[[], None]) -> Stage | Service:
-    """Import the class and construct it with its validated options."""
+def load(
+    plan: Plan, spec: StageSpec, credentials: Credentials, emit: Callable[..., None], tick: Callable[[], None]
+) -> Stage | Service:
+    """Import the class and construct it with its validated options, secrets among them."""
     for entry in reversed(plan.python_path):
         if entry not in sys.path:
             sys.path.insert(0, entry)
@@ -208,5 +212,5 @@ def load(plan: Plan, spec: StageSpec, emit: Callable[..., None], tick: Callable[
         retain_epochs=plan.checkpoint.retain_epochs,
         resuming=EpochStore(Path(plan.paths.state, "epochs")).is_begun(),
     )
-    subject: Stage | Service = kind(kind.Options.model_validate(dict(spec.options)), context)
+    subject: Stage | Service = kind(credentials.options(kind.Options, spec.options), context)
     return subject

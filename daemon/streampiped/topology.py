@@ -23,7 +23,8 @@ class StageSpec:
     role: Role
     inputs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The stage's own options as written (msgpack-able); the stage validates them again."""
+    """The stage's own options as written (msgpack-able), with the names of its secrets; the stage validates them again
+    (`credentials.py`)."""
     api: bool = False
     """It serves `NAME.sock` in the runtime directory."""
     max_rate: float | None = None

@@ -11,6 +11,7 @@ import pytest
 
 from streampiped import stage_process, topology
 from streampiped.config import load
+from streampiped.credentials import Credentials
 from streampiped.errors import OptionError
 from streampiped.stages.generator import Generator
 from support.config_files import CHAIN, SINK, SOURCE, TRANSFORM, loaded, problems, written
@@ -175,11 +176,12 @@ def test_a_resumed_pipeline_may_lack_its_file(tmp_path: Path) -> None:
     (epochs / "e00000002.manifest").touch()
     plan = loaded(tmp_path, text)
     assert problems(tmp_path, text, fresh=True)
-    stage = stage_process.load(plan, plan.spec("in"), lambda *_, **__: None, lambda: None)
+    credentials = Credentials(plan.config_file)
+    stage = stage_process.load(plan, plan.spec("in"), credentials, lambda *_, **__: None, lambda: None)
     assert isinstance(stage, Generator)
     (epochs / "e00000002.manifest").unlink()
     with pytest.raises(OptionError, match="does not exist"):
-        stage_process.load(plan, plan.spec("in"), lambda *_, **__: None, lambda: None)
+        stage_process.load(plan, plan.spec("in"), credentials, lambda *_, **__: None, lambda: None)
 
 
 def other_group() -> grp.struct_group | None:

@@ -31,9 +31,10 @@ class Emit(Protocol):
 
 
 class StageOptions(BaseModel):
-    """Base of every stage's options: unknown keys are errors, values do not change after start."""
+    """Base of every stage's options: unknown keys are errors, values do not change after start. What can be a secret
+    had better be a `SecretStr`, which shows itself nowhere."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def _silent(event: str, /, **fields: Any) -> None:
