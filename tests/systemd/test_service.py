@@ -52,10 +52,13 @@ def test_start_returns_when_every_stage_is_ready(stopped: Service) -> None:
 
 
 def test_systemctl_status_names_the_processes(running: Service) -> None:
-    """`systemctl status` lists every process by the name that the documentation gives it, each once."""
+    """`systemctl status` lists every process by the name that the documentation gives it, each once; the supervisor, as
+    the main process, by its command."""
     shown = running.box.run("systemctl", "status", "--no-pager", "--full", running.name).stdout
-    for name in (*STAGES, *SERVICES):
+    for name in (*STAGES, *SERVICES, "launcher", "warden"):
         assert len(re.findall(rf"streampipe: {name}\b", shown)) == 1, shown
+    listed = [line.partition("─")[2] for line in shown.splitlines() if "─" in line]
+    assert [line for line in listed if "streampipe: " not in line and "streampiped run" not in line] == []
 
 
 def test_restart_of_one_stage_leaves_the_others(running: Service) -> None:
