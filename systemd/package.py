@@ -139,7 +139,7 @@ def epoch() -> int:
     """Seconds since 1970: SOURCE_DATE_EPOCH, else of the last commit, else (a source archive) now."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
-    command = ["git", "-C", install.REPOSITORY, "log", "-1", "--format=%ct"]
+    command = ["git", "-C", str(install.REPOSITORY), "log", "-1", "--format=%ct"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return int(done.stdout) if done.returncode == 0 else int(time.time())
 

@@ -99,9 +99,13 @@ class Outcome:
 
 def outcome(daemon: Daemon) -> Outcome:
     """Of a pipeline that is finished and still running."""
-    results = daemon.call("report")["results"]
-    rows, distinct, digest = _rows(daemon.state / "stages" / "consumer" / "records.sqlite")
-    return Outcome(rows, distinct, digest, _snapshots(daemon.state / "epochs"), results)
+    return left_in(daemon.state, daemon.call("report")["results"])
+
+
+def left_in(state: Path, results: dict[str, Any]) -> Outcome:
+    """What a finished pipeline has left in a state directory, or a copy of one, and said in its report."""
+    rows, distinct, digest = _rows(state / "stages" / "consumer" / "records.sqlite")
+    return Outcome(rows, distinct, digest, _snapshots(state / "epochs"), results)
 
 
 def _rows(path: Path) -> tuple[int, int, str]:

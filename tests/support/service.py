@@ -81,9 +81,23 @@ class Service:
     def show(self, *properties: str) -> dict[str, str]:
         return self.box.show(self.name, *properties)
 
+    @property
+    def state(self) -> Path:
+        """The state directory. Not for SQLite, which resolves the link in this path and ends up outside: copy it."""
+        return self.box.root / "var/lib/private/streampipe"
+
+    def events(self) -> list[dict[str, Any]]:
+        """The event file so far."""
+        text = (self.box.root / "var/log/private/streampipe/events.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def ask(self, command: str) -> Any:
+        """The answer to `streampipectl COMMAND --json`."""
+        return json.loads(self.box.run("streampipectl", command, "--json").stdout)
+
     def status(self) -> dict[str, Any]:
         """`streampipectl status --json`; the test fails unless every wanted stage is ready."""
-        answer: dict[str, Any] = json.loads(self.box.run("streampipectl", "status", "--json").stdout)
+        answer: dict[str, Any] = self.ask("status")
         return answer
 
     def is_ready(self) -> bool:
