@@ -1,10 +1,8 @@
-"""A stage that is told a secret and is careless with it: in an event, in an error, in an answer."""
+"""A stage that is told a secret and is careless with it: in an event and in an error."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field, SecretStr
 
@@ -46,6 +44,3 @@ class Careless(Stage):
             self._mark.touch()
             raise ConnectionError(f"cannot reach tcp://me:{self._token}@host")
         return batch
-
-    def query(self, method: str, params: Mapping[str, Any]) -> Any:
-        raise ValueError(f"no answer for {self._token}")
