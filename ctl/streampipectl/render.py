@@ -81,6 +81,8 @@ def _recovery(status: Mapping[str, Any]) -> list[str]:
         kept.append(f"last recovery {duration(status['recovery_s'])}")
     if letters := status.get("dead_letters"):
         kept.append(f"{count(letters)} dead letter{'' if letters == 1 else 's'}")
+    if lost := sum((status.get("log_drops") or {}).values()):
+        kept.append(f"{count(lost)} log line{'' if lost == 1 else 's'} lost")
     if held := status.get("held"):
         kept.append(f"held: {' '.join(map(clean, held))}")
     return [*lines, ", ".join(kept)] if kept else lines

@@ -14,6 +14,7 @@ import difflib
 import os
 import pwd
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,7 +54,7 @@ class ControlServer:
             group=self._identity.group,
             limits=limits or Limits(request_bytes=REQUEST_BYTES_MAX),
             on_drop=self._dropped,
-            on_fault=lambda method, error: emit("request_failed", method=method, reason=repr(error)),
+            on_fault=lambda method, error: emit("request_failed", method=method, **_fault(error)),
         )
 
     def start(self) -> None:
@@ -79,7 +80,7 @@ class ControlServer:
             return await method.run(self, peer, params.validated(name, method.params, given))
         except RpcError as error:
             if error.code != ExitCode.TIMED_OUT:
-                self._emit("command_refused", method=name, uid=peer.uid, reason=str(error))
+                self._emit("command_refused", method=name, uid=peer.uid, user=_user(peer.uid), reason=str(error))
             raise
 
     def _authorise(self, peer: Peer, verb: str) -> None:
@@ -135,7 +136,7 @@ class ControlServer:
     def _received(self, verb: str, what: str, peer: Peer) -> str:
         """A change is about to begin; the name of who asked for it."""
         who = _user(peer.uid)
-        self._emit("command_received", method=verb, params=what, uid=peer.uid, who=who)
+        self._emit("command_received", method=verb, params=what, uid=peer.uid, user=who)
         return who
 
     async def _carried_out(
@@ -333,6 +334,14 @@ def _uids(users: tuple[str, ...]) -> set[int]:
         with contextlib.suppress(KeyError):
             found.add(pwd.getpwnam(user).pw_uid)
     return found
+
+
+def _fault(error: BaseException) -> dict[str, str]:
+    """A mistake in a handler, for the log."""
+    return {
+        "reason": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
 
 
 def _user(uid: int) -> str:

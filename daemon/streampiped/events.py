@@ -41,7 +41,7 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "stage_loaded": EventSpec("debug", "loaded, pid {child}"),
     "stage_ready": EventSpec("debug", "ready for generation {generation}"),
     "stage_died": EventSpec("error", "died: {reason}"),
-    "stage_raised": EventSpec("error", "raised in {phase}: {reason}\n{traceback}"),
+    "stage_raised": EventSpec("error", "raised in {phase}: {reason}"),
     "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
     "stage_hung": EventSpec(
         "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"
@@ -74,8 +74,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "warning", "going on from epoch {epoch}, the newest that is whole; newer and damaged: {damaged}"
     ),
     # control
-    "command_received": EventSpec("info", "{method} {params} by uid {uid}"),
-    "command_refused": EventSpec("warning", "{method} refused for uid {uid}: {reason}"),
+    "command_received": EventSpec("info", "{method} {params} by {user}"),
+    "command_refused": EventSpec("warning", "{method} refused for {user}: {reason}"),
     "client_dropped": EventSpec("warning", "dropped a client: {reason}"),
     "request_failed": EventSpec("error", "{method} failed: {reason}"),
     # the log and the services' histories

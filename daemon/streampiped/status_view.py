@@ -19,6 +19,7 @@ from streampiped.disk import Disk
 from streampiped.errors import RpcError, StreampipeError
 from streampiped.phases import Phase
 from streampiped.runtime.blackbox import Reading
+from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.spawn import Spawner
 from streampiped.topology import Plan
 from streampiped.verdicts import Verdicts
@@ -82,6 +83,7 @@ class Watched(Protocol):
     spawner: Spawner
     disk: Disk
     verdicts: Verdicts
+    log: EventLog
     times: EpochTimes | None
     recovery: float | None
 
@@ -128,6 +130,7 @@ class StatusView:
             "state_bytes": self._supervisor.disk.state_bytes,
             "dead_letters": self._letters,
             "recovery_s": self._supervisor.recovery,
+            "log_drops": self._supervisor.log.counts(),
             "held": [p.name for p in supervision.processes.values() if not p.wanted and not supervision.closing],
             "report": self._summary,
             "totals": self._totals(processes, now),

@@ -110,6 +110,7 @@ class Supervisor:
             file_bytes_max=plan.logs.file_bytes_max,
             files_kept=plan.logs.files_kept,
         )
+        self.log.epoch = supervision.epochs.committed
         self.supervision = supervision
         self.disk = disk
         self._held = held
@@ -264,7 +265,9 @@ class Supervisor:
             self._ping_at = now + self._notifier.ping_every
 
     def _flush_log(self) -> None:
-        """Lines that standard error had no room for go out as soon as it has."""
+        """What the reader of the log had no room for goes out as soon as it has; what waits for a journald that was
+        gone, with the next decision."""
+        self.log.flush()
         if self.log.pending and not self._flushing:
             self._flushing = True
             self._loop.add_writer(self.log.fileno(), self._flush_more)
@@ -474,6 +477,7 @@ class Supervisor:
 
     def _tell_committed(self, command: TellCommitted) -> None:
         self.times = command.times
+        self.log.epoch = command.epoch
         for spec in self.plan.stages:
             self._tell(spec.name, m.Committed(command.generation, command.epoch))
         self.disk.retain(command.epoch)

@@ -16,11 +16,11 @@ from streampiped.runtime.event_format import (
     LINE_BYTES_MAX,
     PRIORITY,
     RESERVED,
-    for_journal,
     make_record,
     printable,
     readable,
     to_json,
+    with_priority,
 )
 
 TS = 1_700_000_000.25
@@ -109,9 +109,9 @@ def test_colour_only_when_asked() -> None:
     assert "\x1b" not in readable(record(reason="\x1b[31mred"), colour=False)
 
 
-def test_journal_lines_carry_their_priority() -> None:
-    """Every line for the journal begins with its syslog priority, also those of a traceback."""
-    lines = for_journal(record(reason="x", traceback="a\nb")).splitlines()
+def test_lines_that_systemd_reads_carry_their_priority() -> None:
+    """Every line for a standard error that systemd reads begins with its syslog priority, also those of a traceback."""
+    lines = with_priority(record(reason="x", traceback="a\nb")).splitlines()
     assert lines == ["<3>trainer: died: x", "<3>    a", "<3>    b"]
     assert PRIORITY["debug"] == 7
     assert PRIORITY["critical"] == 2

@@ -171,6 +171,7 @@ def test_recovery_lines() -> None:
         ({"dead_letters": 1}, "1 dead letter"),
         ({"recovery_s": 0.25}, "last recovery 0.2s"),
         ({"held": ["trainer"]}, "held: trainer"),
+        ({"log_drops": {"journal_dropped": 2, "file_dropped": 1}}, "3 log lines lost"),
         ({"epoch_parts": {"total": 0.5, "align": None}}, "last epoch 0.5s"),
         ({"epoch_parts": {"align": 0.5}}, "last epoch -: align 0.5s"),
     ],
@@ -182,7 +183,7 @@ def test_each_part_alone(changes: dict[str, object], line: str) -> None:
 
 @pytest.mark.parametrize(
     "changes", [{}, {"epoch_parts": None, "state_bytes": None, "dead_letters": None, "recovery_s": None, "held": None},
-                {"epoch_parts": {}, "dead_letters": 0, "held": []}],
+                {"epoch_parts": {}, "dead_letters": 0, "held": [], "log_drops": {"journal_dropped": 0}}],
 )  # fmt: skip
 def test_nothing_to_say_about_recovery(changes: dict[str, object]) -> None:
     """Of an older daemon's status, or where nothing is known, no line is drawn."""

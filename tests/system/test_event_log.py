@@ -99,7 +99,7 @@ def test_reader_gone(tmp_path: Path) -> None:
     with opened(tmp_path, writer) as log:
         for n in range(10):
             say(log, n)
-        assert log.counts() == {"stderr_dropped": 10, "file_dropped": 0}
+        assert log.counts() == {"journal_dropped": 0, "stderr_dropped": 10, "file_dropped": 0}
         assert numbers(log.tail()) == list(range(10))
     os.close(writer)
 
@@ -150,11 +150,12 @@ def test_styles(tmp_path: Path) -> None:
         assert stderr_style(writer, {}) == "json"
 
 
-def test_journal_stream() -> None:
-    """On the journal's socket lines begin with their syslog priority."""
+def test_journal_without_its_socket(tmp_path: Path) -> None:
+    """Where journald's own socket is not to be had, lines on its stream begin with their syslog priority."""
     with channel("socket") as (reader, writer):
         found = os.fstat(writer)
-        log = EventLog(None, stderr_fd=writer, environ={"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"})
+        environ = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+        log = EventLog(None, stderr_fd=writer, environ=environ, journal_path=str(tmp_path / "none"))
         log.write("stage_died", stage="trainer", reason="signal 9", traceback="a\nb")
         log.close()
         assert read_now(reader) == "<3>trainer: died: signal 9\n<3>    a\n<3>    b\n"

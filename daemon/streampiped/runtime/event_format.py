@@ -86,12 +86,17 @@ def readable(record: Mapping[str, Any], *, colour: bool) -> str:
 
 
 def for_journal(record: Mapping[str, Any]) -> str:
-    """For a standard error that systemd reads: every line with its `<N>` priority (sd-daemon(3)), without a time,
-    which the journal has itself. Ends with a newline."""
+    """The message of a journal entry: stage, text, further lines below. No time and no level, which the journal has
+    itself."""
+    return f"{printable(str(record['stage']))}: " + "\n".join(_text_lines(record))
+
+
+def with_priority(record: Mapping[str, Any]) -> str:
+    """The same for a standard error that systemd reads: every line with its `<N>` priority (sd-daemon(3)). Ends with
+    a newline."""
     prefix = f"<{PRIORITY.get(str(record['level']), 6)}>"
-    first, *rest = _text_lines(record)
-    stage = printable(str(record["stage"]))
-    return f"{prefix}{stage}: {first}\n" + "".join(f"{prefix}    {line}\n" for line in rest)
+    first, *rest = for_journal(record).split("\n")
+    return f"{prefix}{first}\n" + "".join(f"{prefix}    {line}\n" for line in rest)
 
 
 def printable(text: str) -> str:

@@ -1,8 +1,8 @@
 """The log: every event of the pipeline goes through here, in the supervisor, its only writer.
 
-Three destinations: standard error (for people on a terminal, `<N>` lines for the journal, JSON lines elsewhere), the
-event file, and whoever follows by `streampipectl logs -f`. None of them can block, raise or grow without bound; what
-could not be written is counted, and said where it is missing.
+Three destinations: standard error (for people on a terminal, JSON lines elsewhere; where that is the journal's, entries
+to journald itself instead), the event file, and whoever follows by `streampipectl logs -f`. None of them can block,
+raise or grow without bound; what could not be written is counted, and said where it is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from streampiped.events import CATALOGUE, LEVELS, Level, level_of
 from streampiped.runtime.event_file import EventFile, head_of, lines_backwards
-from streampiped.runtime.event_format import for_journal, make_record, readable, to_json
+from streampiped.runtime.event_format import make_record, readable, to_json, with_priority
+from streampiped.runtime.journal import SOCKET_PATH, JournalWriter
+from streampiped.runtime.journal_entry import entry_of
 from streampiped.runtime.line_writer import LineWriter
 
 TAIL_LINES_MAX: Final = 10_000  # answered at once to `streampipectl logs`
@@ -61,16 +63,21 @@ class EventLog:
         files_kept: int = 2,
         stderr_fd: int = 2,
         environ: Mapping[str, str] = os.environ,
+        journal_path: str = SOCKET_PATH,
     ) -> None:
         self.level: Level = level
         self.screen: Screen | None = None
         """Set while a console shares the terminal with standard error."""
+        self.epoch: int | None = None
+        """The last committed one, for events that name none; only the journal's entries have it."""
         self.file_dropped = 0
         """Lines missing in the file and not yet said there."""
         self.file_dropped_total = 0
         self._style = stderr_style(stderr_fd, environ)
         self._colour = "NO_COLOR" not in environ and environ.get("TERM", "dumb") != "dumb"
+        self._journal = self._reach_journal(journal_path) if self._style == "journal" else None
         self._stderr = LineWriter(stderr_fd, lambda count: self._render(_dropped(count, "standard error")))
+        self._out: LineWriter | JournalWriter = self._journal or self._stderr
         self._file = EventFile(directory, file_bytes_max=file_bytes_max, files_kept=files_kept) if directory else None
         self._subscribers: list[Subscriber] = []
 
@@ -105,7 +112,7 @@ class EventLog:
         level nobody knows are taken as they are, and hurt nobody."""
         known = next((name for name in LEVELS if name == level), None)
         listed = CATALOGUE[event].level if event in CATALOGUE else "info"
-        self._put(event, fields, stage, known or listed, cause, ts, pid)
+        self._put(event, fields, stage, known or listed, cause, ts, pid, relayed=True)
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call `subscriber` with every record from now on; the result ends that. It must not block."""
@@ -140,21 +147,27 @@ class EventLog:
     def fileno(self) -> int:
         """To be registered for writing while `pending`, with `flush` as the callback; otherwise the rest goes with
         the next line."""
-        return self._stderr.fileno()
+        return self._out.fileno()
 
     @property
     def pending(self) -> bool:
-        return self._stderr.pending > 0
+        return self._out.pending > 0
 
     def flush(self) -> None:
-        self._stderr.flush()
+        self._out.flush()
 
     def counts(self) -> dict[str, int]:
         """Lines lost since the start, by destination."""
-        return {"stderr_dropped": self._stderr.dropped_total, "file_dropped": self.file_dropped_total}
+        return {
+            "journal_dropped": self._journal.dropped_total if self._journal else 0,
+            "stderr_dropped": self._stderr.dropped_total,
+            "file_dropped": self.file_dropped_total,
+        }
 
     def close(self) -> None:
-        """Give standard error a moment for its last lines, and let go."""
+        """Give the journal or standard error a moment for the last lines, and let go."""
+        if self._journal:
+            self._journal.close()
         self._stderr.close()
         if self._file:
             self._file.close()
@@ -168,17 +181,31 @@ class EventLog:
         cause: str | None,
         ts: float | None,
         pid: int | None,
+        *,
+        relayed: bool = False,
     ) -> None:
         if LEVELS.index(level) < LEVELS.index(self.level):
             return
         record = make_record(event, stage, level, _now(ts), pid or os.getpid(), cause, fields)
         line = to_json(record)
         self._to_file(line)
-        self._to_stderr(record, line)
+        self._to_stderr(record, line, relayed=relayed)
         self._to_subscribers(record)
 
-    def _to_stderr(self, record: Mapping[str, Any], line: bytes) -> None:
-        if self.screen is not None and self._style == "terminal":
+    def _reach_journal(self, path: str) -> JournalWriter | None:
+        """None: systemd reads standard error, and journald's own socket is not to be had (a container's root)."""
+        try:
+            return JournalWriter(lambda count: self._entry(_dropped(count, "the journal")), path)
+        except OSError:
+            return None
+
+    def _entry(self, record: Mapping[str, Any], *, relayed: bool = False) -> bytes:
+        return entry_of(record, epoch=self.epoch, relayed=relayed)
+
+    def _to_stderr(self, record: Mapping[str, Any], line: bytes, *, relayed: bool = False) -> None:
+        if self._journal is not None:
+            self._journal.write(self._entry(record, relayed=relayed))
+        elif self.screen is not None and self._style == "terminal":
             self.screen.print_above(readable(record, colour=self._colour))
         else:
             self._stderr.write(line if self._style == "json" else self._render(record))
@@ -186,8 +213,7 @@ class EventLog:
     def _render(self, record: Mapping[str, Any]) -> bytes:
         if self._style == "json":
             return to_json(record)
-        journal = self._style == "journal"
-        text = for_journal(record) if journal else readable(record, colour=self._colour)
+        text = with_priority(record) if self._style == "journal" else readable(record, colour=self._colour)
         return text.encode("utf-8", "backslashreplace")
 
     def _to_file(self, line: bytes) -> None:
