@@ -80,7 +80,7 @@ class ControlServer:
             return await method.run(self, peer, params.validated(name, method.params, given))
         except RpcError as error:
             if error.code != ExitCode.TIMED_OUT:
-                self._emit("command_refused", method=name, uid=peer.uid, user=_user(peer.uid), reason=str(error))
+                self._emit("command_refused", method=name, uid=peer.uid, who=_user(peer.uid), reason=str(error))
             raise
 
     def _authorise(self, peer: Peer, verb: str) -> None:
@@ -136,7 +136,7 @@ class ControlServer:
     def _received(self, verb: str, what: str, peer: Peer) -> str:
         """A change is about to begin; the name of who asked for it."""
         who = _user(peer.uid)
-        self._emit("command_received", method=verb, params=what, uid=peer.uid, user=who)
+        self._emit("command_received", method=verb, params=what, uid=peer.uid, who=who)
         return who
 
     async def _carried_out(

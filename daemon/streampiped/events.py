@@ -74,8 +74,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "warning", "going on from epoch {epoch}, the newest that is whole; newer and damaged: {damaged}"
     ),
     # control
-    "command_received": EventSpec("info", "{method} {params} by {user}"),
-    "command_refused": EventSpec("warning", "{method} refused for {user}: {reason}"),
+    "command_received": EventSpec("info", "{method} {params} by {who}"),
+    "command_refused": EventSpec("warning", "{method} refused for {who}: {reason}"),
     "client_dropped": EventSpec("warning", "dropped a client: {reason}"),
     "request_failed": EventSpec("error", "{method} failed: {reason}"),
     # the log and the services' histories

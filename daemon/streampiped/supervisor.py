@@ -341,8 +341,9 @@ class Supervisor:
         known = [(way, source, *rows) for way, source, *rows in inside if way < len(ways) and source < len(names)]
         return tuple((ways[way], names[source], start, count) for way, source, start, count in known)
 
-    def on_output(self, name: str, line: str) -> None:
-        self.log.write("stage_output", stage=name, line=line)
+    def on_output(self, name: str, text: str) -> None:
+        """A line, or all lines of a traceback."""
+        self.log.write("stage_output", stage=name, level="error" if "\n" in text else None, line=text)
         self._flush_log()
 
     def on_output_dropped(self, name: str, count: int) -> None:

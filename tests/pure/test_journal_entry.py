@@ -113,9 +113,9 @@ def test_nothing_can_be_forged(fields: dict[str, str], line: str, relayed: bool)
 
 def test_who_wanted_what() -> None:
     """A command has its user in fields; what a stage says about a user is beside them."""
-    command = {"method": "restart", "params": "all", "uid": 0, "user": "root"}
+    command = {"method": "restart", "params": "all", "uid": 0, "who": "root"}
     found = entry("command_received", command)
-    assert (found["STREAMPIPE_UID"], found["STREAMPIPE_USER"], found["STREAMPIPE_METHOD"]) == ("0", "root", "restart")
+    assert (found["STREAMPIPE_UID"], found["STREAMPIPE_WHO"], found["STREAMPIPE_METHOD"]) == ("0", "root", "restart")
     assert found["MESSAGE"] == "trainer: restart all by root"
     assert entry("command_received", command, relayed=True)["STREAMPIPE_UID_"] == "0"
 

@@ -110,12 +110,12 @@ def test_who_did_what(service: Service) -> None:
     """A command is in the journal with who gave it, and a refused one too."""
     given = _entry(service, "STREAMPIPE_EVENT=command_received", "STREAMPIPE_UID=0")
     assert (given["STREAMPIPE_METHOD"], given["STREAMPIPE_PARAMS"]) == ("restart", "normalizer")
-    assert (given["STREAMPIPE_USER"], given["MESSAGE"]) == ("root", "supervisor: restart normalizer by root")
+    assert (given["STREAMPIPE_WHO"], given["MESSAGE"]) == ("root", "supervisor: restart normalizer by root")
     service.box.run("useradd", "--groups", "streampipe", "reader")
     uid = service.box.run("id", "--user", "reader").stdout.strip()
     service.box.run("streampipectl", "stop", "trainer", user="reader", check=False)
     refused = _entry(service, "STREAMPIPE_EVENT=command_refused", f"STREAMPIPE_UID={uid}")
-    assert (refused["STREAMPIPE_METHOD"], refused["STREAMPIPE_USER"], refused["PRIORITY"]) == ("stop", "reader", "4")
+    assert (refused["STREAMPIPE_METHOD"], refused["STREAMPIPE_WHO"], refused["PRIORITY"]) == ("stop", "reader", "4")
 
 
 def test_plain_journalctl_reads_well(service: Service) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from streampiped.events import CATALOGUE, LEVELS, Level, describe
 
 FIELD_CHARS_MAX: Final = 8192  # of one text; a Python traceback of 60 frames has about 6000
-TRACE_CHARS_MAX: Final = 16384  # of a traceback or stack: a dump of several threads is worth more than one line
+TRACE_CHARS_MAX: Final = 16384  # of a traceback, stack or output: a dump of several threads is more than one line
 FIELDS_MAX: Final = 32  # of one event; the largest of the catalogue has 5
 ITEMS_MAX: Final = 64  # of one list or mapping inside a field
 DEPTH_MAX: Final = 4  # of lists and mappings inside a field
@@ -120,7 +120,7 @@ def _text_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def _room(key: str) -> int:
-    return TRACE_CHARS_MAX if key in BLOCKS else FIELD_CHARS_MAX
+    return TRACE_CHARS_MAX if key in (*BLOCKS, "line") else FIELD_CHARS_MAX
 
 
 def _bounded(value: object, room: int, depth: int) -> Any:

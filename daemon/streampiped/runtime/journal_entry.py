@@ -19,13 +19,14 @@ PREFIX: Final = "STREAMPIPE_"
 NAME_CHARS_MAX: Final = 64  # journald takes no longer ones
 VALUE_CHARS_MAX: Final = 8192  # of a list or a mapping as JSON; texts are bounded by make_record
 
-COMMAND_FIELDS: Final = frozenset(f"{PREFIX}{name}" for name in ("UID", "USER", "METHOD", "PARAMS"))
+COMMAND_FIELDS: Final = frozenset(f"{PREFIX}{name}" for name in ("UID", "WHO", "METHOD", "PARAMS"))
 """Who wanted what: only the supervisor knows. In a stage's own event such a field gets an underscore behind it."""
 
 _HEAD: Final = frozenset(f"{PREFIX}{name.upper()}" for name in RESERVED)
 _NAME: Final = re.compile(r"[A-Za-z0-9_]+")
-_FRAME: Final = re.compile(r'^  File "([^"\n]+)", line (\d+)(?:, in (.+))?$', re.MULTILINE)
+_FRAME: Final = re.compile(r'^  File "([^"\n]+)", line (\d+)(?:,? in (.+))?$', re.MULTILINE)
 _TRACE: Final = "Traceback (most recent call last):\n"
+_STACK: Final = "(most recent call first):\n"  # faulthandler's
 
 
 def entry_of(record: Mapping[str, Any], *, epoch: int | None, relayed: bool) -> bytes:
@@ -44,7 +45,7 @@ def fields_of(record: Mapping[str, Any], *, epoch: int | None, relayed: bool) ->
             yield f"{PREFIX}{key.upper()}", _text(record[key])
     if "epoch" not in record and epoch is not None:
         yield f"{PREFIX}EPOCH", str(epoch)
-    yield from _place(str(record.get("traceback") or ""), str(record.get("reason") or ""))
+    yield from _place(record)
     yield from _own(record, relayed)
 
 
@@ -91,17 +92,24 @@ def _text(value: object) -> str:
             return printable(json.dumps(value, ensure_ascii=False))[:VALUE_CHARS_MAX]
 
 
-def _place(traceback: str, reason: str) -> Iterator[tuple[str, str]]:
-    """Where it was raised: the last frame of the last traceback. The exception's own text, which may look like
-    frames, is left out; where it cannot be told from them there is no place."""
-    text, own = traceback.rstrip(), reason.rstrip(": \n")
-    if not text.endswith(own):
+def _place(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where it was raised: the last frame of the last traceback, or the first one of a stack that begins with the
+    last call. An exception's own text may look like frames and is left out; where it cannot be told from them, there
+    is no place."""
+    if record["event"] == "stage_output":
+        text = str(record.get("line"))
+        own = text.rpartition("\n")[2]
+    else:
+        text, own = str(record.get("traceback") or "").rstrip(), str(record.get("reason") or "").rstrip(": \n")
+    if _STACK in text and _TRACE not in text:
+        frames = list(_FRAME.finditer(text.rpartition("Current thread")[2]))[:1]
+    elif text.endswith(own):
+        frames = list(_FRAME.finditer(text.removesuffix(own).rpartition(_TRACE)[2]))[-1:]
+    else:
         return
-    frames = text.removesuffix(own).rpartition(_TRACE)[2]
-    if not (found := list(_FRAME.finditer(frames))):
-        return
-    file, line, function = found[-1].groups()
-    yield "CODE_FILE", printable(file)
-    yield "CODE_LINE", line
-    if function:
-        yield "CODE_FUNC", printable(function)
+    for frame in frames:
+        file, line, function = frame.groups()
+        yield "CODE_FILE", printable(file)
+        yield "CODE_LINE", line
+        if function:
+            yield "CODE_FUNC", printable(function)

@@ -7,27 +7,32 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from streampiped.runtime.traces import Traces
+
 READ_BYTES: Final = 64 << 10
 LINE_BYTES_MAX: Final = 8 << 10  # longer lines are cut into pieces of this size
 LINES_PER_SECOND: Final = 200.0  # that a person could want; a stack dump of many threads has about 100
 LINES_BURST: Final = 400.0
+TRACE_WAIT_S: Final = 0.1  # for the rest of a traceback that is being written
 
 
 class OutputReader:
-    """Reads one pipe on the loop. `on_line` gets lines without their end, `on_dropped` how many were too many, told
-    before the next line that is not."""
+    """Reads one pipe on the loop. `on_text` gets lines without their end, and a traceback as one text of several lines;
+    `on_dropped` how many lines were too many, told before the next that is not."""
 
     def __init__(
         self,
         fd: int,
         loop: asyncio.AbstractEventLoop,
-        on_line: Callable[[str], None],
+        on_text: Callable[[str], None],
         on_dropped: Callable[[int], None],
     ) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._loop = loop
-        self._on_line = on_line
+        self._on_text = on_text
+        self._traces = Traces()
+        self._waiting: asyncio.TimerHandle | None = None
         self._on_dropped = on_dropped
         self._rest = b""
         self._dropped = 0
@@ -43,6 +48,7 @@ class OutputReader:
                 break
         if self._rest:
             self._line(self._rest)
+        self._give_trace()
         if self._dropped:
             self._on_dropped(self._dropped)
         self._unwatch()
@@ -82,6 +88,18 @@ class OutputReader:
             return
         self._budget -= 1.0
         if self._dropped:
+            self._give_trace()
             self._on_dropped(self._dropped)
             self._dropped = 0
-        self._on_line(line[:LINE_BYTES_MAX].decode(errors="backslashreplace"))
+        for text in self._traces.feed(line[:LINE_BYTES_MAX].decode(errors="backslashreplace")):
+            self._on_text(text)
+        if self._traces.gathering and self._waiting is None:
+            self._waiting = self._loop.call_later(TRACE_WAIT_S, self._give_trace)
+
+    def _give_trace(self) -> None:
+        """As much of a traceback as there is."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        for text in self._traces.flush():
+            self._on_text(text)
