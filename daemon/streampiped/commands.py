@@ -13,6 +13,7 @@ import typer
 
 from streampiped import __version__
 from streampiped.errors import ExitCode
+from streampiped.runtime.event_log import complain
 from streampiped.topology import Plan
 
 SYSTEM_CONFIG: Final = Path("/etc/streampipe/streampipe.toml")
@@ -136,7 +137,7 @@ def _chosen(config: Path | None) -> Path:
         return config
     if SYSTEM_CONFIG.exists():
         return SYSTEM_CONFIG
-    print(f"no configuration: give --config FILE, or put one at {SYSTEM_CONFIG}", file=sys.stderr)
+    complain(f"no configuration: give --config FILE, or put one at {SYSTEM_CONFIG}")
     raise typer.Exit(ExitCode.CONFIG)
 
 
@@ -151,7 +152,7 @@ def _plan_of(
                 file, state_dir=state_dir, runtime_dir=runtime_dir, keep_directories=keep_directories, fresh=fresh
             )
     except ConfigProblems as found:
-        print(found, file=sys.stderr)
+        complain(str(found))
         raise typer.Exit(ExitCode.CONFIG) from None
 
 

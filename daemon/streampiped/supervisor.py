@@ -10,7 +10,6 @@ import asyncio
 import faulthandler
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -42,7 +41,7 @@ from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
 from streampiped.phases import Phase
 from streampiped.runtime import stopped
-from streampiped.runtime.event_log import EventLog
+from streampiped.runtime.event_log import EventLog, complain
 from streampiped.runtime.launch import Launch
 from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
 from streampiped.runtime.notify import Notifier
@@ -77,7 +76,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
         disk.reconcile()
         held = stopped.load(Path(plan.paths.state))
     except (StreampipeError, OSError) as error:
-        print(f"streampiped: {error}", file=sys.stderr)
+        complain(f"streampiped: {error}")
         return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError) else ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
@@ -180,7 +179,7 @@ class Supervisor:
         try:
             server.start()
         except (StreampipeError, OSError) as error:
-            print(f"streampiped: {error}", file=sys.stderr)
+            complain(f"streampiped: {error}")
             return ExitCode.FAILED
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, signum)

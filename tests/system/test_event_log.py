@@ -392,3 +392,14 @@ def test_nothing_is_left_open(tmp_path: Path, null: int) -> None:
         with channel("socket") as (_reader, writer), opened(tmp_path, writer) as log:
             say(log, 1)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_complaints_before_there_is_a_log() -> None:
+    """What keeps the daemon from starting is plain lines, and errors where systemd reads them."""
+    with channel("socket") as (reader, writer):
+        found = os.fstat(writer)
+        program = "from streampiped.runtime.event_log import complain; complain('wrong:\\n  key')"
+        for stream in ("1:2", f"{found.st_dev}:{found.st_ino}"):
+            environ = {**os.environ, "JOURNAL_STREAM": stream}
+            subprocess.run([sys.executable, "-c", program], stderr=writer, env=environ, check=True)
+        assert read_now(reader) == "wrong:\n  key\n<3>wrong:\n<3>  key\n"

@@ -94,7 +94,8 @@ def test_one_record_is_put_aside_and_comes_back_once(flag: Path) -> None:
         assert {name: daemon.pids()[name] for name in others} == others
         assert {event["stage"] for event in daemon.events("stage_hung")} == {"loop"}
         stack = [event for event in daemon.events("stage_output") if "simple_stages.py" in event["line"]]
-        assert "loop" in {event["stage"] for event in stack}
+        assert {(event["stage"], event["level"]) for event in stack} >= {("loop", "error")}
+        assert all("most recent call" in event["line"] for event in stack)
         flag.unlink()
         numbers = [str(letter["id"]) for letter in letters.values()]
         for number in numbers:

@@ -14,6 +14,7 @@ from support.service import CONFIGURATION, UNBOUNDED, Service
 pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(180)]
 
 RISKY = '''
+import traceback
 from pathlib import Path
 from streampiped.stages.base import Stage
 
@@ -21,7 +22,7 @@ ONCE = Path("/tmp/raised")  # the service's own /tmp, which lives as long as it
 
 
 class Risky(Stage):
-    """Raises once, and afterwards claims to be somebody else."""
+    """Raises once, and afterwards claims to be somebody else and prints a traceback."""
 
     def __init__(self, options, context):
         self.context = context
@@ -34,6 +35,10 @@ class Risky(Stage):
             said = {"Stage": "evaluator", "uid": 0, "PRIORITY": 0, "x=y": 1, "reason": "a\\nSTREAMPIPE_FORGED=1"}
             self.context.emit("claim_made", **said)
             self.context = None
+            try:
+                1 / 0
+            except ZeroDivisionError:
+                traceback.print_exc()
         return batch
 '''
 CONFIGURED = f"""
@@ -97,6 +102,15 @@ def test_a_traceback_is_one_entry(service: Service) -> None:
     assert place == ("/srv/stages/risky.py", "process", "raise")
 
 
+def test_a_printed_traceback_is_one_entry(service: Service) -> None:
+    """A traceback that a stage only prints is one entry of priority err too."""
+    printed = _entry(service, "STREAMPIPE_EVENT=stage_output", "STREAMPIPE_STAGE=risky")
+    assert printed["PRIORITY"] == "3"
+    assert printed["MESSAGE"].startswith("risky: Traceback (most recent call last):\n  File")
+    assert printed["MESSAGE"].endswith("ZeroDivisionError: division by zero")
+    assert (printed["CODE_FILE"], printed["CODE_FUNC"]) == ("/srv/stages/risky.py", "process")
+
+
 def test_a_stage_cannot_forge(service: Service) -> None:
     """Fields that a stage made up stand beside the supervisor's own, or nowhere."""
     claim = _entry(service, "STREAMPIPE_EVENT=claim_made")
@@ -125,7 +139,7 @@ def test_plain_journalctl_reads_well(service: Service) -> None:
     assert re.search(told + r"supervisor: every stage is ready, generation 1, after \d", shown), shown
     assert re.search(told + r"trainer: died: killed by SIGKILL\n", shown), shown
     assert re.search(told + r"risky: raised in process: ValueError: first line\n {20,}PRIORITY=0\n", shown), shown
-    assert shown.count("Traceback (most recent call last)") == 1
+    assert shown.count("Traceback (most recent call last)") == 2
     assert "STREAMPIPE_EVENT" not in shown
     assert '{"ts"' not in shown
     errors = service.box.run("journalctl", "--unit", "streampipe", "-p", "err", "--no-pager", "-o", "cat").stdout
@@ -145,3 +159,14 @@ def test_restarted_journald(service: Service, units: list[str]) -> None:
     service.box.run("streampipectl", "checkpoint")
     eventually(lambda: len(_entries(service, "STREAMPIPE_METHOD=checkpoint")) == before + 1, "an entry afterwards")
     assert service.status()["log_drops"]["journal_dropped"] == 0
+
+
+def test_a_wrong_configuration_is_an_error(service: Service) -> None:
+    """What keeps the daemon from starting is an error of the same name, and none of its lines shows the mark."""
+    service.systemctl("stop")
+    service.box.write(CONFIGURATION, "[pipeline]\nnome = 1\n")
+    service.systemctl("start", check=False)
+    service.reset()
+    found = _entries(service, "SYSLOG_IDENTIFIER=streampipe", "PRIORITY=3", "_TRANSPORT=stdout")
+    assert any("nome" in each["MESSAGE"] for each in found)
+    assert not any("<3>" in each["MESSAGE"] for each in found)

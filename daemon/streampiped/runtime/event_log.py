@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,6 +47,12 @@ def stderr_style(fd: int, environ: Mapping[str, str]) -> Style:
     if environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}":
         return "journal"
     return "json"
+
+
+def complain(text: str) -> None:
+    """What is wrong before there is a log, on standard error; with an error's priority where systemd reads that."""
+    mark = "<3>" if stderr_style(2, os.environ) == "journal" else ""
+    print("\n".join(mark + line for line in text.split("\n")), file=sys.stderr)
 
 
 class EventLog:
