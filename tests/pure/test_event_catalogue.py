@@ -14,6 +14,7 @@ import pytest
 
 import streampiped
 from streampiped.events import CATALOGUE, LEVELS, describe
+from support.tree import REPOSITORY
 
 PACKAGE = Path(streampiped.__file__).parent
 EMITTERS = {"emit", "_emit", "_log", "Log", "relay", "_own"}
@@ -129,6 +130,14 @@ def test_calls_give_what_the_text_needs() -> None:
         if (lacking := wanted(call.event) - call.fields - HEAD)
     }
     assert missing == {}
+
+
+def test_every_field_is_documented() -> None:
+    """docs/specs/events.md has a row for the journal's name of every field that the code gives an event."""
+    page = (REPOSITORY / "docs" / "specs" / "events.md").read_text()
+    given = {field for call in calls() for field in call.fields or ()}
+    fields = given.union(*map(wanted, CATALOGUE)) - HEAD - {"line", "traceback", "stack", "level"}
+    assert {f"STREAMPIPE_{field.upper()}" for field in fields} <= set(re.findall(r"`(STREAMPIPE_\w+)`", page))
 
 
 @pytest.mark.parametrize("event", CATALOGUE)

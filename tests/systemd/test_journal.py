@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Any
 
 import pytest
 
 from support.nspawn import Container, eventually
 from support.service import CONFIGURATION, UNBOUNDED, Service
+from support.tree import REPOSITORY
 
 pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(180)]
 
@@ -147,6 +149,17 @@ def test_plain_journalctl_reads_well(service: Service) -> None:
     assert "every stage is ready" not in errors
 
 
+def test_documented_queries(service: Service) -> None:
+    """Every query of docs/operations/journal.md is one that journalctl understands, and finds something here."""
+    page = (REPOSITORY / "docs" / "operations" / "journal.md").read_text()
+    queries = re.findall(r"^journalctl[^|#\n]*", page, re.MULTILINE)
+    assert len(queries) > 10
+    for query in queries:
+        here = query.replace(" -f", "").replace("=231", "=1").replace("=alice", "=root")
+        shown = service.box.run(*shlex.split(here), "--no-pager", "--quiet").stdout
+        assert shown, query
+
+
 @pytest.mark.parametrize(
     "units", [["systemd-journald.service"], ["systemd-journald.socket", "systemd-journald.service"]]
 )
@@ -159,6 +172,19 @@ def test_restarted_journald(service: Service, units: list[str]) -> None:
     service.box.run("streampipectl", "checkpoint")
     eventually(lambda: len(_entries(service, "STREAMPIPE_METHOD=checkpoint")) == before + 1, "an entry afterwards")
     assert service.status()["log_drops"]["journal_dropped"] == 0
+
+
+def test_hanging_journald(service: Service) -> None:
+    """While journald hangs, commands are carried out as ever; their events are there when it goes on."""
+    before = len(_entries(service, "STREAMPIPE_METHOD=checkpoint"))
+    journald = service.box.show("systemd-journald", "MainPID")["MainPID"]
+    service.box.run("kill", "-STOP", journald)
+    try:
+        for _ in range(3):
+            service.box.run("streampipectl", "checkpoint", timeout=20)
+    finally:
+        service.box.run("kill", "-CONT", journald)
+    eventually(lambda: len(_entries(service, "STREAMPIPE_METHOD=checkpoint")) == before + 3, "all entries afterwards")
 
 
 def test_a_wrong_configuration_is_an_error(service: Service) -> None:
