@@ -88,7 +88,7 @@ def test_an_exceptions_text_is_no_place(message: str) -> None:
 
 NASTY = st.text() | st.sampled_from(["a\nMESSAGE=forged", "x\n_PID=1\n", "\n", "\n\n\x00", "PRIORITY=0", "\ud800"])
 KEYS = st.text(max_size=80) | st.sampled_from(
-    ["Stage", "STAGE", "epoch", "uid", "UID", "x=y", "a\nb", "_PID", "é", "ſtage"]
+    ["Stage", "STAGE", "epoch", "uid", "UID", "x=y", "a\nb", "_PID", "é", "ſtage", "x" * 53, "x" * 54]
 )
 
 

@@ -111,6 +111,17 @@ def test_a_full_journal_never_blocks_and_every_loss_is_said(reader: Journald, pl
         assert numbers(reader.entries()) == [STORM]
 
 
+def test_a_stages_claim_is_no_command(reader: Journald, place: Path) -> None:
+    """What the supervisor says of a command's user is a field; what a stage says is another one."""
+    with opened(place) as (log, _):
+        log.write("command_received", stage="supervisor", method="stop", params="all", uid=7, who="uid 7")
+        log.relay("command_received", {"method": "stop", "params": "all", "uid": 0, "who": "root"}, stage="mine")
+        command, claim = reader.entries()
+        assert command["STREAMPIPE_UID"] == "7"
+        assert (claim["STREAMPIPE_STAGE"], claim["STREAMPIPE_UID_"]) == ("mine", "0")
+        assert "STREAMPIPE_UID" not in claim
+
+
 def test_room_is_told(reader: Journald, place: Path) -> None:
     """The descriptor becomes writable when journald has room again, and not before."""
     with opened(place) as (log, _):
