@@ -22,7 +22,8 @@ from streampiped.errors import OptionError
 from streampiped.runtime.event_file import EventFile
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import FILE_NAME, LogExtractor, LogExtractorOptions
-from streampiped.stages.log_facts import ErrorWindow, fact_of, template_of
+from streampiped.stages.log_facts import ErrorWindow, fact_of
+from streampiped.stages.log_templates import template_of
 from support.services import Emitted, settle, wait_until
 
 START = 1_700_000_000.0
@@ -149,6 +150,8 @@ def test_counts_by_stage_level_and_template(pipeline: Pipeline) -> None:
         "levels": {"warning": 1, "error": 2},
         "drops": {"output_dropped": 7},
         "deaths": {"count": 2, "last": START + 8, "reason": "signal 9"},
+        "first_seen": START + 6,
+        "last_seen": START + 8,
     }
     first = found["templates"][0]
     assert (first["template"], first["count"], first["example"]) == ("loss <n>", 5, "loss 0.5")
