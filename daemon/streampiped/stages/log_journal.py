@@ -49,6 +49,8 @@ def fact_of_entry(line: bytes) -> Fact | None:
     """What an entry of the journal says: an event of ours, or a line of anybody's. None when it is no entry."""
     try:
         entry = json.loads(line)
+        if not isinstance(entry, dict):
+            return None
         stamp = float(_text(entry, "_SOURCE_REALTIME_TIMESTAMP") or entry["__REALTIME_TIMESTAMP"])
         priority = int(_text(entry, "PRIORITY") or 6)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
@@ -74,6 +76,10 @@ class JournalFollower:
         self._emit = emit
         self._child: subprocess.Popen[bytes] | None = None
         self._buffer = bytearray()
+        self._taken = 0
+        """Bytes of the buffer that the last chunk was made of."""
+        self._found = False
+        """Whether there was an entry among them."""
         self._ended = False
         self._failing = False
         self._backoff = RETRY_FIRST_S
@@ -115,6 +121,7 @@ class JournalFollower:
             return self._big() if len(self._buffer) >= BUFFER_BYTES_MAX else None
         lines = [line for line in bytes(self._buffer[:end]).split(b"\n") if line and not line.startswith(b"-- ")]
         self._taken = end
+        self._found = bool(lines)
         if self._seeking and lines:
             assert self._position is not None
             if _cursor(lines[:1]) == self._position.head:
@@ -132,7 +139,8 @@ class JournalFollower:
             self._emit("journal_recovered", unit=self._unit)
         self._failing, self._backoff = False, RETRY_FIRST_S
         del self._buffer[: self._taken]
-        self._position, self._seeking, self._gaps = chunk.position, False, 0
+        self._position, self._gaps = chunk.position, 0
+        self._seeking = self._seeking and not self._found
 
     def close(self) -> None:
         self._end()
@@ -140,7 +148,7 @@ class JournalFollower:
     def _big(self) -> Chunk:
         """An entry beyond all limits: dropped, and counted as torn. Its cursor stands at its beginning."""
         head = _cursor([bytes(self._buffer[:4096])]) or (self._position.head if self._position else b"")
-        self._taken = len(self._buffer)
+        self._taken, self._found = len(self._buffer), True
         return Chunk((), Position(head, 0), 1, self._gaps)
 
     def _begin(self, now: float) -> None:
