@@ -81,7 +81,7 @@ def _templates(summary: Mapping[str, Any], now: float | None) -> list[str]:
         lines.append(f"{count(entry['count']):>6}  {clean(entry['template'])}")
         parts = [clean(entry["stage"]), clean(entry["level"]), _seen(entry, now)]
         if entry["example"] and entry["example"] != entry["template"]:
-            parts.append(f"first: {clean(entry['example'])}")
+            parts.append(f"such as: {clean(entry['example'])}")
         lines.append(f"{'':8}{', '.join(parts)}")
     return lines
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 LEVELS: Final = ("critical", "error", "warning")
 RESTARTS: Final = 5  # kinds of them that a report shows; `streampipectl logs --summary` has more
 WIDTH: Final = 80
-WORSE: Final = frozenset(LEVELS)
 
 
 def condensed(summary: Mapping[str, Any]) -> dict[str, Any]:
     """For `operations`: totals, restarts with reasons, what was slow and what is missing."""
+    first = [about["first_seen"] for about in summary["stages"].values() if "first_seen" in about]
     levels: Counter[str] = Counter()
     drops: Counter[str] = Counter()
     for about in summary["stages"].values():
@@ -22,6 +22,7 @@ def condensed(summary: Mapping[str, Any]) -> dict[str, Any]:
         drops.update(about.get("drops", {}))
     return {
         "events": summary["events"],
+        "since": min(first, default=None),
         "levels": dict(levels),
         "restarts": [
             {name: row[name] for name in ("stage", "reason", "count", "last_seen")} for row in summary["restarts"]
@@ -38,7 +39,9 @@ def log_text(log: Mapping[str, Any]) -> str:
     """The same for people."""
     levels = log["levels"]
     bad = ", ".join(f"{levels[level]} {level}" for level in LEVELS if levels.get(level))
-    lines = ["Log", f"  events        {log['events']}" + (f" ({bad})" if bad else ", none worse than a notice")]
+    since = "" if log["since"] is None else time.strftime(" since %Y-%m-%d %H:%M", time.localtime(log["since"]))
+    bad = f" ({bad})" if bad else ", none worse than a notice"
+    lines = ["Log", f"  events        {log['events']}{since}{bad}"]
     for row in log["restarts"][:RESTARTS]:
         label = "restarts" if row is log["restarts"][0] else ""
         lines.append(f"  {label:<14}{row['stage']}: {_plain(row['reason'])}{_times(row['count'])}, {_when(row)}")

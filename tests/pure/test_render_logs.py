@@ -61,9 +61,9 @@ def test_summary() -> None:
         "",
         "most frequent",
         "   11k  loss <n> after epoch <n>",
-        f"        trainer, info, {first} to {last}, first: loss 0.5 after epoch 3",
+        f"        trainer, info, {first} to {last}, such as: loss 0.5 after epoch 3",
         "    12  ValueError: no <n>",
-        f"        trainer, error, {first} to {last}, first: ValueError: no 7",
+        f"        trainer, error, {first} to {last}, such as: ValueError: no 7",
         "",
         "restarts",
         "  COUNT  STAGE        LAST  REASON",
@@ -119,9 +119,10 @@ def test_section_of_the_report() -> None:
     log = condensed(summary(garbage=1))
     assert log["levels"] == {"info": 12_330, "error": 12, "warning": 3}
     assert (log["slow_epochs"], log["bursts"], log["drops"]) == (4, 1, {"output_dropped": 7})
+    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(NOW - 90_000))
     assert log_text(log).splitlines() == [
         "Log",
-        "  events        12345 (12 error, 3 warning)",
+        f"  events        12345 since {day} (12 error, 3 warning)",
         f"  restarts      trainer: killed by SIGKILL (3 times), {clock(NOW - 60)}",
         "  error bursts  1",
         "  slow epochs   4",

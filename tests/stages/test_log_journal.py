@@ -183,10 +183,10 @@ def test_journalctl_ends(journal: Journal, reader: Reader) -> None:
 
 def test_why_journalctl_ends(journal: Journal, reader: Reader) -> None:
     """The last line of what it says on standard error is the reason, else its exit code."""
-    journal.complain("Hm.\nNo journal files were opened due to insufficient permissions.\n")
+    journal.complain("Hm.\nFailed to open the files: no such thing\n")
     journal.end(1)
     reader.until(lambda: reader.emitted.events)
-    assert reader.emitted.events[0][1]["reason"] == "No journal files were opened due to insufficient permissions."
+    assert reader.emitted.events[0][1]["reason"] == "Failed to open the files: no such thing"
     assert reader.extractor.wake_fd() is None
     journal.end(None)
     (journal.root / "stderr").unlink()
@@ -205,9 +205,16 @@ def test_no_journalctl(journal: Journal, reader: Reader) -> None:
     assert reader.emitted.names == ["journal_failed", "journal_recovered"]
 
 
-def test_not_permitted(journal: Journal, reader: Reader) -> None:
-    """A journalctl that shows nothing because it may not is told by its hint, and the group is named."""
-    journal.complain("Hint: You are currently not seeing messages from other users and the system.\n")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Hint: You are currently not seeing messages from other users and the system.\n      Users in groups ...\n",
+        "No journal files were opened due to insufficient permissions.\n",
+    ],
+)
+def test_not_permitted(journal: Journal, reader: Reader, words: str) -> None:
+    """A journalctl that shows nothing because it may not is told by what it says, and the group is named."""
+    journal.complain(words)
     reader.until(lambda: reader.emitted.events)
     assert "group systemd-journal" in reader.emitted.events[0][1]["reason"]
 

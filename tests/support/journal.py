@@ -13,7 +13,7 @@ START = 1_700_000_000.0
 PROGRAM = """#!{python}
 import json, os, sys, time
 place = {place!r}
-options = dict(word.removeprefix("--").partition("=")[::2] for word in sys.argv[1:])
+options = dict(word.removeprefix("--").partition("=")[::2] for word in sys.argv[1:] if word[0] == "-")
 assert options["output"] == "json" and "follow" in options and "no-tail" in options, sys.argv
 open(os.path.join(place, "pids"), "a").write(f"{{os.getpid()}}\\n")
 if os.path.exists(say := os.path.join(place, "stderr")):

@@ -3,6 +3,10 @@
 Its cursor is the position. journalctl is asked to begin *at* the cursor, not after it: the first entry is then the one
 that was handled last, and skipped; when it is another one, the journal was vacuumed in between, which nobody would
 notice otherwise. (`--after-cursor` skips one entry in either case.)
+
+`--merge`, because without it `--follow` is of this boot alone (systemd 252 overrules even `--boot=all`), and the last
+words before a reboot belong to the counts; it would also show journals collected from other machines, which a match of
+the machine's id leaves out.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from streampiped.events import LEVELS
@@ -23,6 +28,7 @@ from streampiped.stages.log_facts import Fact, make_fact
 from streampiped.stages.log_follow import Chunk, Position
 
 PROGRAM: Final = "journalctl"
+MACHINE_ID: Final = Path("/etc/machine-id")
 READ_BYTES: Final = 256 << 10  # per step, as of the event file
 BUFFER_BYTES_MAX: Final = 1 << 20  # beyond, journalctl waits; one entry is at most as large (`_big`)
 RETRY_FIRST_S: Final = 1.0
@@ -40,7 +46,8 @@ PLAIN: Final = "message"
 """The event of an entry that has none."""
 
 _CURSOR = re.compile(rb'"__CURSOR"\s*:\s*"([^"\\]*)"')
-_BLIND: Final = b"not seeing messages from other users"  # its hint to somebody who is not in systemd-journal
+_BLIND: Final = (b"not seeing messages from other users", b"insufficient permissions")
+"""What it says to somebody who is not in systemd-journal, before it goes on without, or ends."""
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -153,11 +160,14 @@ class JournalFollower:
 
     def _begin(self, now: float) -> None:
         command = [
-            PROGRAM, "--output=json", "--follow", "--all", "--no-tail", "--no-pager",
+            PROGRAM, "--output=json", "--follow", "--all", "--no-tail", "--no-pager", "--merge",
             f"--unit={self._unit}", f"--output-fields={','.join(FIELDS)}",
         ]  # fmt: skip
         if self._position is not None and self._position.head:
             command.append(f"--cursor={self._position.head.decode(errors='replace')}")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if re.fullmatch(r"[0-9a-f]{32}", machine := MACHINE_ID.read_text().strip()):
+                command.append(f"_MACHINE_ID={machine}")
         self._seeking = self._position is not None and bool(self._position.head)
         self._gaps = 0
         self._buffer.clear()
@@ -197,7 +207,7 @@ class JournalFollower:
         assert self._child.stderr is not None
         with contextlib.suppress(BlockingIOError):
             self._words = (self._words + os.read(self._child.stderr.fileno(), 8192))[-8192:]
-        if _BLIND in self._words:
+        if any(words in self._words for words in _BLIND):
             return "may not read the system's journal: its user needs the group systemd-journal"
         return ""
 
