@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,9 +234,8 @@ def test_a_flood_does_not_fill_the_memory(journal: Journal, reader: Reader) -> N
     for n in range(20_000):
         journal.say(f"row {n} " + "x" * 200)
     reader.until(lambda: reader.summary()["events"] > 0)
-    for _ in range(200):
-        reader.extractor._follower.drain(reader.now)
-        time.sleep(0.001)
+    follower = reader.extractor._follower
+    wait_until(lambda: follower.drain(reader.now) is None and follower.fd is None)
     assert len(reader.extractor._follower._buffer) <= 2 << 20  # type: ignore[union-attr]  # it follows the journal
     assert reader.extractor.wake_fd() is None
     assert reader.read(20_000)["events"] == 20_000

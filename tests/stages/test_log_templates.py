@@ -184,6 +184,16 @@ def test_first_words_are_bounded() -> None:
     assert all(len(firsts) <= CHILDREN_MAX for firsts in miner._firsts.values())
 
 
+def test_a_storm_is_bounded() -> None:
+    """Lines of which no two are alike cost a bounded time each, however many templates there are: 0.2 ms, not 5."""
+    chance = random.Random(1)
+    lines = [" ".join("".join(chance.choices("abcdefghij", k=6)) for _ in range(8)) for _ in range(3000)]
+    miner = Miner(3000)
+    begun = time.process_time()
+    mined(lines, miner)
+    assert time.process_time() - begun < 3.0
+
+
 def test_every_form_is_used() -> None:
     """The labelled lines have every statement at least once."""
     assert {form for form, _ in labelled(len(FORMS), 1)} == set(range(len(FORMS)))

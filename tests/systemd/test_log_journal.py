@@ -46,7 +46,7 @@ def entries(service: Service) -> int:
 
 def all_counted(service: Service) -> bool:
     found = summary(service)
-    return found["events"] + found["garbage"] == entries(service)
+    return int(found["events"] + found["garbage"]) == entries(service)
 
 
 def test_journal_is_counted(service: Service) -> None:
