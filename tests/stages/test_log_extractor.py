@@ -346,23 +346,37 @@ def test_templates_are_bounded(pipeline: Pipeline) -> None:
     assert found["templates_forgotten"] == 91
 
 
-def test_a_locked_database_does_not_change_the_templates(pipeline: Pipeline) -> None:
-    """Lines that could not be counted at first leave no trace: the templates are those of an undisturbed run."""
-    lines = [text for _, text in labelled(300, 5)]
-    extractor = pipeline.extractor()
-    now = 0.0
-    with closing(sqlite3.connect(pipeline.place / FILE_NAME, isolation_level=None)) as other:
-        for n, text in enumerate(lines):
+def test_templates_grow_across_restarts(pipeline: Pipeline) -> None:
+    """A template that becomes more general is so in the database, and to the next extractor."""
+    for number, name in enumerate(("alice", "bob", "carol"), 1):
+        pipeline.say(line=f"user {name} logged in")
+        extractor = pipeline.extractor()
+        settle(extractor)
+        extractor.close()
+        (template,) = summary(pipeline.extractor())["templates"]
+        assert template["template"] == ("user alice logged in" if number == 1 else "user <*> logged in")
+        assert (template["count"], template["example"]) == (number, "user alice logged in")
+
+
+def test_a_failed_write_does_not_change_the_templates(pipeline: Pipeline) -> None:
+    """Lines that a full disk kept from being counted leave no trace: in the end the templates are those of an
+    undisturbed run."""
+    lines = [text for _, text in labelled(2000, 5)]
+    extractor = pipeline.extractor(templates_max=30)
+    database = extractor._history._db  # its limit of pages is how a full disk looks to SQLite
+    now, failed = 0.0, 0
+    for n in range(0, len(lines), 100):
+        for text in lines[n : n + 100]:
             pipeline.say(line=text)
-            if n % 60 == 30:
-                now = settle(extractor, now + 1)
-                other.execute("BEGIN IMMEDIATE")
-            elif n % 60 == 45:
-                extractor.wake(now + 1)
-                other.execute("ROLLBACK")
-                now += 10
-    settle(extractor, now + 10)
-    assert mined(extractor) == undisturbed(pipeline)
+        database.execute("PRAGMA max_page_count = 1")
+        for _ in range(3):
+            due = extractor.wake(now + 1)
+            now = max(now + 1, due or 0.0)
+        database.execute("PRAGMA max_page_count = 100000")
+        failed = len(pipeline.emitted.names)
+        now = settle(extractor, now + 10)
+    assert failed > 2
+    assert mined(extractor) == undisturbed(pipeline, templates_max=30)
 
 
 def mined(extractor: LogExtractor) -> list[tuple[Any, ...]]:
@@ -511,8 +525,10 @@ def test_killed_at_any_instant(pipeline: Pipeline) -> None:
         command = [sys.executable, "-c", CHILD, str(pipeline.file.path), str(pipeline.place)]
         child = subprocess.Popen(command)
         try:
-            before = (pipeline.place / FILE_NAME).stat().st_mtime_ns if written else 0
             wal = pipeline.place / f"{FILE_NAME}-wal"
+            before = wal.stat().st_mtime_ns if wal.exists() else 0
+            pipeline.say(line=texts[written % len(texts)])
+            written += 1
             wait_until(lambda since=before, wal=wal: wal.exists() and wal.stat().st_mtime_ns > since)
             for _ in range(chance.randrange(1, 40)):
                 for _ in range(chance.randrange(1, 20)):

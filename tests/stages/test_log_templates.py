@@ -144,11 +144,17 @@ def test_grouping_quality() -> None:
     assert sum(masks) / len(masks) < 0.65
 
 
+def crowded(count: int) -> list[str]:
+    """Lines of which few are alike, all in one leaf of the tree."""
+    chance = random.Random(4)
+    return [" ".join(["x1", *chance.choices("abcdefgh", k=5)]) for _ in range(count)]
+
+
+@pytest.mark.parametrize("lines", [[line for _, line in labelled(600, 3)], crowded(1200)], ids=["usual", "crowded"])
 @pytest.mark.parametrize("templates_max", [10, 40, 1000])
-def test_rebuilt_at_any_line(templates_max: int) -> None:
+def test_rebuilt_at_any_line(templates_max: int, lines: list[str]) -> None:
     """Rebuilt from its templates after any line, also under pressure, the miner tells the rest as if it had never been
     away."""
-    lines = [line for _, line in labelled(600, 3)]
     whole = Miner(templates_max)
     expected = mined(lines, whole)
     miner, found = Miner(templates_max), []
