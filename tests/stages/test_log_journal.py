@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import JOURNAL_NAME, LogExtractor, LogExtractorOptions
 from streampiped.stages.log_journal import RETRY_MAX_S, fact_of_entry
-from support.journal import START, Journal, lives, on_path
+from support.fake_journalctl import START, Journal, lives, on_path
 from support.log_lines import labelled
 from support.services import Emitted, wait_until
 
