@@ -30,7 +30,7 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((REPOSITORY / "pyproject.toml").r
 NAME: Final[str] = PROJECT["project"]["name"]
 UNIT_PREFIX: Final = "/usr/local"
 """What systemd/streampipe.service says; replaced by the prefix of the installation."""
-DROP_INS: Final = ("network.conf", "newer.conf")
+DROP_INS: Final = ("network.conf", "newer.conf", "journal.conf")
 """Put beside the program for whoever wants them; in force where an operator copies them."""
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """The unit's ProtectHome=yes hides these: an interpreter there cannot be executed."""

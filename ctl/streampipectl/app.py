@@ -20,7 +20,6 @@ from streampipectl.values import (
     CHANGE_TIMEOUT_S,
     LETTERS,
     LOG_LEVEL,
-    LOG_LINES,
     checkpoint_name,
     duration,
     letter_count,
@@ -28,6 +27,7 @@ from streampipectl.values import (
     letter_status,
     level,
     line_count,
+    since,
 )
 from streampiped.errors import ExitCode
 
@@ -79,13 +79,23 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
     ),
     "report": Syntax({"as_json": False}, _JSON),
     "logs": Syntax(
-        {"stage": None, "follow": False, "lines": LOG_LINES, "level": LOG_LEVEL, "as_json": False},
+        {
+            "stage": None,
+            "follow": False,
+            "lines": None,
+            "level": LOG_LEVEL,
+            "since": None,
+            "summary": False,
+            "as_json": False,
+        },
         {
             **_JSON,
             "--follow": _FOLLOW,
             "-f": _FOLLOW,
             "--lines": Option("lines", line_count),
             "--level": Option("level", level),
+            "--since": Option("since", since),
+            "--summary": Option("summary", value=True),
         },
         "one",
         "stage",

@@ -111,28 +111,10 @@ def report(path: str, as_json: bool) -> int:
     return int(ExitCode.OK)
 
 
-def logs(path: str, stage: str | None, follow: bool, lines: int, level: str, as_json: bool) -> int:
-    client = Client(path)
-    line = dumped if as_json else _event_line()
-    try:
-        asked = {"stage": stage, "lines": lines, "level": level, "follow": follow}
-        for record in client.call("logs", asked)["lines"]:
-            say(line(record))
-        for notification in client.notifications(None) if follow else ():
-            if notification.method == "log":
-                say(line(notification.params))
-            elif notification.method == "missed":
-                complain(f"{notification.params['count']} events missed, too slow a reader")
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    return int(ExitCode.OK)
+def logs(path: str, **options: Any) -> int:
+    from streampipectl import logs as command  # brings streampiped.events, 10 ms that only this command pays
 
-
-def _event_line() -> Callable[[Mapping[str, Any]], str]:
-    from streampiped.events import describe  # dataclasses below it cost 10 ms, which only this command pays
-
-    coloured = colour()
-    return lambda record: render.event_text(record, describe(str(record.get("event")), record), coloured)
+    return command.logs(path, **options)
 
 
 def version(path: str) -> int:

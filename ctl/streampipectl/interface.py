@@ -137,18 +137,34 @@ def logs(
     stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Default: all processes.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events, until Ctrl-C.")] = False,
     lines: Annotated[
-        str, typer.Option(parser=_checked(values.line_count), metavar="N", help="So many of the last events.")
-    ] = str(values.LOG_LINES),
+        str | None,
+        typer.Option(
+            parser=_checked(values.line_count),
+            metavar="N",
+            help=f"So many of the last events; default: {values.LOG_LINES}, or all since --since.",
+        ),
+    ] = None,
     level: Annotated[
         str, typer.Option(parser=_checked(values.level), metavar="LEVEL", help="At least this level.")
     ] = values.LOG_LEVEL,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            parser=_checked(values.since),
+            metavar="TIME",
+            help="Not older than that: 30s, 10m, 2h, 1d ago, or a time such as 2024-05-31T14:30.",
+        ),
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="What the log says: counts, templates, restarts, what was slow.")
+    ] = False,
     as_json: Json = False,
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Show the last events of the pipeline's log."""
-    options = {"stage": stage, "follow": follow, "lines": lines, "level": level, "as_json": as_json}
-    _call("logs", context, socket, runtime_dir, **options)
+    """Show the last events of the pipeline's log, or a summary of all of it."""
+    shown = {"lines": lines, "level": level, "since": since, "summary": summary, "as_json": as_json}
+    _call("logs", context, socket, runtime_dir, stage=stage, follow=follow, **shown)
 
 
 @app.command()

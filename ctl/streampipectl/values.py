@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 CHANGE_TIMEOUT_S: Final = 30.0  # a start takes about 2 s, an orderly stop up to the drain timeout, 20 s
 CHANGE_TIMEOUT_MAX_S: Final = 3600.0  # the daemon's own limit
@@ -21,6 +21,8 @@ LETTERS_MAX: Final = 100_000  # listed by one command; each is a line
 LETTER_ID_MAX: Final = 2**63 - 1  # the daemon's own limit
 LETTER_STATUSES: Final = ("dead", "replayed", "dropped", "all")
 CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"  # the daemon's own rule
+
+SINCE_MAX_S: Final = 1e10  # three centuries
 
 _UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -38,6 +40,39 @@ def duration(text: str) -> float:
         if 0 < seconds <= CHANGE_TIMEOUT_MAX_S:
             return seconds
     raise ValueError(f"{text!r} should be a time such as 500ms, 30s or 2m, at most {CHANGE_TIMEOUT_MAX_S:g}s")
+
+
+class Since(NamedTuple):
+    """A moment as it was given: so many seconds ago, or at a time (seconds since the epoch)."""
+
+    ago: float | None = None
+    at: float | None = None
+
+    def moment(self, now: float) -> float:
+        return max(0.0, now - self.ago) if self.ago is not None else self.at or 0.0
+
+
+def since(text: str) -> Since:
+    """A time ago with its unit, or an ISO 8601 date or time; without a zone local time.
+
+    >>> since("10m"), since("1970-01-02T00:00Z")
+    (Since(ago=600.0, at=None), Since(ago=None, at=86400.0))
+    """
+    found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,9})?)([a-z]+)", text)
+    seconds = float(found[1]) * {**_UNITS, "d": 86400.0, "w": 604800.0}.get(found[2], 0.0) if found else 0.0
+    if 0 < seconds <= SINCE_MAX_S:
+        return Since(ago=seconds)
+    from datetime import datetime  # 3 ms, which only who gives a date pays
+
+    try:
+        at = datetime.fromisoformat(text).timestamp() if "-" in text else -1.0
+    except (ValueError, OverflowError):
+        at = -1.0
+    if at >= 0:
+        return Since(at=at)
+    raise ValueError(
+        f"{text!r} should be how long ago, such as 30s, 10m, 2h or 1d, or a time such as 2024-05-31 or 2024-05-31T14:30"
+    )
 
 
 def line_count(text: str) -> int:

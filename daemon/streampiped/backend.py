@@ -14,11 +14,15 @@ from streampiped import __version__
 from streampiped.control_backend import Identity, Subscription, Verb
 from streampiped.core import protocol as p
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError
+from streampiped.log_report import condensed, log_text
 from streampiped.runtime.dead_letters import Status
 from streampiped.runtime.event_log import EventLog
 from streampiped.status_view import StatusView, Watched
 
 REPORT_TIMEOUT_S: Final = 5.0
+SUMMARY_TIMEOUT_S: Final = 3.0  # less than the client waits
+LOG_TIMEOUT_S: Final = 1.0  # of the report, which does without
+LOG_EXTRACTOR: Final = "log_extractor"
 
 T = TypeVar("T")
 
@@ -229,8 +233,14 @@ class SupervisorBackend:
 
     # logs and subscriptions
 
-    def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
-        return self._supervisor.log.tail(stage, lines, level)
+    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
+        return self._supervisor.log.tail(stage, lines, level, since)
+
+    async def log_summary(self, stage: str | None) -> dict[str, Any]:
+        if not any(spec.name == LOG_EXTRACTOR for spec in self._plan.services):
+            raise RpcError(f"there is no {LOG_EXTRACTOR}: [{LOG_EXTRACTOR}] enabled is false", ExitCode.REFUSED)
+        answer = await self._supervisor.query(LOG_EXTRACTOR, "summary", {"stage": stage}, SUMMARY_TIMEOUT_S)
+        return dict(answer)
 
     def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
         if kind == "logs":
@@ -266,8 +276,17 @@ class SupervisorBackend:
                 errors.append(f"{name} answers with something that is no report")
             else:
                 self.view.reporter = name
-                return {**answer, "operations": operations}
+                return await self._with_log({**answer, "operations": operations})
         raise RpcError(f"no report: {'; '.join(errors)}", ExitCode.REFUSED)
+
+    async def _with_log(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The report with what the log says, as far as there is somebody who knows. Not in `results`, which are the
+        same in every run over the same records."""
+        log = None
+        with contextlib.suppress(RpcError, TimeoutError):
+            log = condensed(await asyncio.wait_for(self.log_summary(None), LOG_TIMEOUT_S))
+        text = report["text"] if log is None else f"{report['text'].rstrip()}\n\n{log_text(log)}"
+        return {**report, "text": text, "operations": {**report["operations"], "log": log}}
 
     def _operations(self) -> dict[str, Any]:
         supervision = self._supervisor.supervision

@@ -54,9 +54,14 @@ class Backend(Protocol):
         led there, oldest first: `{"ts", "what", "cause"}` each. The stage exists."""
         ...
 
-    def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
+    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
         """The last events (fields of `events.py`, msgpack-able), oldest first, at or above `level`, of one
-        process or of all."""
+        process or of all, not older than `since` (seconds since the epoch)."""
+        ...
+
+    async def log_summary(self, stage: str | None) -> dict[str, Any]:
+        """The facts of the log extractor, of one name in the log or of all. RpcError REFUSED when there is none to
+        ask."""
         ...
 
     def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:

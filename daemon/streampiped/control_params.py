@@ -57,6 +57,12 @@ def count(value: Any) -> int:
     raise ValueError(f"should be a number of lines, 0 to {LOG_LINES_MAX}")
 
 
+def moment(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e11:
+        return float(value)
+    raise ValueError("should be seconds since 1970 (UTC)")
+
+
 def integer(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value

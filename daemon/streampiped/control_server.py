@@ -206,8 +206,8 @@ class ControlServer:
 
     async def logs(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         stage, level = given["stage"], given["level"]
-        self._known((stage,) if stage is not None else (), also=("supervisor", "launcher"))
-        lines = self._backend.log_tail(stage, given["lines"], level)
+        self._known((stage,) if stage is not None else (), also=PIPELINE)
+        lines = self._backend.log_tail(stage, given["lines"], level, given["since"])
         if given["follow"]:
             least = LEVELS.index(level)
 
@@ -217,6 +217,14 @@ class ControlServer:
 
             peer.on_gone(self._backend.subscribe("logs", forward))
         return {"lines": _newest_that_fit(lines)}
+
+    async def log_summary(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Of everything, or of one name: a stage, or what else the log has lines of."""
+        stage = given["stage"]
+        answer = await self._backend.log_summary(stage)
+        if stage is not None and stage not in answer["stages"]:
+            self._known((stage,), also=PIPELINE)
+        return {**answer, "stage": stage, "now": time.time()}
 
     async def watch(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         """The status now, and a `status` notification at every change and every second."""
@@ -291,9 +299,11 @@ METHODS: Final[Mapping[str, Method]] = {
             "stage": (params.name, None),
             "lines": (params.count, 10),
             "level": (params.level, "debug"),
+            "since": (params.moment, 0.0),
             "follow": (params.flag, False),
         },
     ),
+    "log_summary": Method(ControlServer.log_summary, {"stage": (params.name, None)}),
     "start": _change("start"),
     "stop": _change("stop"),
     "restart": _change("restart", {"force": (params.flag, False)}),

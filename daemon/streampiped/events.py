@@ -64,6 +64,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "info", "first batch of generation {generation} at the last stage, {seconds:.3f} s after {since}"
     ),
     "epoch_committed": EventSpec("debug", "epoch {epoch} committed in {seconds:.3f} s"),
+    "epoch_delayed": EventSpec(
+        "warning", "epoch {epoch} took {seconds:.3f} s, {median:.3f} s are usual; most of it was {part}"
+    ),
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
     "records_quarantined": EventSpec("error", "{count} records put aside; streampipectl dlq list shows them"),
     "verdict_failed": EventSpec("error", "a verdict on records cannot be kept: {reason}; it is tried again"),
@@ -85,6 +88,11 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "history_reset": EventSpec("warning", "{path} was unusable ({reason}), is kept as {kept}; a new one begins"),
     "history_failed": EventSpec("error", "cannot write {path}: {reason}; next attempt in {seconds:.0f} s"),
     "history_recovered": EventSpec("info", "{path} can be written again"),
+    "journal_failed": EventSpec("error", "the journal cannot be followed: {reason}; next attempt in {seconds:.0f} s"),
+    "journal_recovered": EventSpec("info", "the journal is followed again, from where it was left"),
+    "journal_skipped": EventSpec(
+        "warning", "the journal of {unit} was vacuumed beyond what was counted; going on with its oldest entry"
+    ),
     # sources and sinks
     "records_rejected": EventSpec("warning", "{count} lines of {path} rejected, at row {row} and after: {reason}"),
     "source_rotated": EventSpec("info", "{path} was rotated; the next file begins with row {row}"),

@@ -93,7 +93,8 @@ def test_values_json_has_not(value: object) -> None:
 
 def test_head_is_read_without_a_parser() -> None:
     """Level and stage come out of a line as it was written, and None out of anything else."""
-    assert head_of(to_json(record(reason="x"))) == ("error", "trainer")
+    line = record(reason="x")
+    assert head_of(to_json(line)) == ("error", "trainer", line["ts"])
     assert head_of(b'{"level":"error"}') is None
 
 

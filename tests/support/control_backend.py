@@ -68,6 +68,7 @@ class FakeBackend:
         self.forced: list[Verb] = []
         self.epochs = [checkpoint(230), checkpoint(231, live=True)]
         self.story: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] | None = None
         self.letters = DeadLetters(directory)
         self.refusal: RpcError | None = None
         self.hold: asyncio.Event | None = None
@@ -140,8 +141,13 @@ class FakeBackend:
     async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
         return {"letters": self.letters.drop(letters, stage)}
 
-    def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
-        chosen = [record for record in self.records if stage in (None, record["stage"])]
+    async def log_summary(self, stage: str | None) -> dict[str, Any]:
+        if self.summary is None:
+            raise RpcError("there is no log_extractor", ExitCode.REFUSED)
+        return self.summary
+
+    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
+        chosen = [record for record in self.records if stage in (None, record["stage"]) and record["ts"] >= since]
         return chosen[len(chosen) - min(lines, len(chosen)) :]
 
     def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:

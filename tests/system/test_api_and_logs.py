@@ -6,16 +6,22 @@ import contextlib
 import json
 import math
 import os
+import pwd
+import signal
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streampipectl.client import Client
 from streampiped.errors import RpcError
-from support.daemon import BIN, Daemon, chain, descriptors, running, wait_for
+from support.daemon import BIN, Daemon, chain, descriptors, running, simple, wait_for
+from support.fake_journalctl import Journal, lives
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("api and logs")]
 
@@ -139,6 +145,115 @@ def test_logs_follow(daemon: Daemon) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=10)
+
+
+def test_logs_since(daemon: Daemon) -> None:
+    """`logs --since` shows what is not older, as time ago or as a date, and says what would be right."""
+    daemon.ctl("restart", "normalizer")
+    everything = [json.loads(line) for line in daemon.ctl("logs", "--since", "1h", "--json").stdout.splitlines()]
+    assert "pipeline_started" in {record["event"] for record in everything}
+    stamp = datetime.fromtimestamp(everything[len(everything) // 2]["ts"], UTC).isoformat()
+    moment = datetime.fromisoformat(stamp).timestamp()  # to the microsecond
+    expected = [record for record in everything if record["ts"] >= moment]
+    newer = [json.loads(line) for line in daemon.ctl("logs", "--since", stamp, "--json").stdout.splitlines()]
+    assert newer[: len(expected)] == expected
+    assert 0 < len(expected) < len(everything)
+    wrong = daemon.ctl("logs", "--since", "yesterday")
+    assert wrong.returncode == 2
+    assert "such as 30s, 10m, 2h or 1d" in wrong.stderr
+
+
+def test_summary_of_the_log(daemon: Daemon) -> None:
+    """`logs --summary` tells of a restart by an operator and of a death with its reason, each counted once, and the
+    report and the files say the same."""
+    daemon.ctl("restart", "normalizer")
+    os.kill(daemon.pids()["evaluator"], signal.SIGKILL)
+
+    def restarts() -> dict[tuple[str, str], int]:
+        found = json.loads(daemon.ctl("logs", "--summary", "--json").stdout)["restarts"]
+        return {(row["stage"], row["reason"]): row["count"] for row in found}
+
+    wait_for(lambda: restarts().get(("evaluator", "killed by SIGKILL")), "the death in the summary")
+    wait_for(lambda: daemon.status()["state"] == "running", "everything runs again")
+    who = pwd.getpwuid(os.getuid()).pw_name
+    assert restarts()["normalizer", f"asked for by {who}"] >= 1
+    text = daemon.ctl("logs", "--summary", "evaluator").stdout
+    assert "killed by SIGKILL" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert daemon.ctl("logs", "--summary", "nobody").returncode == 4
+    assert daemon.ctl("logs", "--summary", "-f").returncode == 2
+
+    def all_counted() -> bool:
+        lines = sum(len(path.read_bytes().splitlines()) for path in daemon.logs.iterdir())
+        return bool(daemon.call("log_summary")["events"] == lines)
+
+    wait_for(all_counted, "every line of the log is counted")
+
+
+def test_report_has_the_log(daemon: Daemon) -> None:
+    """The report has a section of the log, in its text and among its operations, and not in its results."""
+    report = wait_for(lambda: _report(daemon), "a report with the log")
+    assert report["operations"]["log"]["events"] > 0
+    assert "\nLog\n  events " in report["text"]
+    assert "log" not in report["results"]
+
+
+def _report(daemon: Daemon) -> dict[str, Any] | None:
+    report: dict[str, Any] = daemon.call("report")
+    return report if report["operations"]["log"] else None
+
+
+def test_killed_extractor_counts_once(daemon: Daemon) -> None:
+    """The extractor killed while the log grows counts every line once."""
+    for _ in range(3):
+        os.kill(wait_for(lambda: daemon.pids().get("log_extractor"), "an extractor"), signal.SIGKILL)
+        daemon.ctl("restart", "normalizer")
+    wait_for(lambda: daemon.process_status("log_extractor")["state"] == "running", "another extractor")
+
+    def all_counted() -> bool:
+        lines = sum(len(path.read_bytes().splitlines()) for path in daemon.logs.iterdir())
+        with contextlib.suppress(RpcError):  # it may be on its way
+            return bool(daemon.call("log_summary")["events"] == lines)
+        return False
+
+    wait_for(all_counted, "every line of the log is counted")
+
+
+def test_journal_is_followed(tmp_path: Path) -> None:
+    """With `from = "journal"` the extractor counts what journalctl says, across its own death and journalctl's, and
+    leaves none behind."""
+    journal = Journal(tmp_path / "journal")
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{journal.path()}:{before}"
+    try:
+        with running('[log_extractor]\nfrom = "journal"\n' + simple_with_extractor()) as daemon:
+            for n in range(100):
+                journal.say(f"row {n} of 100")
+            wait_for(lambda: daemon.call("log_summary")["events"] == 100, "100 entries")
+            os.kill(journal.pids()[-1], signal.SIGKILL)
+            os.kill(daemon.pids()["log_extractor"], signal.SIGKILL)
+            for n in range(100):
+                journal.say(f"row {n} of 100")
+
+            def counted() -> int:
+                with contextlib.suppress(RpcError):
+                    return int(daemon.call("log_summary")["events"])
+                return 0
+
+            wait_for(lambda: counted() >= 200, "200 entries")
+            (template,) = daemon.call("log_summary")["templates"]
+            assert (template["template"], template["count"]) == ("row <n> of <n>", 200)
+            os.kill(journal.pids()[-1], signal.SIGKILL)
+            wait_for(lambda: "journal_failed" in daemon.ctl("logs", "--json").stdout, "the word that it ended")
+            journal.say("row 7 of 100")
+            wait_for(lambda: counted() == 201, "the entry that came meanwhile")
+        assert not any(map(lives, journal.pids()))
+    finally:
+        os.environ["PATH"] = before
+
+
+def simple_with_extractor() -> str:
+    return simple(rate="1k/s").replace("\n[log_extractor]\nenabled = false", "")
 
 
 def test_log_extractor_counts_what_happened(daemon: Daemon) -> None:

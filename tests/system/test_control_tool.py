@@ -14,8 +14,10 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -115,6 +117,33 @@ def test_checkpoints(daemon: Daemon) -> None:
     assert [row["epoch"] for row in answer["checkpoints"]] == [230, 231, 232]
     daemon.backend.hold = daemon.do(asyncio.Event)
     assert tool(daemon, "checkpoint", "--timeout", "100ms").returncode == 8
+
+
+def test_logs_since(daemon: Daemon) -> None:
+    """--since is asked for as a moment, and all from then on is shown."""
+    for number in range(200):
+        daemon.do(lambda n=number: daemon.backend.log("stage_output", "trainer", line=f"line {n}"))
+    assert len(tool(daemon, "logs").stdout.splitlines()) == 50
+    assert len(tool(daemon, "logs", "--since", "1h").stdout.splitlines()) == 200
+    assert len(tool(daemon, "logs", "--since", "1h", "--lines", "7").stdout.splitlines()) == 7
+    assert tool(daemon, "logs", "--since", "2999-01-01").stdout == ""
+
+
+def test_logs_summary(daemon: Daemon) -> None:
+    """--summary is the log extractor's answer as text or JSON, and 7 when there is none to ask."""
+    done = tool(daemon, "logs", "--summary")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "no log_extractor" in done.stderr
+    seen = {"first_seen": time.time(), "last_seen": time.time()}
+    lists: dict[str, Any] = {name: [] for name in ("templates", "incidents", "restarts", "bursts")}
+    daemon.backend.summary = {
+        "events": 3, "garbage": 0, "gaps": 0, "templates_forgotten": 0, "slow_epochs": {"count": 0, "last": []},
+        "stages": {"trainer": {"levels": {"info": 3}, **seen}}, **lists,
+    }  # fmt: skip
+    assert tool(daemon, "logs", "--summary").stdout.startswith("3 events since ")
+    assert json.loads(tool(daemon, "logs", "--summary", "trainer", "--json").stdout)["stage"] == "trainer"
+    assert tool(daemon, "logs", "--summary", "nobody").returncode == 4
+    assert "whole log" in tool(daemon, "logs", "--summary", "--since", "1h").stderr
 
 
 def bury(daemon: Daemon, *records: dict[str, object]) -> None:

@@ -218,6 +218,17 @@ def test_tail_of_one_stage(tmp_path: Path, null: int) -> None:
         assert log.tail("nobody") == []
 
 
+def test_tail_since(tmp_path: Path, null: int) -> None:
+    """`tail` gives nothing older than `since`, also where lines are a little out of order, and does not read on for
+    ever behind those that are far older."""
+    with opened(tmp_path, null, file_bytes_max=4000, files_kept=9) as log:
+        for n in range(100):
+            log.write("stage_output", stage="trainer", line=f"{n} x", ts=1000.0 + 10 * (n ^ 1))
+        assert numbers(log.tail(lines=100, since=1950.0)) == [94, 96, 97, 98, 99]
+        assert numbers(log.tail(lines=100)) == list(range(100))
+        assert log.tail(since=5000.0) == []
+
+
 def test_killed_in_the_middle_of_a_line(tmp_path: Path, null: int) -> None:
     """A line torn by a kill stays alone: the next one begins on its own line."""
     with opened(tmp_path, null) as log:

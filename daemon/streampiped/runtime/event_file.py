@@ -12,13 +12,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 FILE_NAME: Final = "events.jsonl"
 FILE_MODE: Final = 0o640  # the group reads, as with the control socket
 READ_BLOCK_BYTES: Final = 64 << 10  # one step backwards; a page of `logs` lies within one or two
 
-_HEAD = re.compile(rb'\{"ts":[^,]*,"level":"(\w+)","event":"[^"]*","stage":"((?:[^"\\]|\\.)*)"')
+_HEAD = re.compile(rb'\{"ts":([0-9.eE+]*),"level":"(\w+)","event":"[^"]*","stage":"((?:[^"\\]|\\.)*)"')
 
 
 class EventFile:
@@ -118,7 +118,20 @@ def lines_backwards(path: Path, bytes_max: int) -> Iterator[bytes]:
         os.close(fd)
 
 
-def head_of(line: bytes) -> tuple[str, str] | None:
-    """(level, stage) of a line without parsing it as JSON, which is 10 times dearer; None when it is no event."""
+class Head(NamedTuple):
+    """Of an event: what it is chosen by."""
+
+    level: str
+    stage: str
+    ts: float
+
+
+def head_of(line: bytes) -> Head | None:
+    """The head of a line without parsing it as JSON, which is 10 times dearer; None when it is no event."""
     found = _HEAD.match(line)
-    return (found[1].decode(), found[2].decode("utf-8", "replace")) if found else None
+    if found is None:
+        return None
+    try:
+        return Head(found[2].decode(), found[3].decode("utf-8", "replace"), float(found[1]))
+    except ValueError:
+        return None

@@ -25,6 +25,7 @@ from streampiped.runtime.line_writer import LineWriter
 
 TAIL_LINES_MAX: Final = 10_000  # answered at once to `streampipectl logs`
 TAIL_RESULT_BYTES_MAX: Final = 512 << 10  # of JSON in one answer; a control frame has 1 MiB
+DISORDER_S: Final = 60.0  # by which lines may be older than one before them: events of stages come late, clocks are set
 TAIL_SCAN_BYTES_MAX: Final = 4 << 20  # read backwards for one answer: at worst 29 ms, the newest 100 lines 0.6 ms
 SUPERVISOR: Final = "supervisor"
 
@@ -131,16 +132,24 @@ class EventLog:
 
         return unsubscribe
 
-    def tail(self, stage: str | None = None, lines: int = 100, level: str | None = None) -> list[dict[str, Any]]:
-        """The newest records in the files, oldest first: at most `lines`, of `stage`, of `level` or above. Bounded
-        by TAIL_SCAN_BYTES_MAX of reading, so a rare one far back may be missing."""
-        wanted = set(LEVELS[LEVELS.index(level) :] if level in LEVELS else LEVELS)
+    def tail(
+        self, stage: str | None = None, lines: int = 100, level: str | None = None, since: float = 0.0
+    ) -> list[dict[str, Any]]:
+        """The newest records in the files, oldest first: at most `lines`, of `stage`, of `level` or above, not older
+        than `since` (seconds since the epoch). Bounded by TAIL_SCAN_BYTES_MAX of reading, so a rare one far back may
+        be missing."""
+        wanted: set[str] = set(LEVELS[LEVELS.index(level) :] if level in LEVELS else LEVELS)
         found: list[dict[str, Any]] = []
         scan, room = TAIL_SCAN_BYTES_MAX, TAIL_RESULT_BYTES_MAX
         for path in self._file.files() if self._file else ():
             for line in lines_backwards(path, scan):
                 scan -= len(line) + 1
-                if not _matches(line, stage, wanted):
+                head = head_of(line)
+                if head is None or head.level not in wanted or stage not in (None, head.stage):
+                    continue
+                if head.ts < since - DISORDER_S:
+                    return found[::-1]
+                if head.ts < since:
                     continue
                 room -= len(line)
                 if room < 0 or len(found) >= min(lines, TAIL_LINES_MAX):
@@ -261,8 +270,3 @@ def _dropped(count: int, where: str) -> dict[str, Any]:
 def _now(ts: float | None) -> float:
     """Seconds since the epoch; a time that datetime cannot show (a stage may send anything) becomes now."""
     return ts if isinstance(ts, int | float) and 0 <= ts < 1e11 else time.time()
-
-
-def _matches(line: bytes, stage: str | None, levels: set[Level]) -> bool:
-    head = head_of(line)
-    return head is not None and head[0] in levels and (stage is None or head[1] == stage)

@@ -1,24 +1,21 @@
-"""What a log line says, as facts that can be added up. Pure.
-
-A *template* is a line's text with what varies masked: numbers, hexadecimal, paths, quoted text. Lines of one template
-say the same thing about different objects, so a log of a million lines is a list of a few dozen.
-"""
+"""What a log line says, as facts that can be added up. Pure."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from streampiped.events import CATALOGUE, LEVELS, describe
+from streampiped.stages.log_templates import TEXT_CHARS_MAX, Miner, Template, template_of
 
-TEXT_CHARS_MAX: Final = 1000  # of a line looked at for its template; what comes later rarely tells lines apart
-TEMPLATE_CHARS_MAX: Final = 200
 EXAMPLE_CHARS_MAX: Final = 400
 NAME_CHARS_MAX: Final = 128  # of a stage or event
+OTHER: Final = "(other)"
+"""Where the counts of forgotten templates and of stages beyond the limit go."""
+STAGES_MAX: Final = 64  # names come out of log lines, which anybody may have written
 
 INCIDENTS: Final = frozenset(
     {"stage_died", "stage_failed", "stage_hung", "stage_given_up", "stage_restart_scheduled", "launcher_died"}
@@ -29,29 +26,17 @@ DROPS: Final = frozenset({"output_dropped", "log_lines_dropped", "records_reject
 """Events whose `count` says how much is missing."""
 ERROR_LEVELS: Final = frozenset({"error", "critical"})
 
-_VARYING = re.compile(
-    r"""(?P<text>"[^"\n]*"|(?<!\w)'[^'\n]*'(?!\w))"""
-    r"|(?P<path>(?<![\w.])~?(?:/[\w.@+-]+)+/?)"
-    r"|(?P<hex>\b0[xX][0-9a-fA-F]+\b|\b(?=[a-fA-F-]*\d)(?=[\d-]*[a-fA-F])[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*\b)"
-    r"|(?P<n>(?<![A-Za-z_])[-+]?\d+(?:[.,:]\d+)*(?:[eE][-+]?\d+)?)"
-)
-
-
-def template_of(text: str) -> str:
-    """The text with its varying parts masked.
-
-    >>> template_of("restart in 0.20 s (3 in the last 60 s)")
-    'restart in <n> s (<n> in the last <n> s)'
-    >>> template_of('cannot open "/var/lib/x": errno 28 at 0x7f3a')
-    'cannot open <text>: errno <n> at <hex>'
-    """
-    masked = _VARYING.sub(lambda found: f"<{found.lastgroup}>", text[:TEXT_CHARS_MAX])
-    return masked[:TEMPLATE_CHARS_MAX]
+FREE: Final = frozenset({"stage_output", "stage_raised", "stage_failed"})
+"""Events whose text is a stranger's, as is that of every event that is not in the catalogue. Of the others the
+catalogue's text is the template."""
+SLOW_EPOCH: Final = "epoch_delayed"
+ALL: Final = "(all)"
+"""What an operator restarts without naming a stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One event, as far as it is counted."""
+    """One event, as far as it is counted. `free`: its text is to be mined."""
 
     ts: float
     level: str
@@ -61,39 +46,99 @@ class Fact:
     reason: str
     cause: str
     count: int
+    free: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """All that it carries; of strangers, and not cleaned."""
 
 
 def fact_of(line: bytes) -> Fact | None:
-    """What the line says; None when it is no event (torn by a kill, or written by somebody else)."""
+    """What a line of the event file says; None when it is no event (torn by a kill, or written by somebody else)."""
     try:
         record = json.loads(line)
         ts = float(record["ts"])
         level, event, stage = record["level"], record["event"], record["stage"]
-        if not (0 <= ts < 1e11 and level in LEVELS and isinstance(event, str) and isinstance(stage, str)):
+        if not (level in LEVELS and isinstance(event, str) and isinstance(stage, str)):
             return None
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return None
+    return make_fact(ts, level, event, stage, _text(event, record), record)
+
+
+def make_fact(ts: float, level: str, event: str, stage: str, text: str, fields: Mapping[str, Any]) -> Fact | None:
+    """Everything bounded, whoever wrote it; None when the time is none."""
+    if not 0 <= ts < 1e11:
         return None
     return Fact(
         ts=ts,
         level=level,
         event=_clean(event, NAME_CHARS_MAX),
         stage=_clean(stage, NAME_CHARS_MAX),
-        text=_clean(_text(event, record), TEXT_CHARS_MAX),
-        reason=_clean(str(record.get("reason", "")), EXAMPLE_CHARS_MAX),
-        cause=_clean(str(record.get("cause", "")), NAME_CHARS_MAX),
-        count=_count(record.get("count")),
+        text=_clean(text, TEXT_CHARS_MAX),
+        reason=_clean(str(fields.get("reason", "")), EXAMPLE_CHARS_MAX),
+        cause=_clean(str(fields.get("cause", "")), NAME_CHARS_MAX),
+        count=_count(fields.get("count")),
+        free=event in FREE or event not in CATALOGUE,
+        fields=fields,
     )
+
+
+class Memory:
+    """What counting the next line depends on, besides the line. All of it is in the database too."""
+
+    def __init__(self, miner: Miner, stages: Iterable[str] = ()) -> None:
+        self.miner = miner
+        self._stages = set(stages)
+
+    def stage(self, name: str) -> str:
+        """The name under which a stage counts: there are STAGES_MAX, further ones are OTHER."""
+        if name in self._stages or len(self._stages) < STAGES_MAX:
+            self._stages.add(name)
+            return name
+        return OTHER
+
+
+@dataclass(slots=True)
+class Span:
+    """How often something was seen, and when."""
+
+    count: int
+    first: float
+    last: float
+
+    def add(self, ts: float) -> None:
+        self.count += 1
+        self.first, self.last = min(self.first, ts), max(self.last, ts)
 
 
 @dataclass(slots=True)
 class Sight:
-    """How often a template was seen, when, and what it looked like the last time."""
+    """A template as it is now, and what these lines add to it. `example`: the first of them."""
 
+    template: Template
     level: str
-    count: int
-    first: float
-    last: float
+    span: Span
     example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """`stage` began anew. `kind`: the reason without what varies; deaths of one kind are counted together."""
+
+    stage: str
+    kind: str
+    ts: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlowEpoch:
+    """Seconds, its own and the median of those before it. `part`: what took longest."""
+
+    ts: float
+    epoch: int
+    seconds: float
+    median: float
+    part: str
 
 
 @dataclass(slots=True)
@@ -103,47 +148,87 @@ class Tally:
     events: int = 0
     garbage: int = 0
     """Lines that are no events."""
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: dict[tuple[str, str], Span] = field(default_factory=dict)
     """(stage, level)"""
-    templates: dict[tuple[str, str, str], Sight] = field(default_factory=dict)
-    """(stage, event, template)"""
+    templates: dict[int, Sight] = field(default_factory=dict)
+    """The longest unseen first."""
+    forgotten: list[int] = field(default_factory=list)
+    """Templates that had to make room for others."""
     drops: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(stage, event): how much was dropped"""
     incidents: list[Fact] = field(default_factory=list)
     errors: list[Fact] = field(default_factory=list)
+    restarts: list[Restart] = field(default_factory=list)
+    slow_epochs: list[SlowEpoch] = field(default_factory=list)
 
     @classmethod
-    def of(cls, lines: Iterable[bytes]) -> Tally:
+    def of(cls, lines: Iterable[bytes], memory: Memory, read: Callable[[bytes], Fact | None] = fact_of) -> Tally:
         tally = cls()
         for line in lines:
-            fact = fact_of(line)
+            fact = read(line)
             if fact is None:
                 tally.garbage += 1
             else:
-                tally.add(fact)
+                tally.add(fact, memory)
         return tally
 
-    def add(self, fact: Fact) -> None:
+    def add(self, fact: Fact, memory: Memory) -> None:
+        if (stage := memory.stage(fact.stage)) != fact.stage:
+            fact = replace(fact, stage=stage)
         self.events += 1
-        self.counts[fact.stage, fact.level] += 1
-        self._see(fact)
+        span = self.counts.get((stage, fact.level))
+        if span is None:
+            self.counts[stage, fact.level] = Span(1, fact.ts, fact.ts)
+        else:
+            span.add(fact.ts)
+        self._see(fact, memory.miner)
         if fact.event in DROPS:
-            self.drops[fact.stage, fact.event] += fact.count
+            self.drops[stage, fact.event] += fact.count
         if fact.event in INCIDENTS:
             self.incidents.append(fact)
         if fact.level in ERROR_LEVELS:
             self.errors.append(fact)
+        self.restarts += _restarts(fact, memory)
+        if fact.event == SLOW_EPOCH and (slow := _slow_epoch(fact)) is not None:
+            self.slow_epochs.append(slow)
 
-    def _see(self, fact: Fact) -> None:
-        key = (fact.stage, fact.event, template_of(fact.text))
-        sight = self.templates.get(key)
+    def _see(self, fact: Fact, miner: Miner) -> None:
+        template, gone = miner.see(fact.stage, fact.event, fact.text, free=fact.free)
+        self.forgotten += [each.id for each in gone]
+        sight = self.templates.pop(template.id, None)
         if sight is None:
-            example = fact.text[:EXAMPLE_CHARS_MAX]
-            self.templates[key] = Sight(fact.level, 1, fact.ts, fact.ts, example)
-            return
-        sight.count += 1
-        sight.level = fact.level
-        sight.first, sight.last = min(sight.first, fact.ts), max(sight.last, fact.ts)
+            sight = Sight(template, fact.level, Span(1, fact.ts, fact.ts), fact.text[:EXAMPLE_CHARS_MAX])
+        else:
+            sight.level = fact.level
+            sight.span.add(fact.ts)
+        self.templates[template.id] = sight
+
+
+def _restarts(fact: Fact, memory: Memory) -> list[Restart]:
+    """What begins anew because of it: a stage that died, those that an operator wants restarted, the daemon itself."""
+    match fact.event:
+        case "stage_died" | "launcher_died":
+            return [Restart(fact.stage, template_of(fact.reason), fact.ts, fact.reason)]
+        case "command_received" if fact.fields.get("method") == "restart":
+            reason = _clean(f"asked for by {fact.fields.get('who') or 'an operator'}", NAME_CHARS_MAX)
+            names = str(fact.fields.get("params", "")).removesuffix(" by force").split()
+            return [
+                Restart(memory.stage(_clean(name, NAME_CHARS_MAX)) if name != "all" else ALL, reason, fact.ts, reason)
+                for name in names[:STAGES_MAX]
+            ]
+        case "pipeline_started":
+            return [Restart(fact.stage, "the daemon started", fact.ts, "the daemon started")]
+    return []
+
+
+def _slow_epoch(fact: Fact) -> SlowEpoch | None:
+    try:
+        epoch, seconds, median = (float(fact.fields[name]) for name in ("epoch", "seconds", "median"))
+    except (KeyError, ValueError, TypeError):
+        return None
+    if not (0 <= epoch < 1 << 53 and 0 <= seconds < 1e9 and 0 <= median < 1e9):
+        return None
+    return SlowEpoch(fact.ts, int(epoch), seconds, median, _clean(str(fact.fields.get("part", "")), NAME_CHARS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,5 +275,7 @@ def _clean(text: str, room: int) -> str:
 
 
 def _count(value: object) -> int:
-    """A count somebody wrote; absurd ones would overflow the sums."""
+    """A count somebody wrote, the journal's as text; absurd ones would overflow the sums."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
+        value = int(value)
     return value if isinstance(value, int) and 0 < value < 1 << 40 else 1

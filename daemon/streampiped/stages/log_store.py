@@ -1,29 +1,41 @@
 """The log extractor's tables: what a tally adds to them, and what is read out of them.
 
-The counts and the position in the event file change in one transaction, so that after a kill at any instant every
-line has been counted exactly once.
+The counts, the templates and the position in the log change in one transaction, so that after a kill at any instant
+every line has been counted exactly once, and the next one is told by what was known then.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any, Final
 
 from streampiped.stages.history import History
-from streampiped.stages.log_facts import Burst, ErrorWindow, Fact, Tally
+from streampiped.stages.log_facts import OTHER, Burst, ErrorWindow, Fact, Memory, Restart, SlowEpoch, Tally
 from streampiped.stages.log_follow import Chunk, Position
+from streampiped.stages.log_templates import Miner, Template
 
-VERSION: Final = 1
+VERSION: Final = 2
 SCHEMA: Final = """
 CREATE TABLE cursor (id INTEGER PRIMARY KEY CHECK (id = 1), head BLOB, offset INTEGER, done TEXT);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE counts (stage TEXT, level TEXT, count INTEGER NOT NULL, PRIMARY KEY (stage, level)) WITHOUT ROWID;
+CREATE TABLE counts (
+    stage TEXT, level TEXT, count INTEGER NOT NULL, first_seen REAL, last_seen REAL, PRIMARY KEY (stage, level)
+) WITHOUT ROWID;
 CREATE TABLE drops (stage TEXT, event TEXT, count INTEGER NOT NULL, PRIMARY KEY (stage, event)) WITHOUT ROWID;
 CREATE TABLE templates (
-    stage TEXT, event TEXT, template TEXT, level TEXT, count INTEGER NOT NULL,
-    first_seen REAL, last_seen REAL, example TEXT, PRIMARY KEY (stage, event, template)
+    id INTEGER PRIMARY KEY, stage TEXT, event TEXT, template TEXT, first_word TEXT, touched INTEGER, level TEXT,
+    count INTEGER NOT NULL, first_seen REAL, last_seen REAL, example TEXT
+);
+CREATE TABLE others (
+    stage TEXT PRIMARY KEY, level TEXT, count INTEGER NOT NULL, first_seen REAL, last_seen REAL
 ) WITHOUT ROWID;
+CREATE TABLE restarts (
+    stage TEXT, kind TEXT, count INTEGER NOT NULL, first_seen REAL, last_seen REAL, reason TEXT,
+    PRIMARY KEY (stage, kind)
+) WITHOUT ROWID;
+CREATE TABLE slow_epochs (id INTEGER PRIMARY KEY, ts REAL, epoch INTEGER, seconds REAL, median REAL, part TEXT);
 CREATE TABLE incidents (id INTEGER PRIMARY KEY, ts REAL, stage TEXT, event TEXT, reason TEXT, cause TEXT);
 CREATE TABLE deaths (stage TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL, reason TEXT) WITHOUT ROWID;
 CREATE TABLE windows (stage TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
@@ -31,20 +43,22 @@ CREATE TABLE bursts (
     stage TEXT, started REAL, ended REAL, errors INTEGER, PRIMARY KEY (stage, started)
 ) WITHOUT ROWID
 """
-OTHER: Final = "(other)"
-"""Where the counts of forgotten templates and of stages beyond the limit go."""
-STAGES_MAX: Final = 64  # names come out of log lines, which anybody may have written
 INCIDENTS_MAX: Final = 1000  # kept, newest
 BURSTS_MAX: Final = 200
+RESTARTS_MAX: Final = 200  # kinds of them
+SLOW_EPOCHS_MAX: Final = 200
 SHOWN_TEMPLATES: Final = 50  # in one summary; the tables have all
 SHOWN_INCIDENTS: Final = 20
 
-_ADD_TEMPLATE: Final = """
-INSERT INTO templates VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
-    count = count + excluded.count, level = excluded.level,
-    first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)
-"""
+_TOTAL: Final = "INSERT INTO totals VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
+_SPAN: Final = """
+    count = count + excluded.count,
+    first_seen = min(first_seen, excluded.first_seen), last_seen = max(last_seen, excluded.last_seen)"""
+_TEMPLATE: Final = f"""INSERT INTO templates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    template = excluded.template, first_word = excluded.first_word, touched = excluded.touched,
+    level = excluded.level, {_SPAN}"""
+_FORGET: Final = f"""INSERT INTO others SELECT stage, level, count, first_seen, last_seen FROM templates WHERE id = ?
+    ON CONFLICT DO UPDATE SET level = excluded.level, {_SPAN}"""
 
 
 def position_of(history: History) -> Position | None:
@@ -54,32 +68,37 @@ def position_of(history: History) -> Position | None:
     return None
 
 
-def add(
-    db: sqlite3.Connection, tally: Tally, chunk: Chunk, *, templates_max: int, window: float, threshold: int
-) -> None:
+def memory_of(db: sqlite3.Connection, templates_max: int) -> Memory:
+    """As it was when the counts were written."""
+    rows = db.execute("SELECT id, stage, event, template, first_word FROM templates ORDER BY touched, id")
+    known = [Template(i, s, e, (text,) if w is None else tuple(text.split(" ")), w) for i, s, e, text, w in rows]
+    made = db.execute("SELECT value FROM totals WHERE name = 'templates'").fetchone()
+    stages = [stage for (stage,) in db.execute("SELECT DISTINCT stage FROM counts")]
+    return Memory(Miner(templates_max, known, made[0] if made else 0), (s for s in stages if s != OTHER))
+
+
+def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, window: float, threshold: int) -> None:
     """Add the tally of the chunk's lines; to be called within a transaction."""
-    known = {stage for (stage,) in db.execute("SELECT DISTINCT stage FROM counts")}
-    stages = _Stages(known)
     position = chunk.position
     done = json.dumps([head.hex() for head in position.done])
     db.execute("INSERT OR REPLACE INTO cursor VALUES (1, ?, ?, ?)", (position.head, position.offset, done))
     totals = {"events": tally.events, "garbage": tally.garbage + chunk.torn, "gaps": chunk.gaps}
-    _add_up(db, "INSERT INTO totals VALUES (?, ?)", "value", [(k, v) for k, v in totals.items() if v])
-    counts = [(stages.of(s), level, n) for (s, level), n in tally.counts.items()]
-    _add_up(db, "INSERT INTO counts VALUES (?, ?, ?)", "count", counts)
-    drops = [(stages.of(s), event, n) for (s, event), n in tally.drops.items()]
-    _add_up(db, "INSERT INTO drops VALUES (?, ?, ?)", "count", drops)
+    totals |= {"templates_forgotten": len(tally.forgotten), "slow_epochs": len(tally.slow_epochs)}
+    db.executemany(_TOTAL, [(name, value) for name, value in totals.items() if value])
     db.executemany(
-        _ADD_TEMPLATE,
-        [
-            (stages.of(stage), event, template, s.level, s.count, s.first, s.last, s.example)
-            for (stage, event, template), s in tally.templates.items()
-        ],
+        f"INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_SPAN}",
+        [(stage, level, span.count, span.first, span.last) for (stage, level), span in tally.counts.items()],
     )
-    _forget_templates(db, templates_max)
-    _add_incidents(db, tally.incidents, stages)
+    db.executemany(
+        "INSERT INTO drops VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        [(stage, event, count) for (stage, event), count in tally.drops.items()],
+    )
+    _add_templates(db, tally, memory)
+    _add_incidents(db, tally.incidents)
+    _add_restarts(db, tally.restarts)
+    _add_slow_epochs(db, tally.slow_epochs)
     for error in tally.errors:
-        _add_error(db, stages.of(error.stage), error.ts, window, threshold)
+        _add_error(db, error.stage, error.ts, window, threshold)
 
 
 def summary(history: History, stage: str | None) -> dict[str, Any]:
@@ -90,84 +109,103 @@ def summary(history: History, stage: str | None) -> dict[str, Any]:
         rows = history.rows(f"SELECT {names} {query.replace('WHERE', where)}", values)
         return [dict(zip(names.split(", "), row, strict=True)) for row in rows]
 
+    def shown(table: str, names: str) -> list[dict[str, Any]]:
+        """The newest, by the column that comes first."""
+        return some(f"FROM {table} WHERE ORDER BY {names.partition(',')[0]} DESC LIMIT {SHOWN_INCIDENTS}", names)
+
     totals = dict(history.rows("SELECT name, value FROM totals"))
+    wanted = "stage, event, template, level, count, first_seen, last_seen, example"
+    templates = some(f"FROM templates WHERE ORDER BY count DESC, id LIMIT {SHOWN_TEMPLATES}", wanted)
+    for row in some("FROM others WHERE", "stage, level, count, first_seen, last_seen"):
+        templates.append({**row, "event": OTHER, "template": OTHER, "example": ""})
+    return {
+        **{name: totals.get(name, 0) for name in ("events", "garbage", "gaps", "templates_forgotten")},
+        "stages": _stages(some),
+        "templates": sorted(templates, key=lambda row: -int(row["count"])),
+        "incidents": shown("incidents", "id, ts, stage, event, reason, cause"),
+        "bursts": shown("bursts", "ended, stage, started, errors"),
+        "restarts": shown("restarts", "last_seen, stage, count, first_seen, reason"),
+        "slow_epochs": {
+            "count": totals.get("slow_epochs", 0) if stage in (None, "supervisor") else 0,
+            "last": [
+                dict(zip(("ts", "epoch", "seconds", "median", "part"), row, strict=True))
+                for row in history.rows(
+                    "SELECT ts, epoch, seconds, median, part FROM slow_epochs ORDER BY id DESC LIMIT ?",
+                    (SHOWN_INCIDENTS if stage in (None, "supervisor") else 0,),
+                )
+            ],
+        },
+    }
+
+
+def _stages(some: Callable[[str, str], list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """By name: counts by level, first and last seen, drops, deaths."""
     stages: dict[str, dict[str, Any]] = {}
-    for row in some("FROM counts WHERE", "stage, level, count"):
-        stages.setdefault(row["stage"], {"levels": {}})["levels"][row["level"]] = row["count"]
+    for row in some("FROM counts WHERE", "stage, level, count, first_seen, last_seen"):
+        first, last = row["first_seen"], row["last_seen"]
+        about = stages.setdefault(row["stage"], {"levels": {}, "first_seen": first, "last_seen": last})
+        about["levels"][row["level"]] = row["count"]
+        about["first_seen"], about["last_seen"] = min(about["first_seen"], first), max(about["last_seen"], last)
     for row in some("FROM drops WHERE", "stage, event, count"):
         stages.setdefault(row["stage"], {}).setdefault("drops", {})[row["event"]] = row["count"]
     for row in some("FROM deaths WHERE", "stage, count, last, reason"):
         stages.setdefault(row.pop("stage"), {})["deaths"] = row
-    return {
-        "events": totals.get("events", 0),
-        "garbage": totals.get("garbage", 0),
-        "gaps": totals.get("gaps", 0),
-        "templates_forgotten": totals.get("templates_forgotten", 0),
-        "stages": stages,
-        "templates": some(
-            f"FROM templates WHERE ORDER BY count DESC, last_seen DESC LIMIT {SHOWN_TEMPLATES}",
-            "stage, event, template, level, count, first_seen, last_seen, example",
-        ),
-        "incidents": some(
-            f"FROM incidents WHERE ORDER BY id DESC LIMIT {SHOWN_INCIDENTS}", "ts, stage, event, reason, cause"
-        ),
-        "bursts": some(
-            f"FROM bursts WHERE ORDER BY ended DESC LIMIT {SHOWN_INCIDENTS}", "stage, started, ended, errors"
-        ),
-    }
+    return stages
 
 
-class _Stages:
-    """Keeps the number of stage names bounded."""
+def _add_templates(db: sqlite3.Connection, tally: Tally, memory: Memory) -> None:
+    """Those that had to go move into their stage's OTHER: the total of all counts stays the number of events."""
+    # numbered by the line that a template was last seen in, or a later one: that keeps their order
+    counted = db.execute("SELECT value FROM totals WHERE name = 'events'").fetchone()
+    rows = []
+    for number, sight in enumerate(tally.templates.values(), (counted[0] if counted else 0) - len(tally.templates)):
+        t, span = sight.template, sight.span
+        about = (t.id, t.stage, t.event, t.text, t.first, number, sight.level)
+        rows.append((*about, span.count, span.first, span.last, sight.example))
+    db.executemany(_TEMPLATE, rows)
+    gone = [(number,) for number in tally.forgotten]
+    db.executemany(_FORGET, gone)
+    db.executemany("DELETE FROM templates WHERE id = ?", gone)
+    db.execute("INSERT OR REPLACE INTO totals VALUES ('templates', ?)", (memory.miner.made,))
 
-    def __init__(self, known: set[str]) -> None:
-        self._known = known
 
-    def of(self, name: str) -> str:
-        if name in self._known or len(self._known) < STAGES_MAX:
-            self._known.add(name)
-            return name
-        return OTHER
-
-
-def _add_up(db: sqlite3.Connection, insert: str, column: str, rows: list[tuple[Any, ...]]) -> None:
-    db.executemany(f"{insert} ON CONFLICT DO UPDATE SET {column} = {column} + excluded.{column}", rows)
-
-
-def _forget_templates(db: sqlite3.Connection, templates_max: int) -> None:
-    """Move what was not seen for the longest time into its stage's `(other)`. A storm of unique lines thus costs
-    the memory of itself, not of the disk; the total of all counts stays the number of events."""
-    query = "SELECT count(*) FROM templates WHERE template != ?"
-    (count,) = db.execute(query, (OTHER,)).fetchone()
-    if count <= templates_max:
-        return
-    query = """SELECT stage, level, count, first_seen, last_seen, event, template FROM templates
-               WHERE template != ? ORDER BY last_seen LIMIT ?"""
-    gone = db.execute(query, (OTHER, count - templates_max)).fetchall()
+def _add_restarts(db: sqlite3.Connection, restarts: list[Restart]) -> None:
     db.executemany(
-        "DELETE FROM templates WHERE stage = ? AND event = ? AND template = ?",
-        [(stage, event, template) for stage, *_, event, template in gone],
+        f"""INSERT INTO restarts VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET
+            reason = excluded.reason, {_SPAN}""",
+        [(r.stage, r.kind, r.ts, r.ts, r.reason) for r in restarts],
     )
+    if restarts:
+        db.execute(
+            "DELETE FROM restarts WHERE last_seen < (SELECT last_seen FROM restarts ORDER BY last_seen DESC"
+            " LIMIT 1 OFFSET ?)",
+            (RESTARTS_MAX,),
+        )
+
+
+def _add_slow_epochs(db: sqlite3.Connection, epochs: list[SlowEpoch]) -> None:
     db.executemany(
-        _ADD_TEMPLATE,
-        [(stage, OTHER, OTHER, level, n, first, last, "") for stage, level, n, first, last, _, _ in gone],
+        "INSERT INTO slow_epochs (ts, epoch, seconds, median, part) VALUES (?, ?, ?, ?, ?)",
+        [(e.ts, e.epoch, e.seconds, e.median, e.part) for e in epochs],
     )
-    _add_up(db, "INSERT INTO totals VALUES (?, ?)", "value", [("templates_forgotten", len(gone))])
+    if epochs:
+        newest = "DELETE FROM slow_epochs WHERE id <= (SELECT max(id) FROM slow_epochs) - ?"
+        db.execute(newest, (SLOW_EPOCHS_MAX,))
 
 
-def _add_incidents(db: sqlite3.Connection, facts: list[Fact], stages: _Stages) -> None:
+def _add_incidents(db: sqlite3.Connection, facts: list[Fact]) -> None:
     if not facts:
         return
     db.executemany(
         "INSERT INTO incidents (ts, stage, event, reason, cause) VALUES (?, ?, ?, ?, ?)",
-        [(f.ts, stages.of(f.stage), f.event, f.reason, f.cause) for f in facts],
+        [(f.ts, f.stage, f.event, f.reason, f.cause) for f in facts],
     )
     limit = "DELETE FROM incidents WHERE id <= (SELECT max(id) FROM incidents) - ?"
     db.execute(limit, (INCIDENTS_MAX,))
     db.executemany(
         """INSERT INTO deaths VALUES (?, 1, ?, ?) ON CONFLICT DO UPDATE SET
            count = count + 1, last = excluded.last, reason = excluded.reason""",
-        [(stages.of(f.stage), f.ts, f.reason) for f in facts if f.event == "stage_died"],
+        [(f.stage, f.ts, f.reason) for f in facts if f.event == "stage_died"],
     )
 
 
