@@ -47,6 +47,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"
     ),
     "stage_restart_scheduled": EventSpec("warning", "restart in {delay:.2f} s ({count} in the last {window:.0f} s)"),
+    "stage_unwell": EventSpec("warning", "{health}: {reason}"),
+    "stage_recovered": EventSpec("notice", "healthy again, was {before} for {seconds:.1f} s"),
     "stage_given_up": EventSpec("critical", "failed: {reason}"),
     "stage_output": EventSpec("info", "{line}"),
     "output_dropped": EventSpec("warning", "{count} lines of output dropped"),
@@ -84,6 +86,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "log_follower_dropped": EventSpec("warning", "a follower of the log was dropped: {reason}"),
     "history_reset": EventSpec("warning", "{path} was unusable ({reason}), is kept as {kept}; a new one begins"),
     "history_failed": EventSpec("error", "cannot write {path}: {reason}; next attempt in {seconds:.0f} s"),
+    "metrics_served": EventSpec("info", "metrics at http://{listen}/metrics"),
+    "metrics_refused": EventSpec("error", "cannot listen at {listen}: {reason}; tried again"),
     "history_recovered": EventSpec("info", "{path} can be written again"),
     # sources and sinks
     "records_rejected": EventSpec("warning", "{count} lines of {path} rejected, at row {row} and after: {reason}"),

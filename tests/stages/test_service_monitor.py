@@ -199,11 +199,11 @@ def history(tmp_path: Path) -> Iterator[History]:
 def _rows(first: float, last: float, step: float) -> list[monitor_store.Row]:
     """The metric's value is the second within the minute."""
     times = [first + step * n for n in range(int((last - first) / step))]
-    return [("stage", ts, 1, tuple(ts % 60 for _ in METRICS)) for ts in times]
+    return [("stage", ts, (1, *(ts % 60 for _ in METRICS))) for ts in times]
 
 
 def _add_and_roll_up(rows: list[monitor_store.Row], now: float, db: sqlite3.Connection) -> None:
-    monitor_store.add(db, rows)
+    monitor_store.add(db, monitor_store.USE, rows)
     monitor_store.roll_up(db, now, 7 * 86400)
 
 
@@ -227,7 +227,7 @@ def test_minutes_are_means_of_samples(history: History) -> None:
 def test_old_minutes_are_forgotten(history: History) -> None:
     """No minute is kept longer than wanted, nor one of a future that the clock took back."""
     start = 1_700_000_040.0
-    history.write(lambda db: monitor_store.add(db, _rows(start, start + 600, 10.0)), 0.0)
+    history.write(lambda db: monitor_store.add(db, monitor_store.USE, _rows(start, start + 600, 10.0)), 0.0)
     history.write(lambda db: monitor_store.roll_up(db, start + 600, 7200), 0.0)
     assert history.rows("SELECT count(*) FROM minutes") == [(10,)]
     history.write(lambda db: monitor_store.roll_up(db, start + 7200 + 300, 7200), 0.0)

@@ -1,7 +1,8 @@
 """The black box: a page of shared memory that a process writes before it does something.
 
 The supervisor reads it when a deadline asks or a death does: no heartbeat traffic, and after a SIGKILL one still
-knows which batch was being processed. Every field is one aligned 8-byte word, written and read whole.
+knows which batch was being processed. Every field is one aligned 8-byte word, written and read whole. Two histograms of
+times follow, one on a page of its own: what batches took, and how old they were when they were done.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from streampiped.histograms import BUCKETS, bucket
 from streampiped.phases import Phase
 
 PAGE_BYTES: Final = 4096
+BOX_BYTES: Final = 2 * PAGE_BYTES
 WORDS: Final = 13
 (
     GENERATION, PHASE, PULSE, RECORDS_IN, RECORDS_OUT, BATCHES, SEQUENCE, POSITION, ROWS, LAG_NS, TOTAL, SINCE_NS,
@@ -22,6 +25,9 @@ WORDS: Final = 13
 ) = range(WORDS)  # fmt: skip
 SPAN_WORDS: Final = 4
 SPANS_MAX: Final = 64  # of the batch in `process`; one that has more is told by its first ones
+WORK: Final = PAGE_BYTES // 8  # a sum in ns, then a count for each bucket: what `process` or `read` took
+AGE: Final = WORK + 1 + BUCKETS  # as before: from a batch's ingest until it was done here
+END: Final = AGE + 1 + BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +54,31 @@ class Reading:
     since_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The histograms of a process's whole life: seconds in all, and the counts of `histograms.py`."""
+
+    work_s: float
+    work: tuple[int, ...]
+    age_s: float
+    age: tuple[int, ...]
+
+
 class BlackBox:
-    """One page. The supervisor makes it, the process maps it by its descriptor."""
+    """Two pages. The supervisor makes it, the process maps it by its descriptor."""
 
     def __init__(self, fd: int) -> None:
-        """Map `fd` (a memfd of PAGE_BYTES) and close it."""
-        self._map = mmap.mmap(fd, PAGE_BYTES)
+        """Map `fd` (a memfd of BOX_BYTES) and close it."""
+        self._map = mmap.mmap(fd, BOX_BYTES)
         os.close(fd)
         self.words = memoryview(self._map).cast("Q")
         """The fields, by the names of this module; the hot path writes them directly."""
 
     @staticmethod
     def make(name: str) -> int:
-        """A descriptor (close-on-exec) of a zeroed page."""
+        """A descriptor (close-on-exec) of zeroed pages."""
         fd = os.memfd_create(f"blackbox-{name}", os.MFD_CLOEXEC)
-        os.ftruncate(fd, PAGE_BYTES)
+        os.ftruncate(fd, BOX_BYTES)
         return fd
 
     def begin(self, generation: int, total: int) -> None:
@@ -88,6 +104,23 @@ class BlackBox:
             if at >= WORDS + SPAN_WORDS * SPANS_MAX:
                 break
         words[INSIDE] = (at - WORDS) // SPAN_WORDS
+
+    def count(self, rows: int, work_ns: int, age_ns: int) -> int:
+        """A batch is done that was `work_ns` in the stage and is `age_ns` old; how many there were in this
+        generation."""
+        words = self.words
+        words[RECORDS_IN] += rows
+        words[LAG_NS] = age_ns = max(0, age_ns)
+        words[WORK] += max(0, work_ns)
+        words[WORK + 1 + bucket(work_ns)] += 1
+        words[AGE] += age_ns
+        words[AGE + 1 + bucket(age_ns)] += 1
+        words[BATCHES] = batches = words[BATCHES] + 1
+        return batches
+
+    def times(self) -> Times:
+        work, *counts = self.words[WORK:END].tolist()
+        return Times(work / 1e9, tuple(counts[:BUCKETS]), counts[BUCKETS] / 1e9, tuple(counts[BUCKETS + 1 :]))
 
     def read(self) -> Reading:
         generation, phase, *counts, spans = self.words[:WORDS].tolist()
