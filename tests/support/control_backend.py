@@ -23,6 +23,7 @@ from streampiped.runtime.rpc_server import Limits
 
 STAGES = ("monitor", "generator", "normalizer", "trainer")
 DEADLINE_S = 10.0
+WELL: dict[str, Any] = {"health": "healthy", "reason": None, "cause": None, "since": 1_000.0}
 
 
 def process(name: str, **changes: Any) -> dict[str, Any]:
@@ -69,6 +70,8 @@ class FakeBackend:
         self.epochs = [checkpoint(230), checkpoint(231, live=True)]
         self.story: list[dict[str, Any]] = []
         self.letters = DeadLetters(directory)
+        self.verdicts: dict[str, dict[str, Any]] = {}
+        self.live = self.ready = True
         self.refusal: RpcError | None = None
         self.hold: asyncio.Event | None = None
         self.processes = [process(name) for name in STAGES]
@@ -139,6 +142,16 @@ class FakeBackend:
 
     async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
         return {"letters": self.letters.drop(letters, stage)}
+
+    async def health(self, stage: str | None) -> dict[str, Any]:
+        rows = [{"name": row["name"], **self.verdicts.get(row["name"], WELL)} for row in self.processes]
+        chosen = [row for row in rows if stage in (None, row["name"])]
+        worst = next((row for row in chosen if row["health"] != "healthy"), WELL)
+        whole = {key: worst[key] for key in WELL}
+        return {**whole, "live": self.live, "ready": self.ready, "stages": chosen}
+
+    async def metrics(self) -> str:
+        return "# HELP x A figure.\n# TYPE x gauge\nx 1\n"
 
     def log_tail(self, stage: str | None, lines: int, level: str) -> list[dict[str, Any]]:
         chosen = [record for record in self.records if stage in (None, record["stage"])]
