@@ -17,7 +17,7 @@ CLIENTS_MAX: Final = 8  # two scrapers, a browser and some patience; the next on
 CONNECTION_S: Final = 10.0  # from its first byte to its last: Prometheus' own default patience
 KEPT_S: Final = 1.0  # how long a page is given again without being made
 BIND_RETRY_S: Final = 2.0  # a predecessor still holds the port while its successor loads
-BACKLOG: Final = 16
+BACKLOG: Final = 128  # a SYN that finds it full is tried again a second later; a flood would slow down the scraper
 
 _REASONS: Final = {
     200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 431: "Request Header Fields Too Large",
