@@ -360,7 +360,7 @@ class DataPath:
 
     def _count(self, batch: Batch, began: int) -> None:
         now = time.monotonic_ns()
-        if self._process.blackbox.count(batch.rows, now - began, now - batch.ingest_ns) == 1:
+        if self._process.blackbox.count(batch.rows, began, now, batch.ingest_ns) == 1:
             self._say(m.FirstBatch(self._side.generation, now))
 
     # epochs

@@ -45,22 +45,39 @@ def test_cumulated(times: list[int]) -> None:
         assert count == sum(ns < round(seconds * 1e9) for ns in times)
 
 
+MS = 1_000_000
+
+
 def test_a_black_box_counts_for_its_whole_life() -> None:
     """Both histograms go on where a generation ends and its other counts begin anew; a clock read twice within its
     resolution does no harm."""
     box = BlackBox(BlackBox.make("test"))
     box.begin(1, 0)
-    assert box.count(10, 2_000_000, 5_000_000) == 1
-    assert box.count(10, -1, -1) == 2
+    assert box.count(10, began_ns=8 * MS, now_ns=10 * MS, ingest_ns=5 * MS) == 1
+    assert box.count(10, began_ns=12 * MS, now_ns=11 * MS, ingest_ns=12 * MS) == 2
     box.begin(2, 0)
-    assert box.count(5, 2_000_000, 3_000_000) == 1
+    assert box.count(5, began_ns=18 * MS, now_ns=20 * MS, ingest_ns=17 * MS) == 1
     times, reading = box.times(), box.read()
-    assert (reading.records_in, reading.batches, reading.lag_ns) == (5, 1, 3_000_000)
+    assert (reading.records_in, reading.batches, reading.lag_ns) == (5, 1, 3 * MS)
     assert times.work_s == pytest.approx(0.004)
     assert times.age_s == pytest.approx(0.008)
-    assert list(times.work) == counted([2_000_000, -1, 2_000_000])
-    assert list(times.age) == counted([5_000_000, -1, 3_000_000])
+    assert list(times.work) == counted([2 * MS, 0, 2 * MS])
+    assert list(times.age) == counted([5 * MS, 0, 3 * MS])
     assert len(box.words) >= END
+    box.close()
+
+
+def test_a_batch_that_is_timed_stands_for_those_before_it() -> None:
+    """Of many batches in a millisecond one is timed, and counts for all since the last one: sums and counts stay those
+    of all batches."""
+    box = BlackBox(BlackBox.make("test"))
+    box.begin(1, 0)
+    for n in range(1001):
+        box.count(1, began_ns=n * MS // 10 - MS // 20, now_ns=n * MS // 10, ingest_ns=n * MS // 10 - 3 * MS)
+    times = box.times()
+    assert sum(times.work) == sum(times.age) == 1001
+    assert times.work[bucket(MS // 20)] == 1001
+    assert times.work_s == pytest.approx(1001 * 0.05e-3)
     box.close()
 
 
