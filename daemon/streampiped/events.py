@@ -47,8 +47,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"
     ),
     "stage_restart_scheduled": EventSpec("warning", "restart in {delay:.2f} s ({count} in the last {window:.0f} s)"),
-    "stage_unwell": EventSpec("warning", "{health}: {reason}"),
-    "stage_recovered": EventSpec("notice", "healthy again, was {before} for {seconds:.1f} s"),
+    "health_changed": EventSpec("warning", "{health}: {reason}"),
+    "health_restored": EventSpec("notice", "healthy again, was {before} for {seconds:.1f} s"),
     "stage_given_up": EventSpec("critical", "failed: {reason}"),
     "stage_output": EventSpec("info", "{line}"),
     "output_dropped": EventSpec("warning", "{count} lines of output dropped"),

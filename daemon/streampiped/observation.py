@@ -176,9 +176,9 @@ class Observation:
         log = self._watched.log
         if after.health is Health.HEALTHY:
             seconds = now - before.since
-            log.write("stage_recovered", stage=name, before=before.health.value, seconds=seconds)
+            log.write("health_restored", stage=name, before=before.health.value, seconds=seconds)
         else:
-            log.write("stage_unwell", stage=name, health=after.health.value, reason=after.reason)
+            log.write("health_changed", stage=name, health=after.health.value, reason=after.reason)
 
     # what is asked for
 

@@ -73,8 +73,8 @@ def test_a_stopped_process_is_stalled() -> None:
         becomes(daemon, "middle", "healthy")
         assert daemon.ctl("health").returncode == 0
         assert daemon.pids()["middle"] == pid
-        assert "stopped by a signal" in daemon.wait_event("stage_unwell")["reason"]
-        assert daemon.wait_event("stage_recovered")["before"] == "stalled"
+        assert "stopped by a signal" in daemon.wait_event("health_changed")["reason"]
+        assert daemon.wait_event("health_restored")["before"] == "stalled"
 
 
 def test_a_stage_that_dies_again_and_again_is_flapping(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ AGE: Final = WORK + 1 + BUCKETS  # as before: from a batch's ingest until it was
 END: Final = AGE + 1 + BUCKETS
 TIMED_EVERY_NS: Final = 1_000_000
 """A batch is timed at most so often, and stands for those since the last one. Timing costs 1 us: too much for the 15 us
-that a small batch costs a stage that does nothing, and a thousandth of this. Up to 1,000 batches a second all are timed."""
+of a small batch in a stage that does nothing, and a thousandth of this. Up to 1,000 batches a second all are timed."""
 
 
 @dataclass(frozen=True, slots=True)
