@@ -27,7 +27,7 @@ from streampiped.runtime.linux import why_still
 from streampiped.runtime.spawn import Child, Spawner
 from streampiped.topology import Plan
 
-LOOK_S: Final = 1.0  # a stage that stalls for less is nobody's concern; seven black boxes take a quarter millisecond
+LOOK_S: Final = 1.0  # a stage that stalls for less is nobody's concern; those of seven processes take 0.2 ms
 WINDOW_LOOKS: Final = 30  # percentiles are those of the last half minute
 LIVE_S: Final = 10.0  # without a decision for so long the supervisor counts as hung; it makes one every LOOK_S
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

@@ -42,7 +42,7 @@ def stage(records: int = 1000, **changes: Any) -> dict[str, Any]:
 def observation(at: float = 2_000.0, records: int = 1000, epochs: int = 4, **changes: Any) -> dict[str, Any]:
     """A source, a sink and a service, which have seen so many records."""
     rows = [row("service_monitor", "service"), row("numbers", "source"), row("kept", "sink")]
-    more = {
+    more: dict[str, Any] = {
         "health": "healthy", "health_reason": None, "latency": QUANTILES, "epoch_parts": None, "state_bytes": 1 << 20,
         "dead_letters": 3, "recovery_s": 0.06, "held": [],
     }  # fmt: skip
