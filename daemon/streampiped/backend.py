@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 from streampiped import __version__
 from streampiped.control_backend import Identity, Subscription, Verb
 from streampiped.core import protocol as p
+from streampiped.core.lifecycle import State
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError, StreampipeError
 from streampiped.metrics import page
 from streampiped.runtime.dead_letters import Status
@@ -100,7 +101,7 @@ class SupervisorBackend:
     async def feed_monitor(self, now: float) -> None:
         """Tell the service monitor, which keeps the history, what is to be seen from here."""
         monitor = self._supervisor.supervision.processes.get(MONITOR)
-        if monitor is None or not monitor.pid or now < self._feed_at:
+        if monitor is None or monitor.state is not State.RUNNING or now < self._feed_at:
             return
         self._feed_at = float("inf")
         try:
