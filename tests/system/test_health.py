@@ -67,7 +67,8 @@ def test_a_stopped_process_is_stalled() -> None:
             assert done.returncode == 3
             assert "middle: no progress for " in done.stdout
             assert daemon.ctl("health", "--live").returncode == 0
-            assert "held up by middle" in json.loads(daemon.ctl("health", "count", "--json").stdout)["reason"]
+            wait_for(lambda: health(daemon)["count"]["cause"] == "middle", "count names it", ILL_S, step=0.1)
+            assert json.loads(daemon.ctl("health", "count", "--json").stdout)["reason"] == "held up by middle"
         finally:
             os.kill(pid, signal.SIGCONT)
         becomes(daemon, "middle", "healthy")
@@ -99,7 +100,8 @@ def test_a_stage_that_dies_again_and_again_is_flapping(tmp_path: Path) -> None:
 def test_a_slow_sink_is_lagging_and_those_before_it_are_not() -> None:
     """The last stage takes seconds for a batch: it is lagging. Those that it holds up are healthy, and name it."""
     slow = '[stages.slow]\nclass = "support.simple_stages:Mischief"\ninput = "total"\nseconds_per_record = 0.008\n'
-    with running(simple(head=LIMITS, total=slow)) as daemon:
+    head = LIMITS.replace('stalled_after = "2s"', 'stalled_after = "15s"')
+    with running(simple(head=head, total=slow)) as daemon:
         verdicts = becomes(daemon, "slow", "lagging")
         assert ill(verdicts) == {"slow"}
         assert verdicts["slow"]["reason"].endswith(" s old, at most 1 s are healthy")
