@@ -101,6 +101,13 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
         "stage",
     ),
     "why": Syntax({"as_json": False}, _JSON, "one", "stage"),
+    "health": Syntax(
+        {"stage": None, "live": False, "ready": False, "as_json": False},
+        {**_JSON, "--live": Option("live", value=True), "--ready": Option("ready", value=True)},
+        "one",
+        "stage",
+    ),
+    "metrics": Syntax({"output": None}, {"--output": Option("output", str)}),
     "checkpoint": Syntax({"keep": None, **_PATIENT}, {"--keep": Option("keep", checkpoint_name), **_PATIENCE}),
     "checkpoints": Syntax({"as_json": False, "forget": None}, {**_JSON, "--forget": Option("forget", checkpoint_name)}),
     "dlq list": Syntax(

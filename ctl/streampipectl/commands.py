@@ -140,6 +140,16 @@ def dead_letters(action: str) -> Callable[..., int]:
     return run
 
 
+def probe(action: str) -> Callable[..., int]:
+    def run(path: str, **options: Any) -> int:
+        from streampipectl import probes  # as above
+
+        asked: Callable[..., int] = getattr(probes, action)
+        return asked(path, **options)
+
+    return run
+
+
 COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "status": status,
     "start": change("start"),
@@ -148,6 +158,8 @@ COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "report": report,
     "logs": logs,
     "why": why,
+    "health": probe("health"),
+    "metrics": probe("metrics"),
     "checkpoint": checkpoint,
     "checkpoints": checkpoints,
     "dlq list": dead_letters("list"),

@@ -180,6 +180,33 @@ def why(
 
 
 @app.command()
+def health(
+    context: typer.Context,
+    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="Default: the pipeline.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask only whether the daemon makes decisions.")] = False,
+    ready: Annotated[bool, typer.Option("--ready", help="Ask only whether every wanted stage is ready.")] = False,
+    as_json: Json = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Say how well it is, and why. Exit code 0 when healthy, 3 when not, 5 when there is no answer."""
+    _call("health", context, socket, runtime_dir, stage=stage, live=live, ready=ready, as_json=as_json)
+
+
+@app.command()
+def metrics(
+    context: typer.Context,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="FILE", help="Write it there, whole or not at all.")
+    ] = None,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Print everything measured in the text format of Prometheus."""
+    _call("metrics", context, socket, runtime_dir, output=output)
+
+
+@app.command()
 def checkpoint(
     context: typer.Context,
     keep: Annotated[

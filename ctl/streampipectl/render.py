@@ -32,6 +32,8 @@ def status_text(status: Mapping[str, Any], width: int | None = None, colour: boo
     if (report := status.get("report")) is not None:
         mse, r2 = _figure(report.get("mse")), _figure(report.get("r2"))
         lines.append(f"MSE {mse}, R2 {r2} over {count(report.get('rows'))} rows")
+    if (health := status.get("health", "healthy")) != "healthy":
+        lines.append(f"{clean(health)}: {clean(status.get('health_reason'))}")
     lines += _recovery(status)
     lines += ["", *table(COLUMNS, status["processes"], status.get("now"), width)]
     lines += _reasons(status)

@@ -13,16 +13,20 @@ from typing import Any, Final, Protocol, TypeVar
 from streampiped import __version__
 from streampiped.control_backend import Identity, Subscription, Verb
 from streampiped.core import protocol as p
-from streampiped.errors import ExitCode, RpcError, StateError, StorageError
+from streampiped.core.lifecycle import State
+from streampiped.errors import ExitCode, RpcError, StateError, StorageError, StreampipeError
 from streampiped.log_report import condensed, log_text
+from streampiped.metrics import page
 from streampiped.runtime.dead_letters import Status
 from streampiped.runtime.event_log import EventLog
-from streampiped.status_view import StatusView, Watched
+from streampiped.status_view import MONITOR, USAGE_TIMEOUT_S, StatusView, Watched
 
 REPORT_TIMEOUT_S: Final = 5.0
 SUMMARY_TIMEOUT_S: Final = 3.0  # less than the client waits
 LOG_TIMEOUT_S: Final = 1.0  # of the report, which does without
 LOG_EXTRACTOR: Final = "log_extractor"
+FEED_S: Final = 2.0  # between two observations for the monitor: its own default interval
+FEED_TIMEOUT_S: Final = 5.0  # a monitor that waits for the disk gets the next one later
 
 T = TypeVar("T")
 
@@ -64,6 +68,7 @@ class SupervisorBackend:
         self._ticket = 0
         self._replaying = asyncio.Lock()
         self._promised: set[str] = set()
+        self._feed_at = 0.0
         self._working: set[asyncio.Task[Any]] = set()
 
     @property
@@ -87,6 +92,32 @@ class SupervisorBackend:
 
     async def why(self, stage: str) -> dict[str, Any]:
         return self.view.why(stage)
+
+    async def health(self, stage: str | None) -> dict[str, Any]:
+        return self.view.health(stage)
+
+    async def metrics(self) -> str:
+        usage: dict[str, Any] = {}
+        with contextlib.suppress(RpcError, KeyError):  # without it, what the monitor alone knows is missing
+            usage = await self._supervisor.query(MONITOR, "sample", {}, USAGE_TIMEOUT_S)
+        return page(await self._observed(), usage, time.time())
+
+    async def feed_monitor(self, now: float) -> None:
+        """Tell the service monitor, which keeps the history, what is to be seen from here."""
+        monitor = self._supervisor.supervision.processes.get(MONITOR)
+        if monitor is None or monitor.state is not State.RUNNING or now < self._feed_at:
+            return
+        self._feed_at = float("inf")
+        try:
+            await self._supervisor.query(MONITOR, "observe", await self._observed(), FEED_TIMEOUT_S)
+        except StreampipeError:  # it is about to be replaced, or its disk is slow: the next one tells as much
+            pass
+        finally:
+            self._feed_at = now + FEED_S
+
+    async def _observed(self) -> dict[str, Any]:
+        status = await self.view.status(want_usage=False, want_summary=False)
+        return {"at": time.time(), "status": status, "figures": self._supervisor.observation.figures()}
 
     # changes
 

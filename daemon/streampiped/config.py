@@ -36,12 +36,14 @@ from streampiped.faults import ABSENT, did_you_mean, report_faults
 from streampiped.runtime.epoch_store import EpochStore
 from streampiped.sections import (
     SECTIONS,
+    MetricsSection,
     PathsSection,
     Section,
     ServiceSection,
     StageSection,
     SupervisionSection,
     as_name,
+    is_loopback,
 )
 from streampiped.toml_text import key_lines, parse
 
@@ -189,6 +191,7 @@ def _plan(
         resuming = not fresh and EpochStore(Path(paths.state, "epochs")).is_begun()
         stages = _stages(data.get("stages", {}), findings, resuming, credentials)
         services = _services(data, paths, findings, credentials)
+    _check_metrics(sections["metrics"], services, findings)
     names = ["control", *(spec.name for spec in stages if spec.api)]
     check_socket_path(Path(paths.runtime), names, findings.report)
     return topology.Plan(
@@ -203,6 +206,8 @@ def _plan(
         links=topology.Links(**sections["links"].model_dump()),
         control=topology.Control(**sections["control"].model_dump()),
         logs=topology.Logs(**sections["logs"].model_dump()),
+        health=topology.Thresholds(**sections["health"].model_dump()),
+        metrics=topology.Metrics(**sections["metrics"].model_dump()),
         python_path=python_path,
     )
 
@@ -223,6 +228,16 @@ def _check_backoff(supervision: SupervisionSection, findings: _Findings) -> None
     if supervision.backoff_first > supervision.backoff_max:
         right = f"should be at most backoff_max, which is {supervision.backoff_max:g} s"
         findings.report("supervision.backoff_first", f"{supervision.backoff_first:g}s", right)
+
+
+def _check_metrics(metrics: MetricsSection, services: Iterable[topology.StageSpec], findings: _Findings) -> None:
+    if metrics.listen is None:
+        return
+    if not (metrics.anywhere or is_loopback(metrics.listen)):
+        right = "other machines reach that; should be 127.0.0.1 or [::1], or anywhere = true beside it"
+        findings.report("metrics.listen", metrics.listen, right)
+    if not any(spec.name == "service_monitor" for spec in services):
+        findings.report("metrics.listen", metrics.listen, "needs the service monitor, which is not enabled")
 
 
 # --- processes ----------------------------------------------------------------------------------------------------

@@ -54,6 +54,15 @@ class Backend(Protocol):
         led there, oldest first: `{"ts", "what", "cause"}` each. The stage exists."""
         ...
 
+    async def health(self, stage: str | None) -> dict[str, Any]:
+        """Of a process that exists, or of the pipeline: `health`, `reason`, `cause`, `since`, `live`, `ready`, and
+        `stages` with the first four of each."""
+        ...
+
+    async def metrics(self) -> str:
+        """The page of docs/specs/metrics.md."""
+        ...
+
     def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
         """The last events (fields of `events.py`, msgpack-able), oldest first, at or above `level`, of one
         process or of all, not older than `since` (seconds since the epoch)."""

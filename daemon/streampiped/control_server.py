@@ -124,6 +124,15 @@ class ControlServer:
             self._known((given["stage"],))
         return {**await self._backend.why(given["stage"]), "stage": given["stage"], "now": time.time()}
 
+    async def health(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        if given["stage"] is not None:
+            self._known((given["stage"],))
+        answer = await self._backend.health(given["stage"])
+        return {"pipeline": self._identity.pipeline, **answer, "now": time.time()}
+
+    async def metrics(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {"text": await self._backend.metrics()}
+
     async def change(self, verb: Verb, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         stages, timeout = given["stages"], given["timeout"]
         self._known(stages)
@@ -308,6 +317,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "stop": _change("stop"),
     "restart": _change("restart", {"force": (params.flag, False)}),
     "why": Method(ControlServer.why, {"stage": (params.one_name, None)}),
+    "health": Method(ControlServer.health, {"stage": (params.name, None)}),
+    "metrics": Method(ControlServer.metrics, {}),
     "checkpoint": Method(ControlServer.checkpoint, {"keep": (params.keep, None), **_PATIENCE}, changes=True),
     "checkpoints": Method(ControlServer.checkpoints, {}),
     "forget_checkpoint": Method(ControlServer.forget_checkpoint, {"name": (params.kept, None)}, changes=True),

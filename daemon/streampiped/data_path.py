@@ -264,13 +264,13 @@ class DataPath:
         words = self._words
         words[bb.PHASE] = Phase.PROCESSING
         self._side.moved = True
-        result = stage.read(time.monotonic())
+        now = time.monotonic()
+        result = stage.read(now)
         words[bb.PULSE] += 1
         words[bb.PHASE] = Phase.WAITING
         if isinstance(result, Batch):
             result.ingest_ns = time.monotonic_ns()
-            words[bb.RECORDS_IN] += result.rows
-            self._count(result)
+            self._count(result, int(now * 1e9))
             self._emit(result)
             self._throttle(result.rows)
             return True
@@ -348,22 +348,19 @@ class DataPath:
         self._process.blackbox.hold([(ways.get(s.via, 0), places[s.source], s.start, s.count) for s in spans])
         words[bb.PHASE] = Phase.PROCESSING
         self._side.moved = True
+        began = time.monotonic_ns()
         result = self._stage.process(batch)
         words[bb.INSIDE] = 0  # and not after an exception: the supervisor sees what the stage has died of
         words[bb.PULSE] += 1
         words[bb.PHASE] = Phase.WAITING
-        words[bb.RECORDS_IN] += batch.rows
-        self._count(batch)
+        self._count(batch, began)
         if result is not None:
             self._emit(result)
         self._throttle(batch.rows)
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: Batch, began: int) -> None:
         now = time.monotonic_ns()
-        words = self._words
-        words[bb.LAG_NS] = max(0, now - batch.ingest_ns)
-        words[bb.BATCHES] += 1
-        if words[bb.BATCHES] == 1:
+        if self._process.blackbox.count(batch.rows, began, now, batch.ingest_ns) == 1:
             self._say(m.FirstBatch(self._side.generation, now))
 
     # epochs

@@ -47,6 +47,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"
     ),
     "stage_restart_scheduled": EventSpec("warning", "restart in {delay:.2f} s ({count} in the last {window:.0f} s)"),
+    "health_changed": EventSpec("warning", "{health}: {reason}"),
+    "health_restored": EventSpec("notice", "healthy again, was {before} for {seconds:.1f} s"),
     "stage_given_up": EventSpec("critical", "failed: {reason}"),
     "stage_output": EventSpec("info", "{line}"),
     "output_dropped": EventSpec("warning", "{count} lines of output dropped"),
@@ -87,6 +89,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "log_follower_dropped": EventSpec("warning", "a follower of the log was dropped: {reason}"),
     "history_reset": EventSpec("warning", "{path} was unusable ({reason}), is kept as {kept}; a new one begins"),
     "history_failed": EventSpec("error", "cannot write {path}: {reason}; next attempt in {seconds:.0f} s"),
+    "metrics_served": EventSpec("info", "metrics at http://{listen}/metrics"),
+    "metrics_refused": EventSpec("error", "cannot listen at {listen}: {reason}; tried again"),
     "history_recovered": EventSpec("info", "{path} can be written again"),
     "journal_failed": EventSpec("error", "the journal cannot be followed: {reason}; next attempt in {seconds:.0f} s"),
     "journal_recovered": EventSpec("info", "the journal is followed again, from where it was left"),

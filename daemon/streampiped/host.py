@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from streampiped.credentials import Credentials
 from streampiped.runtime.blackbox import BlackBox
@@ -20,6 +20,10 @@ class Host(Protocol):
     blackbox: BlackBox
     channel: Channel
     credentials: Credentials
+
+    def emit(self, event: str, /, **fields: Any) -> None:
+        """Log an event of the catalogue."""
+        ...
 
     def tick(self) -> None:
         """Say 'not hung' from inside of something that takes long on purpose."""

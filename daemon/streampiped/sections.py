@@ -6,6 +6,7 @@ a test holds both together. Defaults come from `topology`, where the supervisor,
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
@@ -23,6 +24,8 @@ _CHECKPOINT = topology.Checkpoint()
 _LINKS = topology.Links()
 _CONTROL = topology.Control()
 _LOGS = topology.Logs()
+_HEALTH = topology.Thresholds()
+_METRICS = topology.Metrics()
 
 
 class Section(BaseModel):
@@ -38,6 +41,23 @@ def as_name(value: str) -> str:
             f"should begin with a-z, have only a-z, 0-9, _ and -, and at most {NAME_CHARACTERS_MAX} characters"
         )
     return value
+
+
+def as_listen(value: str) -> str:
+    """The value, if it is an address and a port to listen at."""
+    host, _, port = value.rpartition(":")
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError('should be an address and a port, such as "127.0.0.1:9464" or "[::1]:9464"') from None
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise ValueError("should end with a port, 1 to 65535")
+    return value
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only this machine can reach an address that `as_listen` has let through."""
+    return ipaddress.ip_address(listen.rpartition(":")[0].removeprefix("[").removesuffix("]")).is_loopback
 
 
 Name = Annotated[str, AfterValidator(as_name)]
@@ -187,6 +207,51 @@ class LogsSection(Section):
     files_kept: int = Field(_LOGS.files_kept, ge=1, le=100, description="Older files kept beside the current one.")
 
 
+class HealthSection(Section):
+    """When `streampipectl health` calls a stage lagging, stalled or flapping. Nothing is done about it."""
+
+    lagging_after: Duration = Field(
+        _HEALTH.lagging_after,
+        gt=0,
+        description="Records that are older than this when a stage is done with them are late. The one that makes them "
+        "late is lagging, not those before or behind it.",
+    )
+    stalled_after: Duration = Field(
+        _HEALTH.stalled_after,
+        gt=0,
+        description="With work and no progress for this long a stage is stalled. Half of its hang_timeout, at which it "
+        "is replaced, counts where that is shorter.",
+    )
+    flapping_deaths: int = Field(
+        _HEALTH.flapping_deaths,
+        ge=2,
+        description="So many deaths within supervision.window are flapping: one is an accident, the third a pattern.",
+    )
+    epoch_after: Duration = Field(
+        _HEALTH.epoch_after,
+        gt=0,
+        description="The pipeline is lagging when no epoch was committed for checkpoint.interval and this time: a "
+        "crash would repeat all of it.",
+    )
+    clear_after: Duration = Field(
+        _HEALTH.clear_after, description="A stage counts as better when it has been so for this long."
+    )
+
+
+class MetricsSection(Section):
+    """Figures for Prometheus over HTTP, answered by the service monitor. `streampipectl metrics` needs none of it."""
+
+    listen: Annotated[str, AfterValidator(as_listen)] | None = Field(
+        _METRICS.listen,
+        description="Address and port, such as 127.0.0.1:9464. Unset: nowhere. The unit needs the drop-in network.conf "
+        "for it.",
+    )
+    anywhere: bool = Field(
+        _METRICS.anywhere,
+        description="true: `listen` may be an address that other machines reach. There is no password and no TLS.",
+    )
+
+
 class StageSection(Section):
     """One stage of the stream. Every other key is an option of its class."""
 
@@ -229,5 +294,7 @@ SECTIONS: Final[Mapping[str, type[Section]]] = {
     "supervision": SupervisionSection,
     "links": LinksSection,
     "logs": LogsSection,
+    "health": HealthSection,
+    "metrics": MetricsSection,
 }
 """Table -> model; beside these there are [stages.NAME] and the services."""

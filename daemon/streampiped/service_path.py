@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from streampiped.host import Host
+from streampiped.metrics_endpoint import serve_metrics
 from streampiped.phases import Phase
 from streampiped.stages.base import Service
 
@@ -18,6 +19,7 @@ class ServicePath:
         self._service = service
         self._timer: asyncio.TimerHandle | None = None
         self._watched: int | None = None
+        self._endpoint = serve_metrics(process, service)
         process.loop.call_soon(self._wake)
 
     def roster(self, processes: dict[str, int]) -> None:
@@ -25,6 +27,8 @@ class ServicePath:
         self._wake()
 
     def close(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._watched is not None:

@@ -17,6 +17,7 @@ from streampiped.core.processes import Process
 from streampiped.core.supervision import Supervision
 from streampiped.disk import Disk
 from streampiped.errors import RpcError, StreampipeError
+from streampiped.observation import LIVE_S, Observation
 from streampiped.phases import Phase
 from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.event_log import EventLog
@@ -86,6 +87,8 @@ class Watched(Protocol):
     log: EventLog
     times: EpochTimes | None
     recovery: float | None
+    observation: Observation
+    decided: float
 
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
 
@@ -104,9 +107,11 @@ class StatusView:
         self._letters = 0
         self._rates = Rates()
 
-    async def status(self, want_usage: bool) -> dict[str, Any]:
-        """docs/specs/control.md describes the fields."""
-        questions = [self._ask_summary(), self._ask_letters()]
+    async def status(self, want_usage: bool, want_summary: bool = True) -> dict[str, Any]:
+        """docs/specs/control.md describes the fields. What is not wanted is as of the last time that it was."""
+        questions = [self._ask_letters()]
+        if want_summary:
+            questions.append(self._ask_summary())
         if want_usage:
             questions.append(self._ask_usage())
         await asyncio.gather(*questions)
@@ -114,6 +119,7 @@ class StatusView:
         now, wall = time.monotonic(), time.time()
         processes = [self._process(p, now, wall) for p in supervision.processes.values()]
         state, reason = self.state()
+        observation = self._supervisor.observation
         return {
             "pipeline": self._plan.pipeline,
             "version": __version__,
@@ -132,6 +138,9 @@ class StatusView:
             "recovery_s": self._supervisor.recovery,
             "log_drops": self._supervisor.log.counts(),
             "held": [p.name for p in supervision.processes.values() if not p.wanted and not supervision.closing],
+            "health": observation.whole.health.value,
+            "health_reason": observation.whole.reason,
+            "latency": observation.end_to_end(),
             "report": self._summary,
             "totals": self._totals(processes, now),
             "processes": processes,
@@ -276,6 +285,21 @@ class StatusView:
             "phase": reading.phase.name.lower() if reading is not None else None,
             **{field: usage.get(field) for field in USAGE_FIELDS},
             "wanted": process.wanted,
+            "health": self._supervisor.observation.verdicts[process.name].health.value,
+            "health_reason": self._supervisor.observation.verdicts[process.name].reason,
+            "latency": self._supervisor.observation.latency(process.name),
+        }
+
+    def health(self, name: str | None) -> dict[str, Any]:
+        """Of a process, or of the pipeline with all of its processes."""
+        observation, processes = self._supervisor.observation, self._supervisor.supervision.processes
+        named = [name] if name is not None else list(processes)
+        ready = observation.ready if name is None else processes[name].state in (State.READY, State.RUNNING)
+        return {
+            **observation.verdict(name or ""),
+            "live": time.monotonic() - self._supervisor.decided < LIVE_S,
+            "ready": ready,
+            "stages": [{"name": each, **observation.verdict(each)} for each in named],
         }
 
     def _totals(self, processes: list[dict[str, Any]], now: float) -> dict[str, Any]:

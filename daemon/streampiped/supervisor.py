@@ -39,6 +39,7 @@ from streampiped.errors import ExitCode, RpcError, StateBusyError, StorageError,
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
+from streampiped.observation import Observation
 from streampiped.phases import Phase
 from streampiped.runtime import stopped
 from streampiped.runtime.event_log import EventLog, complain
@@ -129,6 +130,7 @@ class Supervisor:
             self._on_verdict,
             lambda stage, reason: self.log.write("verdict_failed", stage=stage, reason=reason),
         )
+        self.observation = Observation(self)
         self._stops = Stops(self.disk, Path(plan.paths.state), self._on_stops_kept)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready_told = False
@@ -136,7 +138,7 @@ class Supervisor:
         """Where the last epoch's time went."""
         self.recovery: float | None = None
         """Seconds from the last death to the first new batch at the last stage."""
-        self._began = time.monotonic()
+        self._began = self.decided = time.monotonic()
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
         self._performers = self._routes()
@@ -237,6 +239,7 @@ class Supervisor:
                 if self._visible_state() != before:
                     self._on_state_change()
             self._ping()
+            self._observe()
         finally:
             self._handling = False
             if self.supervision.leaving:
@@ -263,6 +266,14 @@ class Supervisor:
             self._notifier.ping()
             self._ping_at = now + self._notifier.ping_every
 
+    def _observe(self) -> None:
+        """That decisions are being made is what `health --live` asks for."""
+        self.decided = now = time.monotonic()
+        if now >= self.observation.look_at and not self.supervision.leaving:
+            if self.observation.look(now):
+                self.backend.changed()
+            self._start(self.backend.feed_monitor(now))
+
     def _flush_log(self) -> None:
         """What the reader of the log had no room for goes out as soon as it has; what waits for a journald that was
         gone, with the next decision."""
@@ -281,7 +292,8 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = min(self.supervision.deadline() or self._ping_at, self._ping_at)
+        looks = float("inf") if self.supervision.leaving else self.observation.look_at
+        due = min(self.supervision.deadline() or self._ping_at, self._ping_at, looks)
         if due < float("inf"):
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 
@@ -396,6 +408,7 @@ class Supervisor:
             self._cause = str(command.values["reason"])
         if command.event == "epoch_aborted":
             self.disk.retain(command.values["epoch"])
+            self.observation.aborted()
         if command.event == "launcher_given_up":
             self._exit_code = ExitCode.FAILED
         if command.event == "stage_given_up" and self._foreground is not None:
@@ -448,17 +461,20 @@ class Supervisor:
         self.spawner.reap()
         if child is None or child.channel.fileno() < 0:
             return
+        self._events.append(p.Sampled(command.name, command.incarnation, self.sample(child)))
+
+    def sample(self, child: Child) -> Sample:
+        """What its black box and its descriptors say; its control socket is open."""
         reading = child.blackbox.read()
         generation = self.supervision.generation
         held_up = self._links.starved if reading.phase is Phase.CREDITS else self._links.blocked
-        sample = Sample(
+        return Sample(
             pulse=reading.pulse,
             phase=reading.phase,
-            waiting_input=self._links.waiting(generation, command.name),
+            waiting_input=self._links.waiting(generation, child.name),
             waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
-            blocked_output=held_up(generation, command.name),
+            blocked_output=held_up(generation, child.name),
         )
-        self._events.append(p.Sampled(command.name, command.incarnation, sample))
 
     # epochs
 
@@ -478,6 +494,7 @@ class Supervisor:
     def _tell_committed(self, command: TellCommitted) -> None:
         self.times = command.times
         self.log.epoch = command.epoch
+        self.observation.committed(command.times)
         for spec in self.plan.stages:
             self._tell(spec.name, m.Committed(command.generation, command.epoch))
         self.disk.retain(command.epoch)

@@ -87,6 +87,24 @@ class Logs:
 
 
 @dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Of the judgement of health: seconds, unless the name says otherwise; etc/streampipe.toml gives the reasons."""
+
+    lagging_after: float = 5.0
+    stalled_after: float = 10.0
+    flapping_deaths: int = 3
+    epoch_after: float = 30.0
+    clear_after: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    listen: str | None = None
+    """`host:port` where the service monitor answers over HTTP; None: nowhere."""
+    anywhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A whole pipeline. `stages` stand in topological order, sources first; services are apart."""
 
@@ -101,6 +119,8 @@ class Plan:
     links: Links = field(default_factory=Links)
     control: Control = field(default_factory=Control)
     logs: Logs = field(default_factory=Logs)
+    health: Thresholds = field(default_factory=Thresholds)
+    metrics: Metrics = field(default_factory=Metrics)
     python_path: tuple[str, ...] = ()
     """Absolute directories put in front of `sys.path` before a stage's class is imported."""
 
@@ -150,6 +170,8 @@ class Plan:
             links=Links(**data["links"]),
             control=Control(data["control"]["group"], tuple(data["control"]["operators"])),
             logs=Logs(**data["logs"]),
+            health=Thresholds(**data["health"]),
+            metrics=Metrics(**data["metrics"]),
             python_path=tuple(data["python_path"]),
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streampiped.config import ConfigProblems, load
-from support.config_files import CHAIN, SINK, SOURCE, TRANSFORM, problems, written
+from support.config_files import CHAIN, SINK, SOURCE, TRANSFORM, loaded, problems, written
 
 WRONG_KEYS = [
     ("[pipelin]\n", "pipelin", 'did you mean "pipeline"'),
@@ -24,6 +24,12 @@ WRONG_KEYS = [
     ('[links]\npipe_bytes = "2GiB"\n', "links.pipe_bytes", "less than or equal to 1048576"),
     ('[links]\npipe_bytes = "2GB/s"\n', "links.pipe_bytes", "a size with a unit"),
     ('[logs]\nlevel = "loud"\n', "logs.level", "'debug'"),
+    ('[metrics]\nlisten = "9464"\n', "metrics.listen", "should be an address and a port"),
+    ('[metrics]\nlisten = "localhost:9464"\n', "metrics.listen", "should be an address and a port"),
+    ('[metrics]\nlisten = "127.0.0.1:99999"\n', "metrics.listen", "a port, 1 to 65535"),
+    ('[metrics]\nlisten = "0.0.0.0:9464"\n', "metrics.listen", "or anywhere = true beside it"),
+    ('[metrics]\nlisten = "[::]:9464"\n', "metrics.listen", "or anywhere = true beside it"),
+    ("[health]\nflapping_deaths = 1\n", "health.flapping_deaths", "greater than or equal to 2"),
     ("[control]\noperators = [1]\n", "control.operators[0]", "should be text"),
     ('[control]\noperators = "ann"\n', "control.operators", "should be a list"),
     ('[supervision]\nbackoff_first = "1h"\n', "supervision.backoff_first", "at most backoff_max, which is 30 s"),
@@ -75,6 +81,16 @@ def test_all_at_once(tmp_path: Path) -> None:
     found = problems(tmp_path, "".join(kept) + CHAIN)
     assert sorted(problem.key for problem in found) == sorted(expected)
     assert [problem.line for problem in found] == sorted(problem.line or 0 for problem in found)
+
+
+def test_metrics_need_who_serves_them(tmp_path: Path) -> None:
+    """An address to serve metrics at is refused without the service monitor; loopback of either kind, or any address
+    when that is said, is right."""
+    off = "[service_monitor]\nenabled = false\n"
+    (found,) = problems(tmp_path, f'[metrics]\nlisten = "[::1]:9464"\n{off}{CHAIN}')
+    assert (found.key, found.right) == ("metrics.listen", "needs the service monitor, which is not enabled")
+    for right in ('"127.0.0.1:9464"', '"127.8.0.1:9464"', '"[::1]:9464"', '"0.0.0.0:9464"\nanywhere = true'):
+        assert loaded(tmp_path, f"[metrics]\nlisten = {right}\n{CHAIN}").metrics.listen
 
 
 def test_value_as_written(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ WORDS = (
     "why", "checkpoint", "checkpoints", "dlq", "dlq", "list", "show", "export", "replay", "drop", "--force",
     "--keep=nightly", "--keep", "7", "--forget", "nightly", "--all", "--stage", "--stage=trainer", "--status",
     "--status=all", "--limit", "--limit=0", "12", "-5", "2²",
+    "--live", "--ready", "--output", "--output=x.prom",
     "--socket", "/run/x", "--socket=/a", "--runtime-dir", "--runtime-dir=b", "--", "-x", "",
 )  # fmt: skip
 
@@ -52,6 +53,9 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("report", {"as_json": False}),
         ("version", {}),
         ("why trainer", {"stage": "trainer", "as_json": False}),
+        ("health", {"stage": None, "live": False, "ready": False, "as_json": False}),
+        ("health trainer --json --ready", {"stage": "trainer", "live": False, "ready": True, "as_json": True}),
+        ("metrics --output=/x/y.prom", {"output": "/x/y.prom"}),
         ("checkpoint --keep before-upgrade", {"keep": "before-upgrade", "timeout": 30.0, "wait": True}),
         ("checkpoints --json", {"as_json": True, "forget": None}),
         ("checkpoints --forget x", {"as_json": False, "forget": "x"}),

@@ -192,6 +192,13 @@ def test_nothing_to_say_about_recovery(changes: dict[str, object]) -> None:
     assert len(plain.split("\n")) == 3 + 1 + 2
 
 
+def test_an_ill_pipeline_says_so() -> None:
+    """Health is a line of its own when it is bad, with the reason, and none when it is good or not known."""
+    ill = status_of(process("a"), health="lagging", health_reason="a: its records are 7.0 s old")
+    assert "\nlagging: a: its records are 7.0 s old\n" in render.status_text(ill)
+    assert "healthy" not in render.status_text(status_of(process("a"), health="healthy", health_reason=None))
+
+
 def test_checkpoints() -> None:
     """A line per epoch, the live one with a star, names at the end; what is not known is a dash."""
     rows = [checkpoint(9, names=["before-upgrade"]), checkpoint(231, live=True, position=None, seconds=None)]

@@ -22,8 +22,10 @@ from streampiped.errors import RpcError
 from streampiped.stages import monitor_store
 from streampiped.stages.base import StageContext
 from streampiped.stages.history import History
+from streampiped.stages.pipeline_flow import FLOWS, WORST
 from streampiped.stages.process_probe import METRICS, Probe
 from streampiped.stages.service_monitor import FILE_NAME, ServiceMonitor, ServiceMonitorOptions
+from support.observations import observation
 from support.services import Emitted, wait_until
 
 pytestmark = pytest.mark.system
@@ -171,6 +173,37 @@ def test_history(monitor: ServiceMonitor) -> None:
     assert monitor.query("history", {"process": "nobody"})["points"] == []
 
 
+def test_what_the_supervisor_has_seen(monitor: ServiceMonitor) -> None:
+    """An observation is a row for every stage and the pipeline in the history, once, and the page for Prometheus is
+    made of the last one."""
+    with pytest.raises(RpcError, match="nothing has been observed yet"):
+        monitor.query("metrics", {})
+    now = time.monotonic()
+    monitor.query("observe", observation(2000.0, 1000, 4))
+    monitor.wake(now)
+    monitor.wake(now + 2)
+    monitor.query("observe", observation(2002.0, 1500, 6))
+    monitor.wake(now + 4)
+    points = monitor.query("history", {"process": "kept", "metric": "records_in_per_s"})
+    assert ([value for _, value in points["points"]], points["unit"]) == ([250.0], "1/s")
+    lags = monitor.query("history", {"process": "kept", "metric": "lag_s"})["points"]
+    assert [value for _, value in lags] == [0.012, 0.012]
+    epochs = monitor.query("history", {"process": "supervisor", "metric": "epoch_fsync_s"})["points"]
+    assert [value for _, value in epochs] == [pytest.approx(0.01)]
+    assert 'streampipe_stage_records_received_total{stage="kept"} 1500\n' in monitor.query("metrics", {})
+
+
+def test_a_minute_keeps_the_worst_of_what_hurts(history: History) -> None:
+    """Of health, lag and the slowest percentiles a minute has the largest value, of the rest the mean."""
+    start = 1_700_000_040.0
+    rows = [("stage", start + n, tuple(float(n == 30) for _ in FLOWS)) for n in range(60)]
+    assert history.write(lambda db: monitor_store.add(db, monitor_store.FLOW, rows), 0.0)
+    assert history.write(lambda db: monitor_store.roll_up(db, start + 61, 7 * 86400), 0.0)
+    (kept,) = history.rows(f"SELECT {', '.join(FLOWS)} FROM flow_minutes")
+    expected = {name: 1.0 if name in WORST else pytest.approx(1 / 60) for name in FLOWS}
+    assert dict(zip(FLOWS, kept, strict=True)) == expected
+
+
 @pytest.mark.parametrize("params", [{"metric": "pid; DROP TABLE samples"}, {"since": "x"}, {"limit": [1]}])
 def test_history_refuses_nonsense(monitor: ServiceMonitor, params: dict[str, Any]) -> None:
     """An impossible question is answered with what would be possible."""
@@ -199,11 +232,11 @@ def history(tmp_path: Path) -> Iterator[History]:
 def _rows(first: float, last: float, step: float) -> list[monitor_store.Row]:
     """The metric's value is the second within the minute."""
     times = [first + step * n for n in range(int((last - first) / step))]
-    return [("stage", ts, 1, tuple(ts % 60 for _ in METRICS)) for ts in times]
+    return [("stage", ts, (1, *(ts % 60 for _ in METRICS))) for ts in times]
 
 
 def _add_and_roll_up(rows: list[monitor_store.Row], now: float, db: sqlite3.Connection) -> None:
-    monitor_store.add(db, rows)
+    monitor_store.add(db, monitor_store.USE, rows)
     monitor_store.roll_up(db, now, 7 * 86400)
 
 
@@ -227,7 +260,7 @@ def test_minutes_are_means_of_samples(history: History) -> None:
 def test_old_minutes_are_forgotten(history: History) -> None:
     """No minute is kept longer than wanted, nor one of a future that the clock took back."""
     start = 1_700_000_040.0
-    history.write(lambda db: monitor_store.add(db, _rows(start, start + 600, 10.0)), 0.0)
+    history.write(lambda db: monitor_store.add(db, monitor_store.USE, _rows(start, start + 600, 10.0)), 0.0)
     history.write(lambda db: monitor_store.roll_up(db, start + 600, 7200), 0.0)
     assert history.rows("SELECT count(*) FROM minutes") == [(10,)]
     history.write(lambda db: monitor_store.roll_up(db, start + 7200 + 300, 7200), 0.0)

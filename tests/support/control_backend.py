@@ -23,6 +23,7 @@ from streampiped.runtime.rpc_server import Limits
 
 STAGES = ("monitor", "generator", "normalizer", "trainer")
 DEADLINE_S = 10.0
+WELL: dict[str, Any] = {"health": "healthy", "reason": None, "cause": None, "since": 1_000.0}
 
 
 def process(name: str, **changes: Any) -> dict[str, Any]:
@@ -70,6 +71,8 @@ class FakeBackend:
         self.story: list[dict[str, Any]] = []
         self.summary: dict[str, Any] | None = None
         self.letters = DeadLetters(directory)
+        self.verdicts: dict[str, dict[str, Any]] = {}
+        self.live = self.ready = True
         self.refusal: RpcError | None = None
         self.hold: asyncio.Event | None = None
         self.processes = [process(name) for name in STAGES]
@@ -145,6 +148,16 @@ class FakeBackend:
         if self.summary is None:
             raise RpcError("there is no log_extractor", ExitCode.REFUSED)
         return self.summary
+
+    async def health(self, stage: str | None) -> dict[str, Any]:
+        rows = [{"name": row["name"], **self.verdicts.get(row["name"], WELL)} for row in self.processes]
+        chosen = [row for row in rows if stage in (None, row["name"])]
+        worst = next((row for row in chosen if row["health"] != "healthy"), WELL)
+        whole = {key: worst[key] for key in WELL}
+        return {**whole, "live": self.live, "ready": self.ready, "stages": chosen}
+
+    async def metrics(self) -> str:
+        return "# HELP x A figure.\n# TYPE x gauge\nx 1\n"
 
     def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
         chosen = [record for record in self.records if stage in (None, record["stage"]) and record["ts"] >= since]

@@ -443,3 +443,71 @@ def cpu_seconds(words: tuple[str, ...]) -> float:
     _, status, usage = os.wait4(running_tool.pid, 0)
     running_tool.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
+
+
+ILL = {"health": "stalled", "reason": "no progress for 12.0 s in phase waiting", "cause": None, "since": 1_000.0}
+
+
+def test_health(daemon: Daemon) -> None:
+    """A table with the reasons; 0 when all are healthy, 3 when one is not, and of one stage that of the stage."""
+    assert tool(daemon, "health").returncode == 0
+    daemon.backend.verdicts = {"trainer": ILL}
+    done = tool(daemon, "health")
+    assert done.returncode == 3
+    assert done.stdout.startswith("friedman: stalled, live, ready\nno progress for 12.0 s in phase waiting\n\nNAME")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[-4:]][-1] == ["trainer", "stalled"]
+    assert tool(daemon, "health", "trainer").returncode == 3
+    assert tool(daemon, "health", "generator").returncode == 0
+    assert tool(daemon, "health", "treiner").returncode == 4
+    assert json.loads(tool(daemon, "health", "--json").stdout)["stages"][-1]["reason"] == ILL["reason"]
+
+
+@pytest.mark.parametrize(
+    ("live", "ready", "words", "code", "said"),
+    [
+        (True, True, ("--live",), 0, "live"),
+        (True, False, ("--live",), 0, "live"),
+        (True, False, ("--ready",), 3, "not ready"),
+        (False, True, ("--live",), 3, "not live"),
+        (True, False, ("--live", "--ready"), 3, "live, not ready"),
+        (True, True, ("--live", "--ready"), 0, "live, ready"),
+    ],
+)
+def test_probes(daemon: Daemon, live: bool, ready: bool, words: tuple[str, ...], code: int, said: str) -> None:
+    """`--live` and `--ready` answer what they ask for, whatever the health of single stages is."""
+    daemon.backend.live, daemon.backend.ready = live, ready
+    daemon.backend.verdicts = {"trainer": ILL}
+    done = tool(daemon, "health", *words)
+    assert (done.returncode, done.stdout) == (code, f"{said}\n")
+
+
+def test_health_without_a_daemon(tmp_path: Path) -> None:
+    """Nobody there, or nobody who answers, is 5: a probe tells it from a pipeline that is ill."""
+    place = str(tmp_path / "control.sock")
+    done = subprocess.run(command("--socket", place, "health"), capture_output=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 5
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(place)
+        deaf.listen()
+        done = subprocess.run(command("--socket", place, "health"), capture_output=True, timeout=30, check=False)
+        assert done.returncode == 5
+
+
+def test_metrics_into_a_file(daemon: Daemon, tmp_path: Path) -> None:
+    """A file for the textfile collector is replaced as a whole, readable for others whatever the umask is, and nothing
+    else is left in its directory; what cannot be written leaves the old one."""
+    directory = tmp_path / "textfile"
+    directory.mkdir()
+    place = directory / "streampipe.prom"
+    place.write_text("old")
+    old = place.stat().st_ino
+    words = command("--socket", daemon.path, "metrics", "--output", str(place))
+    assert subprocess.run(words, umask=0o077, timeout=DEADLINE_S, check=False).returncode == 0
+    assert place.read_text() == tool(daemon, "metrics").stdout
+    assert place.stat().st_mode & 0o777 == 0o644
+    assert place.stat().st_ino != old
+    assert os.listdir(directory) == ["streampipe.prom"]
+    (directory / "taken").mkdir()
+    done = tool(daemon, "metrics", "--output", str(directory / "taken"))
+    assert done.returncode == 1
+    assert sorted(os.listdir(directory)) == ["streampipe.prom", "taken"]

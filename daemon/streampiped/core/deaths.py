@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
+from streampiped.core.causes import Cause, cause_of
 from streampiped.core.ending import Ending
 from streampiped.core.generations import Generations
 from streampiped.core.intensity import GiveUp
@@ -141,7 +142,7 @@ class Deaths:
         if not expected:
             self._schedule(process, now)
             return
-        process.restarts += 1
+        process.count_restart(Cause.PLANNED)
         self._births.fork(process, now)
 
     def _schedule(self, process: Process, now: float) -> None:
@@ -150,7 +151,7 @@ class Deaths:
         if isinstance(decision, GiveUp):
             self._give_up(process, decision.count, now)
             return
-        process.restarts += 1
+        process.count_restart(cause_of(process.last_reason or ""))
         if decision.at <= now:
             self._births.fork(process, now)
             return

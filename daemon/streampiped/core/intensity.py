@@ -64,6 +64,10 @@ class Intensity:
         self._streak += 1
         return Retry(now + delay, count)
 
+    def recent(self, now: float) -> int:
+        """Deaths within the window that ends at `now`."""
+        return sum(now - at <= self.window for at in self._deaths)
+
     def forget(self) -> None:
         """An operator has taken the matter in hand: begin anew."""
         self._deaths.clear()

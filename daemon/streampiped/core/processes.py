@@ -5,11 +5,13 @@ Data and the steps of one process alone; who decides about several is named in s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from streampiped.core import protocol as p
+from streampiped.core.causes import Cause
 from streampiped.core.health import StallClock
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import TABLE, Input, State, is_alive
@@ -60,6 +62,8 @@ class Process:
     expected: bool = False
     """Its next death is of our own making and counts for nothing."""
     restarts: int = 0
+    causes: Counter[Cause] = field(default_factory=Counter)
+    """Of the restarts."""
     last_reason: str | None = None
     said: str | None = None
     """The reason that it gave itself before it died."""
@@ -99,9 +103,13 @@ class Process:
         assert successor is not None
         self.incarnation, self.pid = successor.incarnation, successor.pid
         self.said, self.last_reason, self.expected = None, None, False
-        self.restarts += 1
+        self.count_restart(Cause.PLANNED)
         for event in (Input.FORK, Input.FORKED, Input.LOADED):
             self.move(event, now)
+
+    def count_restart(self, cause: Cause) -> None:
+        self.restarts += 1
+        self.causes[cause] += 1
 
     def heir(self, incarnation: int) -> Successor | None:
         """The successor, if this is the one that is meant."""

@@ -1,70 +1,103 @@
-"""The service monitor's tables: every sample for an hour, means of minutes for as long as wanted."""
+"""The service monitor's tables: every sample for an hour, minutes for as long as wanted.
+
+Two families of the same make: what processes use, and how records flow through stages.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from streampiped.stages.history import History
+from streampiped.stages.pipeline_flow import FLOWS, WORST
 from streampiped.stages.process_probe import METRICS
 
-VERSION: Final = 1
+VERSION: Final = 2
 RAW_KEPT_S: Final = 3600.0  # what an operator looks at closely is what happened just now
 MINUTE_S: Final = 60
-ROW_BYTES: Final = 256  # of one row with its page's share, measured 176
-
-COLUMNS: Final = ", ".join(METRICS)
-SCHEMA: Final = f"""
-CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
-CREATE TABLE samples (process INTEGER, ts REAL, pid INTEGER, {COLUMNS}, PRIMARY KEY (process, ts)) WITHOUT ROWID;
-CREATE TABLE minutes (process INTEGER, ts REAL, pid INTEGER, {COLUMNS}, PRIMARY KEY (process, ts)) WITHOUT ROWID;
-CREATE VIEW history AS
-    SELECT datetime(ts, 'unixepoch') AS time, name, ts, pid, {COLUMNS}
-    FROM (SELECT * FROM samples UNION ALL SELECT * FROM minutes) JOIN names ON names.id = process
-"""
-"""The view is for people with a sqlite3 shell."""
-
-Row = tuple[str, float, int, tuple[float | None, ...]]
-"""(process name, seconds since the epoch, pid, METRICS)"""
-
-_INSERT: Final = f"""
-INSERT OR REPLACE INTO samples
-SELECT id, ?, ?, {", ".join("?" for _ in METRICS)} FROM names WHERE name = ?
-"""
-_ROLL_UP: Final = f"""
-INSERT OR REPLACE INTO minutes
-SELECT process, CAST(ts / {MINUTE_S} AS INTEGER) * {MINUTE_S} AS minute, max(pid),
-       {", ".join(f"avg({name})" for name in METRICS)}
-FROM samples WHERE ts >= ? AND ts < ? GROUP BY process, minute
-"""
+ROW_BYTES: Final = 256  # of one row with its page's share, measured 222
 
 
-def add(db: sqlite3.Connection, rows: list[Row]) -> None:
+class Family(NamedTuple):
+    """Two tables with the same columns. Of the `worst` ones a minute keeps the largest value, of the others the
+    mean."""
+
+    samples: str
+    minutes: str
+    columns: tuple[str, ...]
+    worst: tuple[str, ...]
+
+    def schema(self) -> str:
+        columns = ", ".join(self.columns)
+        keys = f"(process INTEGER, ts REAL, {columns}, PRIMARY KEY (process, ts)) WITHOUT ROWID"
+        return f"CREATE TABLE {self.samples} {keys}; CREATE TABLE {self.minutes} {keys}"
+
+    def view(self, name: str) -> str:
+        """For people with a sqlite3 shell."""
+        both = f"SELECT * FROM {self.samples} UNION ALL SELECT * FROM {self.minutes}"
+        shown = f"datetime(ts, 'unixepoch') AS time, name, ts, {', '.join(self.columns)}"
+        return f"CREATE VIEW {name} AS SELECT {shown} FROM ({both}) JOIN names ON names.id = process"
+
+
+USE: Final = Family("samples", "minutes", ("pid", *METRICS), ("pid",))
+FLOW: Final = Family("flow_samples", "flow_minutes", tuple(FLOWS), WORST)
+UNITS: Final[Mapping[str, str]] = {**METRICS, **FLOWS}
+"""Every metric that `points` gives, with its unit."""
+
+SCHEMA: Final = "; ".join(
+    (
+        "CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL)",
+        USE.schema(),
+        USE.view("history"),
+        FLOW.schema(),
+        FLOW.view("flow"),
+    )
+)
+
+Row = tuple[str, float, tuple[float | None, ...]]
+"""(process name, seconds since the epoch, the family's columns)"""
+
+
+def add(db: sqlite3.Connection, family: Family, rows: list[Row]) -> None:
     """Write samples; to be called within a transaction."""
     db.executemany("INSERT OR IGNORE INTO names (name) VALUES (?)", [(name,) for name in {r[0] for r in rows}])
-    db.executemany(_INSERT, [(ts, pid, *metrics, name) for name, ts, pid, metrics in rows])
+    places = ", ".join("?" for _ in family.columns)
+    insert = f"INSERT OR REPLACE INTO {family.samples} SELECT id, ?, {places} FROM names WHERE name = ?"
+    db.executemany(insert, [(ts, *values, name) for name, ts, values in rows])
 
 
 def roll_up(db: sqlite3.Connection, now: float, retain: float) -> None:
     """Make the minutes that are complete at `now` (seconds since the epoch) and forget what is older than it is
-    kept, or lies in the future after a clock was set back. Reads whole tables (33 ms when they are
+    kept, or lies in the future after a clock was set back. Reads whole tables (66 ms when they are
     full): once a minute is enough."""
-    for table, kept in (("samples", RAW_KEPT_S), ("minutes", retain)):
-        db.execute(f"DELETE FROM {table} WHERE ts < ? OR ts > ?", (now - kept, now + MINUTE_S))
-    (last,) = db.execute("SELECT max(ts) FROM minutes").fetchone()
-    first = last + MINUTE_S if last is not None else 0
-    complete = now // MINUTE_S * MINUTE_S
-    if first < complete:
-        db.execute(_ROLL_UP, (first, complete))
+    for family in (USE, FLOW):
+        for table, kept in ((family.samples, RAW_KEPT_S), (family.minutes, retain)):
+            db.execute(f"DELETE FROM {table} WHERE ts < ? OR ts > ?", (now - kept, now + MINUTE_S))
+        (last,) = db.execute(f"SELECT max(ts) FROM {family.minutes}").fetchone()
+        first = last + MINUTE_S if last is not None else 0
+        complete = now // MINUTE_S * MINUTE_S
+        if first < complete:
+            db.execute(_roll_up(family), (first, complete))
+
+
+def _roll_up(family: Family) -> str:
+    kept = ", ".join(f"{'max' if name in family.worst else 'avg'}({name})" for name in family.columns)
+    return f"""
+    INSERT OR REPLACE INTO {family.minutes}
+    SELECT process, CAST(ts / {MINUTE_S} AS INTEGER) * {MINUTE_S} AS minute, {kept}
+    FROM {family.samples} WHERE ts >= ? AND ts < ? GROUP BY process, minute
+    """
 
 
 def points(history: History, process: str, metric: str, since: float, limit: int) -> list[list[float]]:
-    """[ts, value] of one of METRICS, oldest first: means of minutes, then samples where there are any."""
-    assert metric in METRICS
+    """[ts, value] of one of UNITS, oldest first: minutes, then samples where there are any."""
+    assert metric in UNITS
+    family = USE if metric in METRICS else FLOW
     query = f"""
     WITH this AS (SELECT id FROM names WHERE name = ?),
-         fresh AS (SELECT ts, {metric} AS value FROM samples WHERE process = (SELECT id FROM this)),
-         old AS (SELECT ts, {metric} AS value FROM minutes WHERE process = (SELECT id FROM this)
+         fresh AS (SELECT ts, {metric} AS value FROM {family.samples} WHERE process = (SELECT id FROM this)),
+         old AS (SELECT ts, {metric} AS value FROM {family.minutes} WHERE process = (SELECT id FROM this)
                  AND ts + {MINUTE_S} <= coalesce((SELECT min(ts) FROM fresh), 1e12))
     SELECT ts, value FROM (SELECT * FROM old UNION ALL SELECT * FROM fresh)
     WHERE ts >= ? AND value IS NOT NULL ORDER BY ts DESC LIMIT ?

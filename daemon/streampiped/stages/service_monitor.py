@@ -1,7 +1,8 @@
-"""The service monitor: what every process of the pipeline uses, now and over the last days.
+"""The service monitor: what every process of the pipeline uses and how records flow, now and over the last days.
 
-A service beside the data path. It samples with psutil whatever the roster names, keeps the samples of an hour and
-the means of minutes for `retain` in `monitor.sqlite` in its directory, and answers `status` with fresh figures.
+A service beside the data path. It samples with psutil whatever the roster names, is told by the supervisor what that
+sees of the stages, keeps the samples of an hour and minutes for `retain` in `monitor.sqlite` in its directory, and
+answers `status` with fresh figures and Prometheus with a page of them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import psutil
 from pydantic import Field
 
 from streampiped.errors import ExitCode, RpcError
-from streampiped.stages import monitor_store
+from streampiped.metrics import page
+from streampiped.stages import monitor_store, pipeline_flow
 from streampiped.stages.base import Service, StageContext, StageOptions
 from streampiped.stages.history import History
-from streampiped.stages.process_probe import METRICS, SHARES_KEPT_S, Probe, cumulative
+from streampiped.stages.process_probe import SHARES_KEPT_S, Probe, cumulative
 from streampiped.units import Duration
 
 FILE_NAME: Final = "monitor.sqlite"
@@ -44,14 +46,15 @@ class ServiceMonitorOptions(StageOptions):
 
 class ServiceMonitor(Service):
     """`query("sample")` gives {name: figures}, `query("history", {"process", "metric", "since"?, "limit"?})` the
-    points of one metric."""
+    points of one metric, `query("metrics")` the page for Prometheus; `query("observe", observation)` tells it what the
+    supervisor sees."""
 
     Options: ClassVar[type[StageOptions]] = ServiceMonitorOptions
 
     def __init__(self, options: ServiceMonitorOptions, context: StageContext) -> None:
         self._options = options
         raw = monitor_store.RAW_KEPT_S / options.interval
-        rows = PROCESSES_MAX * (raw + options.retain / monitor_store.MINUTE_S)
+        rows = 2 * PROCESSES_MAX * (raw + options.retain / monitor_store.MINUTE_S)
         self._history = History(
             context.directory / FILE_NAME,
             monitor_store.SCHEMA,
@@ -60,7 +63,10 @@ class ServiceMonitor(Service):
             bytes_max=DATABASE_BYTES + int(rows) * monitor_store.ROW_BYTES,
         )
         self._probes: dict[str, Probe] = {}
-        self._unwritten: deque[monitor_store.Row] = deque(maxlen=UNWRITTEN_MAX)
+        self._used: deque[monitor_store.Row] = deque(maxlen=UNWRITTEN_MAX)
+        self._flown: deque[monitor_store.Row] = deque(maxlen=UNWRITTEN_MAX)
+        self._observed: Mapping[str, Any] | None = None
+        self._kept: Mapping[str, Any] | None = None  # the last observation that is in the history
         self._sample_at = float("-inf")
         self._flush_at = float("-inf")
         self._minute = float("-inf")  # of the last means
@@ -99,6 +105,11 @@ class ServiceMonitor(Service):
                 return self._figures(time.monotonic())
             case "history":
                 return self._points(params)
+            case "observe":
+                self._observed = params
+                return None
+            case "metrics":
+                return self._page()
             case _:
                 raise KeyError(method)
 
@@ -112,21 +123,26 @@ class ServiceMonitor(Service):
             reading = probe.read(now, shares_kept=SHARES_EVERY_S)
             if reading is not None:
                 metrics = probe.rates(reading)
-                self._unwritten.append((name, ts, probe.pid, tuple(metrics.values())))
+                self._used.append((name, ts, (probe.pid, *metrics.values())))
                 probe.keep(reading)
+        if (observed := self._observed) is not None and observed is not self._kept:
+            self._flown += [(name, ts, values) for name, values in pipeline_flow.rows(self._kept, observed)]
+            self._kept = observed
 
     def _flush(self, now: float) -> None:
         """Write the samples, and once a minute make means of them."""
-        rows, ts = list(self._unwritten), time.time()
+        used, flown, ts = list(self._used), list(self._flown), time.time()
         minute = ts // monitor_store.MINUTE_S
 
         def act(db: sqlite3.Connection) -> None:
-            monitor_store.add(db, rows)
+            monitor_store.add(db, monitor_store.USE, used)
+            monitor_store.add(db, monitor_store.FLOW, flown)
             if minute != self._minute:
                 monitor_store.roll_up(db, ts, self._options.retain)
 
-        if rows and self._history.write(act, now):
-            self._unwritten.clear()
+        if (used or flown) and self._history.write(act, now):
+            self._used.clear()
+            self._flown.clear()
             self._minute = minute
 
     def _figures(self, now: float) -> dict[str, dict[str, Any]]:
@@ -141,10 +157,16 @@ class ServiceMonitor(Service):
                 found[name] = {"pid": probe.pid, **probe.rates(reading), **cumulative(reading)}
         return found
 
+    def _page(self) -> str:
+        """RpcError REFUSED as long as the supervisor has told nothing."""
+        if self._observed is None:
+            raise RpcError("nothing has been observed yet", ExitCode.REFUSED)
+        return page(self._observed, self._figures(time.monotonic()), time.time())
+
     def _points(self, params: Mapping[str, Any]) -> dict[str, Any]:
         process, metric = str(params.get("process", "")), str(params.get("metric", "cpu_percent"))
-        if metric not in METRICS:
-            raise RpcError(f"no metric {metric!r}; there are {', '.join(METRICS)}", ExitCode.USAGE)
+        if metric not in monitor_store.UNITS:
+            raise RpcError(f"no metric {metric!r}; there are {', '.join(monitor_store.UNITS)}", ExitCode.USAGE)
         try:
             since, limit = float(params.get("since") or 0), int(params.get("limit") or POINTS_MAX)
         except (TypeError, ValueError, OverflowError):
@@ -152,4 +174,4 @@ class ServiceMonitor(Service):
         self._flush(time.monotonic())
         limit = max(1, min(limit, POINTS_MAX))
         points = monitor_store.points(self._history, process, metric, since, limit)
-        return {"process": process, "metric": metric, "unit": METRICS[metric], "points": points}
+        return {"process": process, "metric": metric, "unit": monitor_store.UNITS[metric], "points": points}

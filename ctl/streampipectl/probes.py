@@ -1,0 +1,92 @@
+"""Questions of machines: is it well (for probes, by the exit code), and its figures (for Prometheus)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streampipectl import render
+from streampipectl.client import Client
+from streampipectl.output import colour, complain, dumped, say, width
+from streampiped.errors import ExitCode, RpcError
+
+FILE_MODE: Final = 0o644  # the node exporter runs as somebody else
+
+
+def health(path: str, stage: str | None, live: bool, ready: bool, as_json: bool) -> int:
+    """0 when what was asked for is so, else NOT_RUNNING; UNREACHABLE also for a daemon that does not answer in
+    time."""
+    try:
+        answer = Client(path).call("health", {"stage": stage})
+    except RpcError as error:
+        if error.code == ExitCode.TIMED_OUT:
+            raise RpcError(str(error), ExitCode.UNREACHABLE) from None
+        raise
+    if as_json:
+        say(dumped(answer, indent=2))
+    elif live or ready:
+        asked = [name for name, wanted in (("live", live), ("ready", ready)) if wanted]
+        say(", ".join(name if answer[name] else f"not {name}" for name in asked))
+    else:
+        say(health_text(answer, width(), colour()))
+    good = (answer["live"] or not live) and (answer["ready"] or not ready)
+    if not (live or ready):
+        good = answer["health"] == "healthy"
+    return int(ExitCode.OK if good else ExitCode.NOT_RUNNING)
+
+
+def metrics(path: str, output: str | None) -> int:
+    """The page to stdout, or as a file that is there whole or not at all."""
+    text = Client(path).call("metrics", {})["text"]
+    if output is None:
+        say(text, end="")
+        return int(ExitCode.OK)
+    try:
+        _write(output, text)
+    except OSError as error:
+        complain(f"{output}: {error.strerror}")
+        return int(ExitCode.FAILED)
+    return int(ExitCode.OK)
+
+
+def _write(place: str, text: str) -> None:
+    """By a rename. The name before it does not end in .prom, which is all that the textfile collector looks at."""
+    directory, name = os.path.split(os.path.abspath(place))
+    fresh = os.path.join(directory, f".{name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh)  # of one that was killed here and had our pid
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), FILE_MODE)  # whatever the umask is
+            file.write(text)
+        os.replace(fresh, place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
+def health_text(answer: Mapping[str, Any], columns: int | None = None, colours: bool = False) -> str:
+    """The health of the pipeline, or of one stage, and a line for each process."""
+    words = [answer["health"], *(name if answer[name] else f"not {name}" for name in ("live", "ready"))]
+    lines = [f"{render.clean(answer['pipeline'])}: {', '.join(words)}"]
+    if answer.get("reason"):
+        lines.append(render.clean(answer["reason"]))
+    lines += ["", *render.table(HEALTH_COLUMNS, answer["stages"], answer.get("now"), None)]
+    lines = [line if columns is None else render.shorten(line, columns) for line in lines]
+    if colours:
+        tones = {"healthy": "good", "lagging": "other", "stalled": "bad", "flapping": "bad", "failed": "bad"}
+        for place, row in enumerate(answer["stages"], len(lines) - len(answer["stages"])):
+            word = row["health"]
+            lines[place] = lines[place].replace(f" {word}", f" {render.paint(word, tones.get(word, 'other'))}", 1)
+    return "\n".join(lines)
+
+
+HEALTH_COLUMNS: Final = (
+    render.Column("NAME", lambda row, _: render.clean(row["name"]), left=True),
+    render.Column("HEALTH", lambda row, _: render.clean(row["health"]), left=True),
+    render.Column("SINCE", lambda row, now: render.age(row.get("since"), now)),
+    render.Column("REASON", lambda row, _: render.clean(row.get("reason") or render.MISSING), left=True),
+)
