@@ -50,7 +50,7 @@ class Shell(Protocol):
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside everything else."""
 
-    def heed(self, command: p.Log | p.Answer | p.Quit | TellCommitted) -> None:
+    def heed(self, command: p.Log | p.Answer | p.Adopt | p.Quit | TellCommitted) -> None:
         """What concerns the supervisor itself."""
 
 
@@ -78,6 +78,7 @@ class Performers:
             p.DumpStack: lambda c: self._signal(c, STACK_DUMP_SIGNAL),
             p.Look: self._look,
             p.Answer: shell.heed,
+            p.Adopt: shell.heed,
             p.Log: self._log,
             p.Finished: self._finished,
             p.Farewell: lambda _: shell.start(self._farewell()),

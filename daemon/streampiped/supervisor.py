@@ -32,6 +32,7 @@ from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
 from streampiped.performers import Performers
+from streampiped.reloading import Reloading
 from streampiped.runtime import stopped
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.launch import Launch
@@ -50,9 +51,17 @@ LAST_WAIT_S: Final = 2.0  # for the launcher, which has been sent SIGKILL
 STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
 
 
-def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None = None) -> int:
+def run(
+    plan: Plan,
+    *,
+    fresh: bool,
+    until_finished: bool,
+    early: Launch | None = None,
+    directories: tuple[str | None, str | None] = (None, None),
+) -> int:
     """Run the pipeline until it is told to stop (or, `until_finished`, its bounded stream has ended). `fresh`
-    discards the state of former runs; `early` is a launcher on its way. Returns an exit code."""
+    discards the state of former runs; `early` is a launcher on its way; `directories` of state and of the runtime were
+    given beside the file. Returns an exit code."""
     faulthandler.enable()
     try:
         if fresh:
@@ -71,7 +80,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
     set_comm("streampiped")
     raise_descriptor_limit()
     supervision = decisions_for(plan, state.highest(), found.manifest)
-    supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early)
+    supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early, directories)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
 
@@ -88,6 +97,7 @@ class Supervisor:
         held: frozenset[str],
         until_finished: bool,
         early: Launch | None,
+        directories: tuple[str | None, str | None],
     ) -> None:
         self.plan = plan
         self._damaged = damaged
@@ -102,8 +112,8 @@ class Supervisor:
         self.disk = disk
         self._held = held
         self._exit_code = int(ExitCode.OK)
-        self._notifier = Notifier(os.environ)
-        self._ping_at = time.monotonic() if self._notifier.ping_every else float("inf")
+        self.notifier = Notifier(os.environ)
+        self._ping_at = time.monotonic() if self.notifier.ping_every else float("inf")
         self._until_finished = until_finished
         self.foreground: Foreground | None = None
         self._events: deque[p.Event] = deque()
@@ -123,6 +133,7 @@ class Supervisor:
         self.recovery: float | None = None
         """Seconds from the last death to the first new batch at the last stage."""
         self.performers = Performers(self)
+        self.reloading = Reloading(self, directories)
         self._began = time.monotonic()
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
@@ -141,6 +152,8 @@ class Supervisor:
             return ExitCode.FAILED
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, signum)
+        if not os.isatty(sys.stderr.fileno()):  # else it means that the terminal has gone, and ends us as ever
+            self._loop.add_signal_handler(signal.SIGHUP, lambda: self.start(self.backend.reload_alone("SIGHUP")))
         if self._until_finished:
             self.foreground = Foreground(self.backend, self.log)
         self._emit(
@@ -206,8 +219,8 @@ class Supervisor:
         """Tell systemd that decisions are being made: from here alone, so that a supervisor which only seems to live
         is found."""
         if (now := time.monotonic()) >= self._ping_at:
-            self._notifier.ping()
-            self._ping_at = now + self._notifier.ping_every
+            self.notifier.ping()
+            self._ping_at = now + self.notifier.ping_every
 
     def _flush_log(self) -> None:
         """Lines that standard error had no room for go out as soon as it has."""
@@ -240,10 +253,10 @@ class Supervisor:
         if self.supervision.settled and not self._ready_told:
             self._ready_told = True
             self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
-            self._notifier.ready()
+            self.notifier.ready()
         self.backend.changed()
         state, reason = self.backend.view.state()
-        self._notifier.status(f"{state}: {reason}" if reason else state)
+        self.notifier.status(f"{state}: {reason}" if reason else state)
         roster = self.backend.roster()
         for process in self.supervision.processes.values():
             if process.service and process.pid:
@@ -261,7 +274,8 @@ class Supervisor:
     def on_forked(self, child: Child) -> None:
         heir = self.supervision.processes[child.name].heir(child.incarnation)
         snapshot = self.disk.snapshot_of(child.name, self.supervision.epochs.committed) if heir is not None else None
-        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), self.plan.to_dict(), snapshot))
+        plan = self.reloading.plan_for(renewed=heir is not None and heir.renewed)
+        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), plan.to_dict(), snapshot))
         self.dispatch(p.Forked(child.name, child.incarnation, child.pid))
 
     def on_fork_failed(self, name: str, incarnation: int, reason: str) -> None:
@@ -338,8 +352,8 @@ class Supervisor:
     # the end
 
     def _on_signal(self, signum: signal.Signals) -> None:
-        self._notifier.stopping()
-        self._notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
+        self.notifier.stopping()
+        self.notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
         self.dispatch(p.Shutdown(signum.name))
 
     # performers.Shell
@@ -352,8 +366,10 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def heed(self, command: p.Log | p.Answer | p.Quit | TellCommitted) -> None:
+    def heed(self, command: p.Log | p.Answer | p.Adopt | p.Quit | TellCommitted) -> None:
         match command:
+            case p.Adopt():
+                self.reloading.adopt(command)
             case p.Answer(ticket, code, text):
                 self.backend.answer(ticket, code, text)
             case p.Quit():

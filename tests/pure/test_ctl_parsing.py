@@ -13,7 +13,7 @@ from streampiped import control_params, control_server, events
 from streampiped.errors import RpcError
 
 WORDS = (
-    "status", "start", "stop", "restart", "report", "logs", "version",
+    "status", "start", "stop", "restart", "report", "logs", "version", "reload", "--dry-run",
     "normalizer", "trainer", "--json", "--watch", "--follow", "-f", "--no-wait", "--wait",
     "--timeout", "30s", "--timeout=2m", "--timeout=x", "--lines", "20", "--lines=0", "--level", "--level=error",
     "warning", "why", "checkpoint", "checkpoints", "dlq", "dlq", "list", "show", "export", "replay", "drop", "--force",
@@ -45,6 +45,8 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("logs trainer -f --lines=5 --level error",
          {"stage": "trainer", "follow": True, "lines": 5, "level": "error", "as_json": False}),
         ("report", {"as_json": False}),
+        ("reload", {"dry_run": False, "timeout": 30.0, "wait": True}),
+        ("reload --dry-run --timeout 80s --no-wait", {"dry_run": True, "timeout": 80.0, "wait": False}),
         ("version", {}),
         ("why trainer", {"stage": "trainer", "as_json": False}),
         ("checkpoint --keep before-upgrade", {"keep": "before-upgrade", "timeout": 30.0, "wait": True}),
