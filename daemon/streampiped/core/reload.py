@@ -32,6 +32,8 @@ SECTIONS: Final = ("paths", "supervision", "checkpoint", "links", "control", "lo
 PROCESS_KEYS: Final = ("max_rate", "api", "retractable")
 """Of a stage, beside its options: what its process has been told."""
 RESTART: Final = "needs a restart of the daemon (systemctl restart)"
+OTHER_STATE: Final = "the kept state is of other stages: needs another state directory, or --fresh"
+"""A start says the same (`decisions.check_shape`)."""
 VALUE_CHARACTERS_MAX: Final = 60  # of a value shown in a change, which should stay on one line
 
 
@@ -70,13 +72,14 @@ def compare(old: Plan, new: Plan) -> Difference:
     for name in [*before, *(name for name in after if name not in before)]:
         was, now = before.get(name), after.get(name)
         if was is None or now is None:
-            changes.append(f"{_table(was or now)}: {'removed' if now is None else 'added'}")
-            refused.append(f"{changes[-1]}: {RESTART}")
+            spec = was or now
+            changes.append(f"{_table(spec)}: {'removed' if now is None else 'added'}")
+            refused.append(f"{changes[-1]}: {RESTART if spec and spec.role == 'service' else OTHER_STATE}")
             continue
-        for key, is_fixed, line in _stage(was, now):
+        for key, reason, line in _stage(was, now):
             changes.append(line)
-            if is_fixed:
-                refused.append(f"{line}: {RESTART}")
+            if reason is not None:
+                refused.append(f"{line}: {reason}")
             elif key != "hang_timeout":  # the supervisor's own
                 replaced.add(name)
     return Difference(tuple(changes), tuple(name for name in after if name in replaced), tuple(refused))
@@ -102,19 +105,19 @@ def _differing(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
         yield key, was, now
 
 
-def _stage(was: StageSpec, now: StageSpec) -> Iterator[tuple[str, bool, str]]:
-    """(key, cannot be had without a restart, line) of what differs."""
+def _stage(was: StageSpec, now: StageSpec) -> Iterator[tuple[str, str | None, str]]:
+    """(key, why it cannot be had, line) of what differs."""
     table = _table(now)
     if was.klass != now.klass or was.role != now.role:
-        yield "class", True, f"{table}.class: {was.klass} -> {now.klass}"
+        yield "class", OTHER_STATE, f"{table}.class: {was.klass} -> {now.klass}"
     if was.inputs != now.inputs:
-        yield "input", True, f"{table}.input: {_shown(was.inputs)} -> {_shown(now.inputs)}"
+        yield "input", RESTART, f"{table}.input: {_shown(was.inputs)} -> {_shown(now.inputs)}"
     for key in (*PROCESS_KEYS, "hang_timeout"):
         for _, old, new in _differing(key, getattr(was, key), getattr(now, key)):
-            yield key, False, f"{table}.{key}: {_shown(old)} -> {_shown(new)}"
+            yield key, None, f"{table}.{key}: {_shown(old)} -> {_shown(new)}"
     for key in sorted({*was.options, *now.options}):
         for _, old, new in _differing(key, was.options.get(key, _UNSET), now.options.get(key, _UNSET)):
-            yield f"options.{key}", False, f"{table}.{key}: {_shown(old)} -> {_shown(new)}"
+            yield f"options.{key}", None, f"{table}.{key}: {_shown(old)} -> {_shown(new)}"
 
 
 def _table(spec: StageSpec | None) -> str:
