@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import sqlite3
@@ -143,6 +144,17 @@ def test_supervisor_killed_at_any_instant_of_a_reload(tmp_path: Path) -> None:
         assert found[-1] == by
     finally:
         daemon.close()
+
+
+def test_reload_while_the_fork_server_is_gone(tmp_path: Path) -> None:
+    """A reload that is asked for when the launcher has just been killed waits for the next one, and then comes about."""
+    with running(shifted(0), tmp_path) as daemon:
+        daemon.wait_progress(1000)
+        edit(daemon, "by = 0", "by = 7")
+        os.kill(daemon.launcher_pid(), signal.SIGKILL)
+        done = daemon.ctl("reload")
+        assert done.returncode == 0, done.stderr
+        assert len(daemon.events("reload_applied")) == 1
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,8 @@ class Spawner:
         self._listener = listener
         self._children: dict[tuple[str, int], Child] = {}
         self._orders: dict[int, _Order] = {}
+        self._waiting: list[tuple[str, int, Orderer]] = []
+        """What the next launcher is asked for as soon as it is there."""
         self._requests = 0
         self._launcher: Child | None = None
         self._orphans: set[int] = set()
@@ -121,6 +123,9 @@ class Spawner:
         launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
         box = BlackBox(BlackBox.make("launcher"))
         self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output, self._listener)
+        waiting, self._waiting = self._waiting, []
+        for name, incarnation, orderer in waiting:
+            self.fork(name, incarnation, orderer)
 
     async def shutdown(self, seconds: float) -> None:
         """End the launcher, its warden and whatever else is still ours, and wait for it, `seconds` at most."""
@@ -152,10 +157,11 @@ class Spawner:
 
     def fork(self, name: str, incarnation: int, orderer: Orderer | None = None) -> None:
         """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`. An `orderer` other
-        than the listener asks for one that is not of the plan, and hears `on_fork_failed` when the launcher dies."""
+        than the listener asks for one that is not of the plan, and need not know of launchers: the next one is asked
+        again."""
         if self._launcher is None:
             if orderer is not None:
-                orderer.on_fork_failed(name, incarnation, "there is no fork server at the moment")
+                self._waiting.append((name, incarnation, orderer))
             return
         ours, theirs = make_pair()
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -268,7 +274,7 @@ class Spawner:
             for order in orders.values():
                 order.drop()
                 if order.orderer is not self._listener:
-                    order.orderer.on_fork_failed(order.name, order.incarnation, f"the fork server died: {reason}")
+                    self._waiting.append((order.name, order.incarnation, order.orderer))
             self._sweep()
             self._alone.set()
             self._listener.on_launcher_died(reason)
