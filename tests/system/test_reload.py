@@ -147,7 +147,7 @@ def test_supervisor_killed_at_any_instant_of_a_reload(tmp_path: Path) -> None:
 
 
 def test_reload_while_the_fork_server_is_gone(tmp_path: Path) -> None:
-    """A reload that is asked for when the launcher has just been killed waits for the next one, and then comes about."""
+    """A reload that is asked for when the launcher has just been killed waits for the next one and comes about."""
     with running(shifted(0), tmp_path) as daemon:
         daemon.wait_progress(1000)
         edit(daemon, "by = 0", "by = 7")
