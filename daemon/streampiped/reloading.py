@@ -85,37 +85,44 @@ class Reloading:
         """What has changed, as soon as it is in effect; RpcError with the reasons, a line for each, when it is refused
         as a whole. `put` takes an event to the decisions; `late` is told when `timeout` seconds are over, and the work
         goes on."""
-        if dry_run:
-            return await self._reload(put, late, timeout, dry_run=True)
-        host, before = self._host, self.count
-        host.log.write("reload_requested", stage="supervisor", file=host.plan.config_file, who=who)
-        host.notifier.reloading()
-        try:
-            return await self._reload(put, late, timeout, dry_run=False)
-        except RpcError as error:
-            if self.count == before:
-                host.log.write("reload_refused", stage="supervisor", reason=str(error))
-            raise
-        finally:
-            host.notifier.reloaded()
-
-    async def _reload(self, put: Put, late: asyncio.Future[str], timeout: float, *, dry_run: bool) -> dict[str, Any]:
         until = time.monotonic() + timeout
-        timer = asyncio.get_running_loop().call_later(timeout, _tell, late, "the configuration is still being read")
+        late_at = asyncio.get_running_loop().call_later(timeout, self._say_late, late)
+        if not dry_run:
+            self._host.log.write("reload_requested", stage="supervisor", file=self._host.plan.config_file, who=who)
+            self._host.notifier.reloading()
         try:
             async with self._lock:
-                plan, uids = await self._examined()
-                difference = compare(self._host.plan, plan)
-                if difference.refused:
-                    raise RpcError("\n".join(difference.refused), ExitCode.REFUSED)
-                timer.cancel()
-                if difference.changes and not dry_run:
-                    self._next = plan, difference, uids
-                    left = max(TIME_LEFT_MIN_S, until - time.monotonic())
-                    await put(lambda ticket: p.Reload(ticket, plan, difference.replaced, left), late).ended()
+                before = self.count
+                try:
+                    plan, difference, uids = await self._judged()
+                    late_at.cancel()  # from here on the decisions say so
+                    if difference.changes and not dry_run:
+                        self._next = plan, difference, uids
+                        left = max(TIME_LEFT_MIN_S, until - time.monotonic())
+                        await put(lambda ticket: p.Reload(ticket, plan, difference.replaced, left), late).ended()
+                except RpcError as error:
+                    if not dry_run and self.count == before:
+                        self._host.log.write("reload_refused", stage="supervisor", reason=str(error))
+                    raise
         finally:
-            timer.cancel()
+            late_at.cancel()
+            if not dry_run:
+                self._host.notifier.reloaded()
         return {"changed": list(difference.replaced), "changes": list(difference.changes), "dry_run": dry_run}
+
+    def _say_late(self, late: asyncio.Future[str]) -> None:
+        waits = "what was asked for before is not done" if self._next is not None else "the file is still being read"
+        if not late.done():
+            late.set_result(f"the reload has not begun: {waits}")
+
+    async def _judged(self) -> tuple[Plan, Difference, frozenset[int]]:
+        """What the file says now, and how that differs from what runs. RpcError when it cannot be had."""
+        self._next = None
+        plan, uids = await self._examined()
+        difference = compare(self._host.plan, plan)
+        if difference.refused:
+            raise RpcError("\n".join(difference.refused), ExitCode.REFUSED)
+        return plan, difference, uids
 
     async def _examined(self) -> tuple[Plan, frozenset[int]]:
         """What the file says now. RpcError when that is no configuration."""
@@ -128,8 +135,3 @@ class Reloading:
         if answer["plan"] is None:
             raise RpcError("\n".join(answer["problems"]), ExitCode.REFUSED)
         return aligned(self._host.plan, Plan.from_dict(answer["plan"])), frozenset(answer["uids"])
-
-
-def _tell(late: asyncio.Future[str], text: str) -> None:
-    if not late.done():
-        late.set_result(text)

@@ -252,6 +252,9 @@ def test_slow_reload_goes_on_without_its_client() -> None:
         edit(daemon, "seconds_per_record = 0.004", "seconds_per_record = 0.0")
         done = daemon.ctl("reload", "--timeout", "400ms")
         assert done.returncode == 8, done
+        queued = daemon.ctl("reload", "--timeout", "100ms")
+        assert queued.returncode == 8, queued
+        assert "what was asked for before is not done" in queued.stderr
         second = daemon.ctl("reload", "--timeout", "60s")
         assert "nothing to do" in second.stdout, second
         assert len(daemon.events("reload_applied")) == 1
