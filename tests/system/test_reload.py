@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from support.daemon import Daemon, chain, is_alive, running, simple, wait_for
-from support.law import PATIENT, STAGES, config, finish
+from support.law import PATIENT, STAGES, config, family, finish
 
 pytestmark = [pytest.mark.system]
 
@@ -144,6 +144,31 @@ def test_supervisor_killed_at_any_instant_of_a_reload(tmp_path: Path) -> None:
         assert found[-1] == by
     finally:
         daemon.close()
+
+
+@pytest.mark.slow
+def test_stages_killed_while_reloading(tmp_path: Path) -> None:
+    """Stages, the launcher and the process that checks the file are killed while one reload comes after the other:
+    every row is there once, newer options behind older ones, and in the end what is in the file is in effect."""
+    chance, by = random.Random(1), 0
+    with running(shifted(by, rate="10k/s"), tmp_path) as daemon:
+        while daemon.status()["state"] != "finished":
+            edit(daemon, f"by = {by}", f"by = {by + 1}")
+            by += 1
+            daemon.call("reload", wait=False)
+            threading.Event().wait(chance.random() * 0.15)  # instants are what this is about
+            pids = sorted(family(daemon))
+            for pid in chance.sample(pids, min(1, len(pids))):  # a launcher that dies at its start comes back late
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            threading.Event().wait(chance.random() * 0.3)
+        outcome = finish(daemon)
+        assert outcome.rows == outcome.distinct == RECORDS
+        found = [shift for shift, _, _ in shifts(daemon)]
+        assert found == sorted(set(found))
+        assert len(daemon.events("reload_applied")) > KILLS
+        daemon.call("reload", timeout=60.0)
+        assert daemon.call("reload", timeout=60.0)["changes"] == []
 
 
 def test_reload_while_the_fork_server_is_gone(tmp_path: Path) -> None:
