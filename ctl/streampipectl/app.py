@@ -77,6 +77,10 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
         "many",
         "stages",
     ),
+    "reload": Syntax(
+        {"dry_run": False, **_PATIENT},
+        {"--dry-run": Option("dry_run", value=True), **_PATIENCE},
+    ),
     "report": Syntax({"as_json": False}, _JSON),
     "logs": Syntax(
         {

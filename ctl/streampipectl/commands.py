@@ -32,7 +32,8 @@ def perform(call: Call) -> int:
     try:
         return COMMANDS[call.command](path, **options)
     except RpcError as error:
-        complain(str(error))
+        for line in str(error).splitlines():  # a refused reload has one for each reason
+            complain(line)
         down = call.command == "status" and error.code in (ExitCode.UNREACHABLE, ExitCode.TIMED_OUT)
         return int(ExitCode.NOT_RUNNING if down else error.code)
 
@@ -82,6 +83,10 @@ def change(verb: str) -> Callable[..., int]:
         return carry_out(path, verb, params, lambda answer: render.change_text(answer, stages))
 
     return run
+
+
+def reload(path: str, dry_run: bool, timeout: float, wait: bool) -> int:
+    return carry_out(path, "reload", {"dry_run": dry_run, "timeout": timeout, "wait": wait}, render.reload_text)
 
 
 def checkpoint(path: str, keep: str | None, timeout: float, wait: bool) -> int:
@@ -155,6 +160,7 @@ COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "start": change("start"),
     "stop": change("stop"),
     "restart": change("restart"),
+    "reload": reload,
     "report": report,
     "logs": logs,
     "why": why,

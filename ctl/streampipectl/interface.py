@@ -124,6 +124,19 @@ def restart(
 
 
 @app.command()
+def reload(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check, and say what would change.")] = False,
+    timeout: Timeout = CHANGE_TIMEOUT,
+    wait: Wait = True,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Read the configuration file again: applied as a whole, or refused as a whole with the reasons."""
+    _call("reload", context, socket, runtime_dir, dry_run=dry_run, timeout=timeout, wait=wait)
+
+
+@app.command()
 def report(
     context: typer.Context, as_json: Json = False, socket: Socket = None, runtime_dir: RuntimeDir = None
 ) -> None:

@@ -188,6 +188,18 @@ def change_text(answer: Mapping[str, Any], stages: Sequence[str]) -> str:
     return f"{what}: {changed or 'nothing to do'}, {answer['seconds']:.2f} s"
 
 
+def reload_text(answer: Mapping[str, Any]) -> str:
+    """What has changed, a line for each setting, and which processes are others for it."""
+    if not answer["done"]:
+        return "reload: accepted, going on"
+    if not answer["changes"]:
+        return "reload: nothing to do, the file says what is in effect"
+    others = ", ".join(clean(name) for name in answer["changed"]) or "none"
+    replaced = "would be replaced" if answer["dry_run"] else "replaced"
+    lines = [f"  {clean(line)}" for line in answer["changes"]]
+    return "\n".join([f"reload: {replaced}: {others}, {answer['seconds']:.2f} s", *lines])
+
+
 def checkpoint_text(answer: Mapping[str, Any]) -> str:
     """One line about an epoch that was asked for."""
     if not answer["done"]:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from streampiped import __version__
@@ -17,13 +16,17 @@ from streampiped.core.lifecycle import State
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError, StreampipeError
 from streampiped.log_report import condensed, log_text
 from streampiped.metrics import page
+from streampiped.reloading import Reloading
+from streampiped.request import Request
 from streampiped.runtime.dead_letters import Status
 from streampiped.runtime.event_log import EventLog
 from streampiped.status_view import MONITOR, USAGE_TIMEOUT_S, StatusView, Watched
+from streampiped.topology import Plan
 
 REPORT_TIMEOUT_S: Final = 5.0
 SUMMARY_TIMEOUT_S: Final = 3.0  # less than the client waits
 LOG_TIMEOUT_S: Final = 1.0  # of the report, which does without
+SIGHUP_TIMEOUT_S: Final = 3600.0  # nobody waits
 LOG_EXTRACTOR: Final = "log_extractor"
 FEED_S: Final = 2.0  # between two observations for the monitor: its own default interval
 FEED_TIMEOUT_S: Final = 5.0  # a monitor that waits for the disk gets the next one later
@@ -35,25 +38,9 @@ class Host(Watched, Protocol):
     """What of the supervisor is looked at, and how it is told what operators want."""
 
     log: EventLog
+    reloading: Reloading
 
     def dispatch(self, event: p.Event) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What an operator wants, on its way through the decisions."""
-
-    late: asyncio.Future[str]
-    """It takes longer than the operator wants to wait, and why."""
-    answer: asyncio.Future[tuple[int, str]]
-    """How it ended."""
-
-    async def ended(self) -> str:
-        """What there is to say; RpcError when it did not come about."""
-        code, text = await self.answer
-        if code:
-            raise RpcError(text, code)
-        return text
 
 
 class SupervisorBackend:
@@ -61,7 +48,6 @@ class SupervisorBackend:
 
     def __init__(self, supervisor: Host) -> None:
         self._supervisor = supervisor
-        self._plan = supervisor.plan
         self.view = StatusView(supervisor)
         self._status_callbacks: list[Callable[[dict[str, Any]], None]] = []
         self._requests: dict[int, Request] = {}
@@ -72,9 +58,14 @@ class SupervisorBackend:
         self._working: set[asyncio.Task[Any]] = set()
 
     @property
+    def _plan(self) -> Plan:
+        return self._supervisor.plan
+
+    @property
     def identity(self) -> Identity:
         control = self._plan.control
-        return Identity(self._plan.pipeline, __version__, control.operators, control.group)
+        uids = self._supervisor.reloading.uids
+        return Identity(self._plan.pipeline, __version__, control.operators, control.group, uids)
 
     def stage_names(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self._plan.processes)
@@ -159,6 +150,16 @@ class SupervisorBackend:
                 late.set_result(text)
             return
         self._requests.pop(ticket).answer.set_result((code, text))
+
+    async def reload(self, dry_run: bool, timeout: float, who: str) -> dict[str, Any]:
+        late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        work = self._supervisor.reloading.reload(self._put, late, timeout, who, dry_run=dry_run)
+        return await self._while_patient("reload", work, late)
+
+    async def reload_alone(self, who: str) -> None:
+        """Nobody waits for it; the log tells how it ended."""
+        with contextlib.suppress(RpcError):
+            await self.reload(False, SIGHUP_TIMEOUT_S, who)
 
     # epochs
 

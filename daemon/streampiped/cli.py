@@ -47,7 +47,13 @@ def run(arguments: Sequence[str]) -> int:
     try:
         from streampiped.supervisor import run as supervise  # uvloop and the rest are not for `check`
 
-        return supervise(plan, fresh=answer["fresh"], until_finished=answer["until_finished"], early=early)
+        return supervise(
+            plan,
+            fresh=answer["fresh"],
+            until_finished=answer["until_finished"],
+            early=early,
+            directories=(answer["state_dir"], answer["runtime_dir"]),
+        )
     except KeyboardInterrupt:  # before the supervisor took the signal over: no stage has run
         return ExitCode.OK
 

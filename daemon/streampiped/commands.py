@@ -82,7 +82,8 @@ def run(
 ) -> None:
     """Run the pipeline in the foreground until SIGTERM or Ctrl-C, which drain it."""
     plan = _plan_of(_chosen(config), state_dir, runtime_dir, keep_directories=True, fresh=fresh)
-    context.obj |= {"plan": plan.to_dict(), "fresh": fresh, "until_finished": until_finished}
+    directories = {"state_dir": state_dir, "runtime_dir": runtime_dir}
+    context.obj |= {"plan": plan.to_dict(), "fresh": fresh, "until_finished": until_finished, **directories}
 
 
 @app.command()

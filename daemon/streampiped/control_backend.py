@@ -29,6 +29,8 @@ class Identity:
     """User names that may change things, beside root and the daemon's own user."""
     group: str = "streampipe"
     """The group of the socket: whoever is in it may read."""
+    uids: frozenset[int] | None = None
+    """Of the operators; None: they are still to be looked up."""
 
 
 class Backend(Protocol):
@@ -86,6 +88,12 @@ class Backend(Protocol):
         """Do it and wait for its end; `()` means the whole pipeline. The names exist (`stage_names`). `force`, of a
         restart: wait for no barrier, the stage goes back to the last epoch as after a crash. Returns at least
         `{"changed": [names]}`."""
+        ...
+
+    async def reload(self, dry_run: bool, timeout: float, who: str) -> dict[str, Any]:
+        """Returns when what the configuration file says now is in effect (`dry_run`: could be): `{"changed": [names of
+        processes that are others for it], "changes": [a line for each setting], "dry_run"}`. REFUSED as a whole, with a
+        line for each reason."""
         ...
 
     # epochs

@@ -43,7 +43,7 @@ class ControlServer:
         self._backend = backend
         self._emit = emit
         self._identity = backend.identity
-        self._may_change = {0, os.getuid()} | _uids(self._identity.operators)
+        self._may_change = self._who_may_change()
         self._watchers: dict[Peer, None] = {}
         self._changed = asyncio.Event()
         self._telling: asyncio.Task[Any] | None = None
@@ -83,7 +83,14 @@ class ControlServer:
                 self._emit("command_refused", method=name, uid=peer.uid, who=_user(peer.uid), reason=str(error))
             raise
 
+    def _who_may_change(self) -> set[int]:
+        uids = self._identity.uids
+        return {0, os.getuid(), *(_uids(self._identity.operators) if uids is None else uids)}
+
     def _authorise(self, peer: Peer, verb: str) -> None:
+        if self._backend.identity != self._identity:  # reloaded
+            self._identity = self._backend.identity
+            self._may_change = self._who_may_change()
         if peer.uid in self._may_change:
             return
         raise RpcError(
@@ -162,6 +169,12 @@ class ControlServer:
         if given["wait"]:
             raise RpcError(f"{verb} is not done after {timeout:g} s, still going on", ExitCode.TIMED_OUT)
         return {"verb": verb, "seconds": time.monotonic() - begun, "done": False}
+
+    async def reload(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        dry_run = given["dry_run"]
+        who = self._received("reload", "of the configuration" + (", to look only" if dry_run else ""), peer)
+        work = self._backend.reload(dry_run, given["timeout"], who)
+        return {"changed": [], "changes": [], "dry_run": dry_run} | await self._carried_out("reload", work, given)
 
     async def checkpoint(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         keep = given["keep"]
@@ -316,6 +329,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "start": _change("start"),
     "stop": _change("stop"),
     "restart": _change("restart", {"force": (params.flag, False)}),
+    "reload": Method(ControlServer.reload, {"dry_run": (params.flag, False), **_PATIENCE}, changes=True),
     "why": Method(ControlServer.why, {"stage": (params.one_name, None)}),
     "health": Method(ControlServer.health, {"stage": (params.name, None)}),
     "metrics": Method(ControlServer.metrics, {}),

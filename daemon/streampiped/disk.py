@@ -32,7 +32,7 @@ class Disk:
         self._manifest = restored
         self._shape = {spec.name: spec.klass for spec in plan.stages}
         self._retractable = {s.name: s.retractable for s in plan.stages if s.role in ("source", "sink")}
-        self._retain_epochs = plan.checkpoint.retain_epochs
+        self.retain_epochs = plan.checkpoint.retain_epochs
         self._letters = DeadLetters(Path(plan.paths.state))
         self._unmarked: Manifest | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "disk")
@@ -181,7 +181,7 @@ class Disk:
 
     def _remove(self, before: int) -> None:
         try:
-            self._state.retain(self._retain_epochs, before)
+            self._state.retain(self.retain_epochs, before)
         except (OSError, StateError) as error:  # what could not be removed is removed after a later epoch
             self._retention = f"old epochs cannot be removed: {error}"
         else:

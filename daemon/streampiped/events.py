@@ -33,6 +33,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "pipeline_ready": EventSpec("info", "every stage is ready, generation {generation}, after {seconds:.3f} s"),
     "pipeline_finished": EventSpec("info", "every source has ended and epoch {epoch} is committed"),
     "pipeline_stopped": EventSpec("info", "pipeline stopped"),
+    "reload_requested": EventSpec("notice", "reload of {file} for {who}"),
+    "reload_refused": EventSpec("error", "reload refused, nothing is changed: {reason}"),
+    "reload_applied": EventSpec("notice", "{file} reloaded: {changes}"),
     "drain_started": EventSpec("info", "draining: {reason}"),
     "drain_timed_out": EventSpec(
         "warning", "drain not complete after {seconds:.1f} s; the next start repeats from epoch {epoch}"

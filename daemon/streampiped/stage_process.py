@@ -25,6 +25,7 @@ import msgpack
 import setproctitle
 import uvloop
 
+from streampiped import examination
 from streampiped.credentials import Credentials
 from streampiped.data_path import DataPath
 from streampiped.errors import StreampipeError
@@ -44,7 +45,8 @@ FLUSH_S: Final = 0.5  # for the last messages to a supervisor that is busy
 
 
 def run(title: str, control: int, blackbox: int, output: int) -> NoReturn:
-    """The first code in a fork of the launcher: wait for `Begin`, then be the stage. Never returns."""
+    """The first code in a fork of the launcher: wait for `Begin`, then be the stage; or for `Examine`, and be gone
+    behind the answer. Never returns."""
     os.setsid()  # Ctrl-C in a terminal must not reach us, and our children form a group to be killed with us
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -59,9 +61,12 @@ def run(title: str, control: int, blackbox: int, output: int) -> NoReturn:
         data, _ = receive(sock)
         if data:
             begin = m.decode(data)
-            assert isinstance(begin, m.Begin), begin
-            if die_with_parent(signal.SIGKILL, begin.supervisor):
+            assert isinstance(begin, m.Begin | m.Examine), begin
+            if not die_with_parent(signal.SIGKILL, begin.supervisor):
+                os._exit(0)
+            if isinstance(begin, m.Begin):
                 StageProcess(begin, sock, BlackBox(blackbox)).main()
+            examination.run(begin, sock)
     os._exit(0)  # the supervisor is gone
 
 

@@ -19,6 +19,7 @@ from streampiped.disk import Disk
 from streampiped.errors import RpcError, StreampipeError
 from streampiped.observation import LIVE_S, Observation
 from streampiped.phases import Phase
+from streampiped.reloading import Reloading
 from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.spawn import Spawner
@@ -89,6 +90,7 @@ class Watched(Protocol):
     recovery: float | None
     observation: Observation
     decided: float
+    reloading: Reloading
 
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any: ...
 
@@ -98,7 +100,6 @@ class StatusView:
 
     def __init__(self, supervisor: Watched) -> None:
         self._supervisor = supervisor
-        self._plan = supervisor.plan
         self.started = time.time()
         self.reporter: str | None = None
         """The stage that has answered with a report or a summary."""
@@ -106,6 +107,10 @@ class StatusView:
         self._summary: dict[str, Any] | None = None
         self._letters = 0
         self._rates = Rates()
+
+    @property
+    def _plan(self) -> Plan:
+        return self._supervisor.plan
 
     async def status(self, want_usage: bool, want_summary: bool = True) -> dict[str, Any]:
         """docs/specs/control.md describes the fields. What is not wanted is as of the last time that it was."""
@@ -125,6 +130,7 @@ class StatusView:
             "version": __version__,
             "protocol": PROTOCOL,
             "pid": os.getpid(),
+            "config": self._config(),
             "state": state,
             "reason": reason,
             "since": self.started,
@@ -145,6 +151,10 @@ class StatusView:
             "totals": self._totals(processes, now),
             "processes": processes,
         }
+
+    def _config(self) -> dict[str, Any]:
+        reloading = self._supervisor.reloading
+        return {"file": self._plan.config_file, "reloads": reloading.count, "since": reloading.at}
 
     def _sources(self) -> list[Reading]:
         """A look at every source that lives."""

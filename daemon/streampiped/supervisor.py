@@ -10,9 +10,10 @@ import asyncio
 import faulthandler
 import os
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +23,7 @@ from streampiped import __version__
 from streampiped.backend import SupervisorBackend
 from streampiped.control_server import ControlServer
 from streampiped.core import protocol as p
-from streampiped.core.epoch_commands import (
-    AskBarrier,
-    AskCommit,
-    AskPause,
-    AskResume,
-    EpochTimes,
-    TellCommitted,
-    WriteManifest,
-)
+from streampiped.core.epoch_commands import EpochTimes, TellCommitted
 from streampiped.core.health import Sample
 from streampiped.core.supervision import Supervision
 from streampiped.decisions import check_shape, decisions_for
@@ -40,31 +33,37 @@ from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
 from streampiped.observation import Observation
-from streampiped.phases import Phase
+from streampiped.performers import Performers
+from streampiped.reloading import Reloading
 from streampiped.runtime import stopped
 from streampiped.runtime.event_log import EventLog, complain
 from streampiped.runtime.launch import Launch
 from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
 from streampiped.runtime.notify import Notifier
-from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.preload import modules_of
 from streampiped.runtime.queries import Queries
 from streampiped.runtime.snapshots import Damage, StateDirectory
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
-from streampiped.stops import Stops
 from streampiped.topology import Plan
 from streampiped.verdicts import Verdicts
 from streampiped.wire import messages as m
 
 QUERY_TIMEOUT_S: Final = 5.0
-STACK_DUMP_SIGNAL: Final = signal.SIGUSR2  # as in stage_process
 LAST_WAIT_S: Final = 2.0  # for the launcher, which has been sent SIGKILL
 STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
 
 
-def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None = None) -> int:
+def run(
+    plan: Plan,
+    *,
+    fresh: bool,
+    until_finished: bool,
+    early: Launch | None = None,
+    directories: tuple[str | None, str | None] = (None, None),
+) -> int:
     """Run the pipeline until it is told to stop (or, `until_finished`, its bounded stream has ended). `fresh`
-    discards the state of former runs; `early` is a launcher on its way. Returns an exit code."""
+    discards the state of former runs; `early` is a launcher on its way; `directories` of state and of the runtime were
+    given beside the file. Returns an exit code."""
     faulthandler.enable()
     try:
         if fresh:
@@ -83,7 +82,7 @@ def run(plan: Plan, *, fresh: bool, until_finished: bool, early: Launch | None =
     set_comm("streampiped")
     raise_descriptor_limit()
     supervision = decisions_for(plan, state.highest(), found.manifest)
-    supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early)
+    supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early, directories)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(supervisor.main())
 
@@ -100,6 +99,7 @@ class Supervisor:
         held: frozenset[str],
         until_finished: bool,
         early: Launch | None,
+        directories: tuple[str | None, str | None],
     ) -> None:
         self.plan = plan
         self._damaged = damaged
@@ -115,11 +115,10 @@ class Supervisor:
         self.disk = disk
         self._held = held
         self._exit_code = int(ExitCode.OK)
-        self._notifier = Notifier(os.environ)
-        self._ping_at = time.monotonic() if self._notifier.ping_every else float("inf")
+        self.notifier = Notifier(os.environ)
+        self._ping_at = time.monotonic() if self.notifier.ping_every else float("inf")
         self._until_finished = until_finished
-        self._foreground: Foreground | None = None
-        self._links = LinkTable(plan.edges(), plan.links.pipe_bytes)
+        self.foreground: Foreground | None = None
         self._events: deque[p.Event] = deque()
         self._handling = False
         self._flushing = False
@@ -131,45 +130,17 @@ class Supervisor:
             lambda stage, reason: self.log.write("verdict_failed", stage=stage, reason=reason),
         )
         self.observation = Observation(self)
-        self._stops = Stops(self.disk, Path(plan.paths.state), self._on_stops_kept)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ready_told = False
         self.times: EpochTimes | None = None
         """Where the last epoch's time went."""
         self.recovery: float | None = None
         """Seconds from the last death to the first new batch at the last stage."""
+        self.performers = Performers(self)
+        self.reloading = Reloading(self, directories)
         self._began = self.decided = time.monotonic()
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
-        self._performers = self._routes()
-
-    def _routes(self) -> dict[type, Callable[..., None]]:
-        """What performs which command."""
-        return {
-            p.StartLauncher: lambda _: self.spawner.start_launcher(),
-            p.Fork: lambda c: self.spawner.fork(c.name, c.incarnation),
-            p.MakeLinks: lambda c: self._links.make(c.generation),
-            p.CloseOldLinks: lambda c: self._links.close_before(c.generation),
-            p.SendReset: self._send_reset,
-            p.SendGo: lambda c: self._tell(c.name, m.Go(c.generation)),
-            p.AskLeave: lambda c: self._signal(c, signal.SIGTERM, signal.SIGCONT),
-            p.Kill: self._kill,
-            p.KillLauncher: self._kill_launcher,
-            p.DumpStack: lambda c: self._signal(c, STACK_DUMP_SIGNAL),
-            p.Look: self._look,
-            p.Answer: lambda c: self.backend.answer(c.ticket, c.code, c.text),
-            p.Log: self._log,
-            p.Finished: self._finished,
-            p.Farewell: lambda _: self._start(self._farewell()),
-            p.Quit: lambda _: self._done.set(),
-            p.RememberStopped: lambda c: self._start(self._stops.remember(c.names)),
-            AskBarrier: lambda c: self._tell(c.stage, m.Barrier(c.generation, c.epoch, c.hold)),
-            AskPause: lambda c: self._tell(c.stage, m.Pause(c.generation)),
-            AskResume: lambda c: self._tell(c.stage, m.Resume(c.generation)),
-            WriteManifest: lambda c: self._start(self._write_manifest(c)),
-            AskCommit: lambda c: self._tell(c.stage, m.Commit(c.generation, c.epoch)),
-            TellCommitted: self._tell_committed,
-        }
 
     async def main(self) -> int:
         """From the first process to the last."""
@@ -185,8 +156,10 @@ class Supervisor:
             return ExitCode.FAILED
         for signum in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(signum, self._on_signal, signum)
+        if not os.isatty(sys.stderr.fileno()):  # else it means that the terminal has gone, and ends us as ever
+            self._loop.add_signal_handler(signal.SIGHUP, lambda: self.start(self.backend.reload_alone("SIGHUP")))
         if self._until_finished:
-            self._foreground = Foreground(self.backend, self.log)
+            self.foreground = Foreground(self.backend, self.log)
         self._emit(
             "pipeline_started",
             pipeline=self.plan.pipeline,
@@ -195,10 +168,10 @@ class Supervisor:
             state_dir=self.plan.paths.state,
         )
         self._tell_what_was_found()
-        self._perform(self.supervision.start(time.monotonic(), self._held))
+        self.performers.perform(self.supervision.start(time.monotonic(), self._held))
         self._tick()
-        if self._foreground is not None:
-            self._start(self._foreground.show(self._done))
+        if self.foreground is not None:
+            self.start(self.foreground.show(self._done))
         await self._done.wait()
         await self._leave(server)
         return self._exit_code
@@ -215,11 +188,11 @@ class Supervisor:
         await self.spawner.shutdown(LAST_WAIT_S)
         server.close()
         self.disk.close()
-        if self._foreground is not None:
-            self._foreground.close()
+        if self.foreground is not None:
+            self.foreground.close()
         self.log.close()
-        if self._foreground is not None:
-            self._foreground.print_report()
+        if self.foreground is not None:
+            self.foreground.print_report()
 
     # the loop of events and commands
 
@@ -233,7 +206,7 @@ class Supervisor:
             while self._events:
                 before, flowed = self._visible_state(), self.supervision.running
                 now = time.monotonic()
-                self._perform(self.supervision.handle(self._events.popleft(), now))
+                self.performers.perform(self.supervision.handle(self._events.popleft(), now))
                 if flowed and not self.supervision.running:
                     self._since = now  # and not after what is done about it, which is part of the recovery
                 if self._visible_state() != before:
@@ -247,24 +220,12 @@ class Supervisor:
             self._set_timer()
             self._flush_log()
 
-    def _perform(self, commands: list[p.Command]) -> None:
-        """In order. When the outer world is short of something (descriptors, memory), the others still count."""
-        for command in commands:
-            try:
-                self._performers[type(command)](command)
-            except OSError as error:
-                self._emit("command_failed", command=type(command).__name__, reason=str(error))
-                if isinstance(command, p.Fork):
-                    self._events.append(p.ForkFailed(command.name, command.incarnation, str(error)))
-                elif isinstance(command, p.StartLauncher):
-                    self._events.append(p.LauncherDied(str(error)))
-
     def _ping(self) -> None:
         """Tell systemd that decisions are being made: from here alone, so that a supervisor which only seems to live
         is found."""
         if (now := time.monotonic()) >= self._ping_at:
-            self._notifier.ping()
-            self._ping_at = now + self._notifier.ping_every
+            self.notifier.ping()
+            self._ping_at = now + self.notifier.ping_every
 
     def _observe(self) -> None:
         """That decisions are being made is what `health --live` asks for."""
@@ -272,7 +233,7 @@ class Supervisor:
         if now >= self.observation.look_at and not self.supervision.leaving:
             if self.observation.look(now):
                 self.backend.changed()
-            self._start(self.backend.feed_monitor(now))
+            self.start(self.backend.feed_monitor(now))
 
     def _flush_log(self) -> None:
         """What the reader of the log had no room for goes out as soon as it has; what waits for a journald that was
@@ -308,19 +269,14 @@ class Supervisor:
         if self.supervision.settled and not self._ready_told:
             self._ready_told = True
             self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
-            self._notifier.ready()
+            self.notifier.ready()
         self.backend.changed()
         state, reason = self.backend.view.state()
-        self._notifier.status(f"{state}: {reason}" if reason else state)
+        self.notifier.status(f"{state}: {reason}" if reason else state)
         roster = self.backend.roster()
         for process in self.supervision.processes.values():
             if process.service and process.pid:
-                self._tell(process.name, m.Roster(roster), droppable=True)
-
-    def _start(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                self.performers.tell(process.name, m.Roster(roster), droppable=True)
 
     # spawn.Listener
 
@@ -334,7 +290,8 @@ class Supervisor:
     def on_forked(self, child: Child) -> None:
         heir = self.supervision.processes[child.name].heir(child.incarnation)
         snapshot = self.disk.snapshot_of(child.name, self.supervision.epochs.committed) if heir is not None else None
-        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), self.plan.to_dict(), snapshot))
+        plan = self.reloading.plan_for(renewed=heir is not None and heir.renewed)
+        child.channel.send(m.Begin(child.name, child.incarnation, os.getpid(), plan.to_dict(), snapshot))
         self.dispatch(p.Forked(child.name, child.incarnation, child.pid))
 
     def on_fork_failed(self, name: str, incarnation: int, reason: str) -> None:
@@ -374,7 +331,7 @@ class Supervisor:
             case m.Guilty():
                 self.verdicts.named(name, incarnation, message)
             case m.Judged():
-                self._start(self.verdicts.judged(name, incarnation, message))
+                self.start(self.verdicts.judged(name, incarnation, message))
             case m.Reply():
                 self._queries.answered(message)
             case m.Event(event, values):
@@ -397,131 +354,58 @@ class Supervisor:
         self.recovery = at_ns / 1e9 - self._since
         self._emit("first_batch_seen", generation=generation, seconds=self.recovery, since=self._cause)
 
-    # commands
+    # the log, and questions to stages
 
     def _emit(self, event: str, /, **fields: Any) -> None:
         self.log.write(event, stage="supervisor", **fields)
 
-    def _log(self, command: p.Log) -> None:
-        self.log.write(command.event, stage=command.stage, **command.values)
-        if command.event == "generation_reset":
-            self._cause = str(command.values["reason"])
-        if command.event == "epoch_aborted":
-            self.disk.retain(command.values["epoch"])
-            self.observation.aborted()
-        if command.event == "launcher_given_up":
-            self._exit_code = ExitCode.FAILED
-        if command.event == "stage_given_up" and self._foreground is not None:
-            self._exit_code = ExitCode.FAILED
-            self._loop.call_soon(self.dispatch, p.Shutdown(f"{command.stage} failed"))
-
-    def _child(self, name: str) -> Child | None:
-        return self.spawner.child(name, self.supervision.processes[name].incarnation)
-
-    def _tell(self, name: str, message: m.Message, *, droppable: bool = False) -> None:
-        child = self._child(name)
-        if child is not None:
-            child.channel.send(message, droppable=droppable)
-
-    def _signal(self, command: p.AskLeave | p.DumpStack, *signals: signal.Signals) -> None:
-        child = self.spawner.child(command.name, command.incarnation)
-        if child is not None:
-            child.signal(*signals)
-
-    def _kill(self, command: p.Kill) -> None:
-        child = self.spawner.child(command.name, command.incarnation)
-        if child is not None:
-            child.kill()
-        elif not self.spawner.is_ordered(command.name, command.incarnation):
-            self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
-
-    def _kill_launcher(self, command: p.KillLauncher) -> None:
-        if not self.spawner.kill_launcher():
-            self._events.append(p.Died(command.name, command.incarnation, "was never forked"))
-
-    def _send_reset(self, command: p.SendReset) -> None:
-        spec = self.plan.spec(command.name)
-        outputs = self.plan.outputs(command.name)
-        snapshot = self.disk.snapshot_of(command.name, command.epoch)
-        message = m.Reset(
-            command.generation,
-            command.epoch,
-            snapshot,
-            list(spec.inputs),
-            list(outputs),
-            [list(span) for span in command.suspects],
-            [dict(change) for change in command.changes],
-        )
-        child = self.spawner.child(command.name, command.incarnation)
-        if child is not None:
-            child.channel.send(message, self._links.ends(command.generation, spec.inputs, spec.name, outputs))
-
-    def _look(self, command: p.Look) -> None:
-        child = self.spawner.child(command.name, command.incarnation)
-        self.spawner.reap()
-        if child is None or child.channel.fileno() < 0:
-            return
-        self._events.append(p.Sampled(command.name, command.incarnation, self.sample(child)))
-
-    def sample(self, child: Child) -> Sample:
-        """What its black box and its descriptors say; its control socket is open."""
-        reading = child.blackbox.read()
-        generation = self.supervision.generation
-        held_up = self._links.starved if reading.phase is Phase.CREDITS else self._links.blocked
-        return Sample(
-            pulse=reading.pulse,
-            phase=reading.phase,
-            waiting_input=self._links.waiting(generation, child.name),
-            waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
-            blocked_output=held_up(generation, child.name),
-        )
-
-    # epochs
-
-    async def _write_manifest(self, command: WriteManifest) -> None:
-        try:
-            await self.disk.commit(command)
-        except OSError as error:
-            self.dispatch(p.ManifestFailed(command.generation, command.epoch, f"manifest: {error}"))
-        else:
-            self.dispatch(p.ManifestWritten(command.generation, command.epoch))
-
-    def _on_stops_kept(self, names: tuple[str, ...], refused: str | None) -> None:
-        if refused is not None:
-            self._emit("command_failed", command="RememberStopped", reason=refused)
-        self.dispatch(p.StopsKept(names, refused))
-
-    def _tell_committed(self, command: TellCommitted) -> None:
-        self.times = command.times
-        self.log.epoch = command.epoch
-        self.observation.committed(command.times)
-        for spec in self.plan.stages:
-            self._tell(spec.name, m.Committed(command.generation, command.epoch))
-        self.disk.retain(command.epoch)
-
-    # questions to stages
-
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float = QUERY_TIMEOUT_S) -> Any:
         """Ask a process; RpcError when it is not there, does not know, or takes longer than `timeout` seconds."""
-        child = self._child(name)
+        child = self.performers.child(name)
         if child is None:
             raise RpcError(f"{name} is not running", ExitCode.REFUSED)
         return await self._queries.ask(name, child.channel, method, params, timeout)
 
-    # operators and the end
+    # the end
 
     def _on_signal(self, signum: signal.Signals) -> None:
-        self._notifier.stopping()
-        self._notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
+        self.notifier.stopping()
+        self.notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
         self.dispatch(p.Shutdown(signum.name))
 
-    def _finished(self, _: p.Finished) -> None:
-        if self._foreground is not None:
-            self._loop.call_soon(self.dispatch, p.Shutdown("every source has ended"))
+    # observation.Watched
 
-    async def _farewell(self) -> None:
-        try:
-            if self._foreground is not None:
-                await self._foreground.take_report()
-        finally:
-            self.dispatch(p.FarewellSaid())
+    def sample(self, child: Child) -> Sample:
+        return self.performers.sample(child)
+
+    # performers.Shell
+
+    def follow(self, event: p.Event) -> None:
+        self._events.append(event)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def heed(self, command: p.Log | p.Answer | p.Adopt | p.Quit | TellCommitted) -> None:
+        match command:
+            case p.Adopt():
+                self.reloading.adopt(command)
+            case p.Answer(ticket, code, text):
+                self.backend.answer(ticket, code, text)
+            case p.Quit():
+                self._done.set()
+            case TellCommitted():
+                self.times, self.log.epoch = command.times, command.epoch
+                self.observation.committed(command.times)
+            case p.Log("generation_reset"):
+                self._cause = str(command.values["reason"])
+            case p.Log("epoch_aborted"):
+                self.disk.retain(command.values["epoch"])
+                self.observation.aborted()
+            case p.Log("launcher_given_up"):
+                self._exit_code = ExitCode.FAILED
+            case p.Log("stage_given_up") if self.foreground is not None:
+                self._exit_code = ExitCode.FAILED
+                self._loop.call_soon(self.dispatch, p.Shutdown(f"{command.stage} failed"))

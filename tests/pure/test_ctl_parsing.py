@@ -13,7 +13,7 @@ from streampiped import control_params, control_server, events
 from streampiped.errors import RpcError
 
 WORDS = (
-    "status", "start", "stop", "restart", "report", "logs", "version",
+    "status", "start", "stop", "restart", "report", "logs", "version", "reload", "--dry-run",
     "normalizer", "trainer", "--json", "--watch", "--follow", "-f", "--no-wait", "--wait",
     "--timeout", "30s", "--timeout=2m", "--timeout=x", "--lines", "20", "--lines=0", "--level", "--level=error",
     "warning", "--since", "--since=10m", "--since=2024-05-31", "--since=now", "2h", "--summary",
@@ -51,6 +51,8 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
          {"stage": None, "follow": False, "lines": None, "level": "info", "since": values.Since(ago=7200.0),
           "summary": True, "as_json": False}),
         ("report", {"as_json": False}),
+        ("reload", {"dry_run": False, "timeout": 30.0, "wait": True}),
+        ("reload --dry-run --timeout 80s --no-wait", {"dry_run": True, "timeout": 80.0, "wait": False}),
         ("version", {}),
         ("why trainer", {"stage": "trainer", "as_json": False}),
         ("health", {"stage": None, "live": False, "ready": False, "as_json": False}),

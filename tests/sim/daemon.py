@@ -34,6 +34,8 @@ from streampiped.core.intensity import Intensity
 from streampiped.core.supervision import Limits, Supervision
 from streampiped.core.supervision import Process as Known
 from streampiped.errors import ExitCode
+from streampiped.topology import Checkpoint, Paths, Plan, StageSpec
+from streampiped.topology import Supervision as Timing
 from streampiped.wire import messages as m
 
 CONTROL_S: Final = 0.004  # a message on its way
@@ -41,7 +43,7 @@ INTERVAL_S: Final = 0.08  # between epochs
 HANG_S: Final = 8.0
 STOPPED: Final = "state/stopped"
 
-Question: TypeAlias = p.Operate | p.Checkpoint | p.Propose
+Question: TypeAlias = p.Operate | p.Checkpoint | p.Propose | p.Reload
 
 _LIMITS: Final = Limits(start_timeout=20.0, reset_timeout=10.0, stop_timeout=5.0, drain_timeout=20.0)
 
@@ -85,6 +87,10 @@ class Daemon(Actor):
         """Processes that have been of a generation; a successor that was dropped never was."""
         self._named: dict[tuple[str, int], list[Verdict]] = {}
         self._stops: tuple[str, ...] = ()
+        self._editions = {node.name: 0 for node in self.nodes}
+        """Which configuration a stage should have: the number of the reload that changed it last."""
+        self._has: dict[tuple[str, int], int] = {}
+        """Which one each process was begun with."""
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
         self._events: deque[p.Event] = deque()
         self._handling = False
@@ -243,6 +249,10 @@ class Daemon(Actor):
         at_once, poison = self._setting.at_once, self._setting.poison
         child = self.process_of(self.world, node, incarnation, self, at_once=at_once, poison=poison)
         self.children[name, incarnation] = child
+        heir = self.supervision.processes[name].heir(incarnation)
+        renewed = heir is not None and heir.renewed
+        reloads = [q.ticket for q in self.tickets.values() if isinstance(q, p.Reload) and name in q.names]
+        self._has[name, incarnation] = max(reloads, default=self._editions[name]) if renewed else self._editions[name]
         self.dispatch(p.Forked(name, incarnation, len(self.children)))
 
     def _kill_launcher(self, command: p.KillLauncher) -> None:
@@ -296,6 +306,9 @@ class Daemon(Actor):
         old = [child.title for child in ours if child.incarnation != current and child.title in self._members]
         if old:
             raise ViolationError(f"go({command.generation}) for {command.name} while {', '.join(old)} is alive")
+        has, should = self._has.get((command.name, current)), self._editions[command.name]
+        if has not in (None, should):
+            raise ViolationError(f"go({command.generation}) for {command.name} of reload {has}, not {should}")
         self._tell(command.name, m.Go(command.generation))
 
     def _judged(self, verdict: p.Judged, rows: Sequence[Verdict]) -> None:
@@ -387,6 +400,22 @@ class Daemon(Actor):
             self.law.ordered(event)
         self.dispatch(event)
 
+    def plan(self, interval: float) -> Plan:
+        """What a configuration file of this pipeline would be read as."""
+        setting = self._setting
+        stages = tuple(
+            StageSpec(node.name, f"sim:{node.role}", node.role, node.inputs, hang_timeout=HANG_S) for node in self.nodes
+        )
+        limits = (_LIMITS.start_timeout, _LIMITS.reset_timeout, _LIMITS.stop_timeout, _LIMITS.drain_timeout)
+        supervision = Timing(*limits, setting.max_restarts, 60.0, 0.1, 1.0, 60.0, _LIMITS.poison_attempts)
+        paths = Paths("state", "run", "log")
+        return Plan("sim", 0, "sim.toml", paths, stages, supervision=supervision, checkpoint=Checkpoint(interval))
+
+    def _adopt(self, command: p.Adopt) -> None:
+        question = self.tickets[command.ticket]
+        assert isinstance(question, p.Reload)
+        self._editions |= dict.fromkeys(question.names, command.ticket)
+
     def _answer(self, command: p.Answer) -> None:
         question = self.tickets.get(command.ticket)
         if question is None or (command.ticket in self._told_late and command.code == ExitCode.TIMED_OUT):
@@ -433,6 +462,7 @@ class Daemon(Actor):
         p.KillLauncher: _kill_launcher,
         p.Look: _look,
         p.Answer: _answer,
+        p.Adopt: _adopt,
         p.RememberStopped: _remember_stopped,
         p.Farewell: lambda self, c: self._events.append(p.FarewellSaid()),
         p.Quit: _quit,

@@ -14,6 +14,7 @@ from streampiped.core import protocol as p
 
 LONG_S: Final = 30.0  # a stop that is taken for a hang, whatever it should be doing
 AGAIN: Final = 0.5  # of what happens while a replayed row is put aside: an operator tries it again
+INTERVALS_S: Final = (0.04, 0.08, 0.2)  # between epochs, as reloads change it
 ASK_S: Final = (0.05, 0.5, 5.0, 30.0)  # what operators wait
 
 
@@ -112,6 +113,12 @@ class Fate:
     def _operate(self, daemon: Daemon, verb: p.Verb, names: tuple[str, ...], force: bool = False) -> None:
         daemon.ask(p.Operate(self.ticket(), verb, names, self._random.choice(ASK_S), force))
 
+    def _reload(self, daemon: Daemon) -> None:
+        """One at a time, as in reloading.py."""
+        if not any(isinstance(question, p.Reload) for question in daemon.tickets.values()):
+            plan = daemon.plan(self._random.choice(INTERVALS_S))
+            daemon.ask(p.Reload(self.ticket(), plan, self._names(daemon), self._random.choice(ASK_S)))
+
     def _checkpoint(self, daemon: Daemon) -> None:
         daemon.ask(p.Checkpoint(self.ticket(), self._random.choice(ASK_S)))
 
@@ -163,6 +170,7 @@ _DEEDS: Final[dict[Callable[[Fate, Daemon], None], float]] = {
     Fate._refuse: 3.0,
     Fate._restart: 2.5,
     Fate._restart_by_force: 1.0,
+    Fate._reload: 1.5,
     Fate._stop: 1.0,
     Fate._start: 1.0,
     Fate._checkpoint: 1.0,

@@ -28,6 +28,7 @@ from sim.world import ViolationError
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier, AskCommit, EpochCommand, Part, WriteManifest
 from streampiped.core.epochs import Coordinator
+from streampiped.core.operations import Wish
 from streampiped.core.stage_side import Command, Inlet, StageSide, State
 from streampiped.core.supervision import Supervision
 from streampiped.records import Batch
@@ -366,6 +367,23 @@ class SecondChangeFirst(Daemon):
     supervision_of = ChangesInAHurry
 
 
+class AdoptsAtOnce(Supervision):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._reloads.begin = self._begin_reload  # type: ignore[method-assign]  # a rule is broken from outside
+
+    def _begin_reload(self, wish: Wish, now: float) -> None:
+        """The plan takes effect before its successors have taken over."""
+        type(self._reloads).begin(self._reloads, wish, now)
+        wish.adopted = True
+        assert wish.plan is not None
+        self._desk.put(p.Adopt(wish.ticket, wish.plan))
+
+
+class ReloadDoesNotWait(Daemon):
+    supervision_of = AdoptsAtOnce
+
+
 class ChangesAreKept(Coordinator):
     """A restore from a later epoch applies them again."""
 
@@ -420,6 +438,9 @@ class ChangesAreForgotten(Daemon):
 
 
 MUTATIONS: Final = (
+    Mutation(
+        "reloaded before the successors have taken over", ReloadDoesNotWait, ("reload", "kill", "stop for a while")
+    ),
     Mutation("commit before fsync", with_process(NoFsync), ("lose power", "kill")),
     Mutation("a manifest without fsync", ManifestWithoutFsync, ("lose power",)),
     Mutation("durable is said before it is", with_process(DoneBeforeItIs), ("kill", "lose power")),

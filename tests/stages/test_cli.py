@@ -130,7 +130,7 @@ def test_class_that_prints(tmp_path: Path) -> None:
 SUPERVISED = """
 import sys, types
 config, heavy = sys.argv[1:]
-def run(plan, *, fresh, until_finished, early):
+def run(plan, *, fresh, until_finished, early, directories):
     loaded = {name.partition('.')[0] for name in sys.modules}
     print(plan.pipeline, fresh, until_finished, sorted(loaded & set(heavy.split(','))))
     return 0

@@ -101,6 +101,11 @@ class FakeBackend:
             await self.hold.wait()
         self.finished.append(verb)
 
+    async def reload(self, dry_run: bool, timeout: float, who: str) -> dict[str, Any]:
+        if not dry_run:
+            await self._change("reload")
+        return {"changed": ["trainer"], "changes": ["stages.trainer.alpha: 1 -> 2"], "dry_run": dry_run}
+
     async def why(self, stage: str) -> dict[str, Any]:
         row = next(row for row in self.processes if row["name"] == stage)
         reasons = {"reason": row["last_reason"], "waits_for": None, "next_attempt_s": row["next_attempt_s"]}

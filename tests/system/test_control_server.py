@@ -9,6 +9,7 @@ import resource
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,28 @@ def test_reader_may_not_change(tmp_path: Path) -> None:
         assert {event["uid"] for event in refused} == {65534}
         assert daemon.backend.changes == []
         assert daemon.backend.letters.counts()["dead"] == 1
+
+
+def test_operators_of_a_reload_are_known_at_once(tmp_path: Path) -> None:
+    """A user whom a reload has made an operator may change things from then on, and one whom it has struck off may
+    not."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to speak as somebody else")
+    with running(tmp_path) as daemon:
+        os.chmod(daemon.path, 0o666)
+        opened_for(tmp_path)
+        script = (
+            "import os, sys\n"
+            "from streampipectl.app import main\n"
+            "os.setgid(65534); os.setuid(65534)\n"
+            "sys.exit(main(['--socket', sys.argv[1], 'restart']))"
+        )
+        assert run_python(script, daemon.path) == ExitCode.NOT_PERMITTED
+        before = daemon.backend.identity
+        daemon.backend.identity = replace(before, operators=("somebody",), uids=frozenset({65534}))
+        assert run_python(script, daemon.path) == ExitCode.OK
+        daemon.backend.identity = replace(before, uids=frozenset())
+        assert run_python(script, daemon.path) == ExitCode.NOT_PERMITTED
 
 
 def opened_for(directory: Path) -> None:

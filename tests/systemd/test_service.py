@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.nspawn import Container, eventually
-from support.service import CONFIGURATION, SERVICES, STAGES, Service
+from support.service import CONFIGURATION, SERVICES, STAGES, UNBOUNDED, Service
 
 pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.mark.timeout(180)]
 
@@ -67,6 +67,32 @@ def test_restart_of_one_stage_leaves_the_others(running: Service) -> None:
     running.box.run("streampipectl", "restart", "normalizer")
     after = running.pids()
     assert {name for name in before if before[name] != after[name]} == {"normalizer"}
+
+
+def test_reload_puts_an_option_into_effect(running: Service) -> None:
+    """`systemctl reload` returns when the edited option is in effect: the stage that it belongs to is another process
+    and no other one is; the journal names the change, and the service is active as before."""
+    before = running.pids()
+    running.box.write(CONFIGURATION, UNBOUNDED.replace("[stages.normalizer]", "[stages.normalizer]\nlimit = 4.5"))
+    running.systemctl("reload")
+    after = running.pids()
+    assert {name for name in before if before[name] != after[name]} == {"normalizer"}
+    assert running.status()["config"]["reloads"] == 1
+    eventually(lambda: "stages.normalizer.limit: unset -> 4.5" in running.box.journal(running.name), "the change")
+    assert running.show("ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
+
+
+def test_reload_that_is_refused_fails_and_changes_nothing(running: Service) -> None:
+    """`systemctl reload` fails with a wrong file, the journal has every reason, and the pipeline runs on as it was."""
+    before = running.pids()
+    running.box.write(CONFIGURATION, UNBOUNDED.replace("[stages.normalizer]", "[stages.normalizer]\nlimmit = 4.5"))
+    try:
+        assert running.systemctl("reload", check=False) != 0
+        eventually(lambda: 'did you mean "limit"' in running.box.journal(running.name), "the reason in the journal")
+        assert running.pids() == before
+        assert running.show("ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
+    finally:
+        running.box.write(CONFIGURATION, UNBOUNDED)
 
 
 def test_report_has_the_scores(running: Service) -> None:

@@ -27,21 +27,23 @@ class Births:
         """When the next launcher must be started."""
         self._desk = desk
         self._roster = roster
-        self._start_timeout = limits.start_timeout
-        self._incarnations = 0
+        self._limits = limits
+        self.incarnation = 0
+        """Of the process that was asked for last."""
 
     def fork(self, process: Process, now: float) -> None:
         """Ask for a process that bears this name. It must be dead."""
-        self._incarnations += 1
+        self.incarnation += 1
         # without a fork server the clock starts when the next one is ready
-        process.bear(self._incarnations, now, now + self._start_timeout if self.launcher_ready else None)
+        process.bear(self.incarnation, now, now + self._limits.start_timeout if self.launcher_ready else None)
         self._ask(process.name, process.incarnation)
 
-    def fork_successor(self, process: Process, now: float, *, hurry: bool = False) -> None:
+    def fork_successor(self, process: Process, now: float, *, hurry: bool = False, renewed: bool = False) -> None:
         """Ask for a process that will bear this name, and leave the present one at work."""
-        self._incarnations += 1
-        process.successor = Successor(self._incarnations, deadline=now + self._start_timeout, hurry=hurry)
-        self._ask(process.name, self._incarnations)
+        self.incarnation += 1
+        deadline = now + self._limits.start_timeout
+        process.successor = Successor(self.incarnation, deadline=deadline, hurry=hurry, renewed=renewed)
+        self._ask(process.name, self.incarnation)
 
     def _ask(self, name: str, incarnation: int) -> None:
         if self.launcher_ready:
@@ -52,10 +54,10 @@ class Births:
         self.launcher_at = None
         for process in self._roster:
             if process.state is State.STARTING:
-                process.deadline = now + self._start_timeout
+                process.deadline = now + self._limits.start_timeout
                 self._ask(process.name, process.incarnation)
             if process.successor is not None and not process.successor.pid:
-                process.successor.deadline = now + self._start_timeout
+                process.successor.deadline = now + self._limits.start_timeout
                 self._ask(process.name, process.successor.incarnation)
 
     def lose_launcher(self, now: float) -> list[Process]:

@@ -36,7 +36,7 @@ class Deaths:
     ) -> None:
         self._desk = desk
         self._roster = roster
-        self._stop_timeout = limits.stop_timeout
+        self._limits = limits
         self._births = births
         self._generations = generations
         self._operations = operations
@@ -58,7 +58,7 @@ class Deaths:
         """Ask it to leave; whoever is deaf is killed at the deadline."""
         process.expected = True
         process.unwatch()
-        process.move(Input.ASK, now, now + self._stop_timeout)
+        process.move(Input.ASK, now, now + self._limits.stop_timeout)
         if process.pid or self._births.launcher_ready:
             self._desk.put(p.AskLeave(process.name, process.incarnation))
         else:
@@ -185,7 +185,8 @@ class Deaths:
             return
         for stage in waiting:
             stage.take_over(now)
-        self._generations.reset(f"restart of {', '.join(stage.name for stage in waiting)}")
+        what = "reload" if any(heir.renewed for heir in heirs) else "restart"
+        self._generations.reset(f"{what} of {', '.join(stage.name for stage in waiting)}")
 
     def drop_successor(self, process: Process, now: float) -> None:
         """Nobody wants it any more, loaded or not."""
@@ -209,7 +210,7 @@ class Deaths:
     def _fail_wishes(self, name: str, reason: str, now: float) -> None:
         """What an operator wanted of this process and of those named with it cannot come about."""
         for wish in self._operations.about(name):
-            for other in wish.names:
+            for other in wish.names if not wish.adopted else ():
                 self.drop_successor(self._roster[other], now)
             self._desk.put(p.Answer(wish.ticket, ExitCode.FAILED, reason))
 

@@ -209,6 +209,12 @@ class Coordinator:
         self._demanded = True
         return wanted, []
 
+    def pace(self, interval: float, now: float) -> None:
+        """Epochs come every `interval` seconds from now on."""
+        self._interval = interval
+        if self.step is Step.IDLE and self._due is not None:
+            self._due = min(self._due, now + self._first_interval)
+
     def hold(self, now: float, *, ahead: bool = False) -> list[EpochCommand]:
         """Make an epoch after which the sources give nothing. `ahead`: an ordinary one first, so that the one with
         which they stand still finds little to do; one that is in flight, or was made just now, serves as that."""

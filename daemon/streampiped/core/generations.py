@@ -38,7 +38,7 @@ class Generations:
         self._desk = desk
         self._roster = roster
         self._poison = poison
-        self._reset_timeout = limits.reset_timeout
+        self._limits = limits
         self._reset_wanted: str | None = None
         self._impairments = 0
         self._pace = Pace()
@@ -83,7 +83,7 @@ class Generations:
                 self._send_reset(stage, now)
 
     def _send_reset(self, stage: Process, now: float) -> None:
-        stage.move(Input.RESET, now, now + self._reset_timeout)
+        stage.move(Input.RESET, now, now + self._limits.reset_timeout)
         changes = tuple(change for change in self.epochs.changes if change["stage"] == stage.name)
         suspects = self._poison.suspects(stage.name)
         epoch = self.epochs.committed
@@ -159,6 +159,10 @@ class Generations:
     def release(self, now: float) -> None:
         """Nobody needs the sources to hold."""
         self._perform(self.epochs.release(now))
+
+    def pace(self, interval: float, now: float) -> None:
+        """Epochs come at another interval from now on."""
+        self.epochs.pace(interval, now)
 
     def demand(self, now: float) -> int:
         """An epoch that is asked for from now on; its number."""

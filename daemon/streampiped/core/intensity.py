@@ -48,6 +48,13 @@ class Intensity:
         self._deaths: deque[float] = deque()
         self._streak = 0
 
+    def adopt(
+        self, max_restarts: int, window: float, backoff_first: float, backoff_max: float, stable_after: float
+    ) -> None:
+        """Other limits from now on; the deaths so far count by them."""
+        self._max_restarts, self.window, self._stable_after = max_restarts, window, stable_after
+        self._first, self._max = backoff_first, backoff_max
+
     def died(self, now: float) -> Retry | GiveUp:
         """A death at `now`; times never decrease."""
         if self._deaths and now - self._deaths[-1] >= self._stable_after:

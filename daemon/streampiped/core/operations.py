@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from streampiped.core.epoch_commands import Change
 from streampiped.core.protocol import Verb
+from streampiped.topology import Plan
 
-Kind: TypeAlias = Verb | Literal["checkpoint", "change"]
+Kind: TypeAlias = Verb | Literal["checkpoint", "change", "reload"]
 
 
 @dataclass(slots=True)
 class Wish:
     """`deadline`: when the operator wants to hear of it at the latest (None: has been told that it takes longer).
     `force`: a restart that waits for no barrier. `change`: of a "change". `epoch`: the one that a "checkpoint" waits
-    for, once it is at work."""
+    for, once it is at work. Of a "reload": `plan`; `heirs`, by name the incarnations of the successors that it waits
+    for; `adopted`: the plan has taken effect."""
 
     ticket: int
     verb: Kind
@@ -31,6 +33,14 @@ class Wish:
     force: bool = False
     change: Change | None = None
     epoch: int = 0
+    plan: Plan | None = None
+    heirs: dict[str, int] = field(default_factory=dict)
+    adopted: bool = False
+
+    @property
+    def brings(self) -> bool:
+        """It wants its processes to run, and has not come so far yet that another wish cannot take them away."""
+        return self.verb in ("start", "restart") or (self.verb == "reload" and not self.adopted)
 
 
 class Operations:
@@ -42,12 +52,12 @@ class Operations:
         self._beside: list[Wish] = []
 
     def add(self, wish: Wish, *, halts: bool = False) -> list[Wish]:
-        """Queue a wish. A stop goes first and removes every start and restart that names one of its stages and, when it
-        `halts` the pipeline, whatever waits for an epoch; these are returned."""
+        """Queue a wish. A stop goes first and removes every start, restart and reload that names one of its stages and,
+        when it `halts` the pipeline, whatever waits for an epoch; these are returned."""
         if wish.verb != "stop":
             self._queue.append(wish)
             return []
-        beaten = [w for w in self._all() if w.verb in ("start", "restart") and set(w.names) & set(wish.names)]
+        beaten = [w for w in self._all() if w.brings and set(w.names) & set(wish.names)]
         for loser in beaten:
             self._remove(loser)
         self._queue.appendleft(wish)
@@ -96,7 +106,16 @@ class Operations:
 
     def about(self, name: str) -> list[Wish]:
         """Take off the wishes at work that want `name` to run and cannot have it."""
-        return self._take(lambda wish: wish.verb in ("start", "restart") and name in wish.names)
+        return self._take(lambda wish: wish.verb in ("start", "restart", "reload") and name in wish.names)
+
+    @property
+    def reload(self) -> Wish | None:
+        """The reload that is at work and has not taken effect."""
+        return next((w for w in self._at_work() if w.verb == "reload" and not w.adopted), None)
+
+    def take(self, wish: Wish) -> None:
+        """It will not come about."""
+        self._remove(wish)
 
     def clear(self) -> list[Wish]:
         """Take off everything."""
@@ -113,14 +132,16 @@ class Operations:
         return min((w.deadline for w in self._all() if w.deadline is not None), default=None)
 
     def _take(self, is_wanted: Callable[[Wish], bool]) -> list[Wish]:
-        at_work = [self._current, *self._beside] if self._current is not None else self._beside
-        taken = [wish for wish in at_work if is_wanted(wish)]
+        taken = [wish for wish in self._at_work() if is_wanted(wish)]
         for wish in taken:
             self._remove(wish)
         return taken
 
+    def _at_work(self) -> list[Wish]:
+        return [*([self._current] if self._current is not None else []), *self._beside]
+
     def _all(self) -> list[Wish]:
-        return [*([self._current] if self._current is not None else []), *self._beside, *self._queue]
+        return [*self._at_work(), *self._queue]
 
     def _remove(self, wish: Wish) -> None:
         if wish is self._current:

@@ -15,6 +15,7 @@ from streampiped.core.generations import Generations
 from streampiped.core.lifecycle import State
 from streampiped.core.operations import Operations, Wish
 from streampiped.core.processes import Desk, Process, Roster
+from streampiped.core.reloads import Reloads
 from streampiped.errors import ExitCode
 
 
@@ -30,6 +31,7 @@ class Operators:
         deaths: Deaths,
         operations: Operations,
         ending: Ending,
+        reloads: Reloads,
     ) -> None:
         self._desk = desk
         self._roster = roster
@@ -38,6 +40,7 @@ class Operators:
         self._deaths = deaths
         self._operations = operations
         self._ending = ending
+        self._reloads = reloads
         self._remembered: tuple[str, ...] = ()
         """Who is stopped, as far as the next start of the daemon would know."""
         self.forgetful: str | None = None
@@ -84,6 +87,13 @@ class Operators:
         wish = Wish(event.ticket, "change", names, event.timeout, now + event.timeout, change=event.change)
         self._operations.add(wish)
 
+    def on_reload(self, event: p.Reload, now: float) -> None:
+        if self._ending.closing is not None:
+            self._refuse(event.ticket, self._ending.closing)
+            return
+        deadline = now + event.timeout
+        self._operations.add(Wish(event.ticket, "reload", event.names, event.timeout, deadline, plan=event.plan))
+
     def settle(self, now: float) -> bool:
         """Answer the wish at work if it has come about, then begin the next; False when there is none to begin."""
         for wish in self._operations.due(self._is_done):
@@ -115,6 +125,8 @@ class Operators:
             wish.epoch = self._generations.demand(now)
         elif wish.change is not None:
             self._generations.epochs.propose(wish.change)
+        elif wish.verb == "reload":
+            self._reloads.begin(wish, now)
         else:
             for beaten in self._operations.take_stops(wish) if wish.verb != "stop" else ():
                 self._drop(beaten, f"overtaken by {wish.verb} {', '.join(wish.names)}", now)
@@ -153,6 +165,9 @@ class Operators:
             return (epochs.told or 0) >= wish.epoch
         if wish.change is not None:
             return wish.change not in epochs.proposed and epochs.told == epochs.committed
+        if wish.verb == "reload":
+            wanted = [self._roster[name] for name in wish.names if self._roster[name].wanted]
+            return wish.adopted and all(self._has_come(process, wish) for process in wanted)
         remembered = self._remembered == self._stopped()
         return remembered and all(self._has_come(self._roster[name], wish) for name in wish.names)
 
@@ -178,7 +193,7 @@ class Operators:
         told = [self._state(self._roster[name]) for name in wish.names]
         if wish.verb in ("start", "stop") and self.forgetful is not None:
             told.append(f"the disk refuses to remember who is stopped: {self.forgetful}")
-        if wish.verb in ("restart", "checkpoint", "change"):
+        if wish.verb in ("restart", "reload", "checkpoint", "change"):
             told += self._epoch_waits()
         return ", ".join(told)
 
@@ -208,6 +223,8 @@ class Operators:
         if wish.change is not None:
             if not self._generations.epochs.withdraw(wish.change):
                 reason = f"{reason}; an epoch that records it is under way, and holds if it is committed"
+        elif wish.adopted:
+            reason = f"the configuration has been taken over; {reason}"
         elif wish.verb != "stop":
             for name in wish.names:
                 self._deaths.drop_successor(self._roster[name], now)

@@ -37,8 +37,13 @@ class Poison:
     """The cases against records, by stage."""
 
     def __init__(self, attempts: int) -> None:
-        self._limit = WHOLE * attempts
+        self.attempts = attempts
+        """Whole deaths that make suspects."""
         self._cases: dict[str, deque[_Case]] = {}
+
+    @property
+    def _limit(self) -> int:
+        return WHOLE * self.attempts
 
     def died(self, stage: str, inside: Spans, *, killed: bool) -> bool:
         """`stage` died with these records in `process`. True when they have just become suspects."""

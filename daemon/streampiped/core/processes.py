@@ -15,20 +15,25 @@ from streampiped.core.causes import Cause
 from streampiped.core.health import StallClock
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import TABLE, Input, State, is_alive
+from streampiped.topology import Supervision
 
 LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
 LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
-    """Seconds; see topology.Supervision."""
+    """Seconds; see topology.Supervision. All parts look at the same one: a reload changes it under their hands."""
 
     start_timeout: float
     reset_timeout: float
     stop_timeout: float
     drain_timeout: float
     poison_attempts: int = 2
+
+    def adopt(self, settings: Supervision) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(settings, name))
 
 
 @dataclass(slots=True)
@@ -44,6 +49,8 @@ class Successor:
     """Why it cannot, in its own words or in ours."""
     hurry: bool = False
     """It takes over at once: an operator does not want to wait for a barrier."""
+    renewed: bool = False
+    """It is of the plan that a reload brings, which takes effect when it takes over."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from streampiped.core.epoch_commands import (
     WriteManifest,
 )
 from streampiped.core.health import Sample
+from streampiped.topology import Plan
 
 Verb: TypeAlias = Literal["start", "stop", "restart"]
 Spans: TypeAlias = tuple[tuple[str, str, int, int], ...]
@@ -199,6 +200,17 @@ class Propose:
 
 
 @dataclass(frozen=True, slots=True)
+class Reload:
+    """An operator wants `plan` instead of the present one; `names` are the processes that must be others for it. It
+    takes effect as a whole, with `Adopt`, or not at all."""
+
+    ticket: int
+    plan: Plan
+    names: tuple[str, ...]
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
 class StopsKept:
     """The answer to `RememberStopped`, as often as the disk gives one: these are remembered, or `refused` says why they
     are not yet."""
@@ -222,7 +234,7 @@ class FarewellSaid:
 Event: TypeAlias = (
     LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
     | SnapshotDone | SnapshotFailed | Impaired | Judged | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
-    | Sampled | Tick | Operate | Checkpoint | Propose | StopsKept | Shutdown | FarewellSaid
+    | Sampled | Tick | Operate | Checkpoint | Propose | Reload | StopsKept | Shutdown | FarewellSaid
 )  # fmt: skip
 
 # commands
@@ -318,6 +330,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """From here on `plan` is the plan: whoever is forked gets it. Successors that are `renewed` have it already."""
+
+    ticket: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
 class RememberStopped:
     """These are stopped on purpose, and stay so when the daemon is started again; `StopsKept` when that is durable.
     Tried again until it is, unless other names have come meanwhile."""
@@ -351,6 +371,6 @@ class Quit:
 
 Command: TypeAlias = (
     StartLauncher | Fork | MakeLinks | CloseOldLinks | SendReset | SendGo | AskLeave | Kill | KillLauncher
-    | DumpStack | Look | Answer | RememberStopped | Log | Finished | Farewell | Quit
+    | DumpStack | Look | Answer | Adopt | RememberStopped | Log | Finished | Farewell | Quit
     | AskBarrier | AskPause | AskResume | WriteManifest | AskCommit | TellCommitted
 )  # fmt: skip

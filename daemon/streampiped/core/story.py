@@ -82,6 +82,8 @@ def _event(event: p.Event) -> tuple[str, str] | None:
             return PIPELINE, "an operator wants: an epoch"
         case p.Propose(_, change):
             return PIPELINE, f"an operator wants: {change['kind']} in {change['stage']}"
+        case p.Reload(_, _, names):
+            return PIPELINE, f"an operator wants: reload, with others for {', '.join(names) or 'nobody'}"
         case p.StopsKept(_, refused) if refused is not None:
             return PIPELINE, f"who is stopped cannot be remembered: {refused}"
         case p.Shutdown(reason):
@@ -102,6 +104,8 @@ def _command(command: p.Command) -> tuple[str, str] | None:
             return name, "asked to leave"
         case p.Kill(name):
             return name, "killed"
+        case p.Adopt():
+            return PIPELINE, "the reloaded configuration takes effect"
         case p.DumpStack(name):
             return name, "asked for its stack: it hangs"
         case AskBarrier(name, _, epoch, hold) if hold:

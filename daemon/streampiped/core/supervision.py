@@ -5,12 +5,14 @@ with `Tick` at `deadline()`. Transcripts in tests/pure/test_supervision.py show 
 
 This file routes events and knows how it begins and ends. The rest is in parts, of which each knows only those before
 it: processes (data, the desk), births (forks), generations (links and epochs), ending, deaths (and who follows), watch
-(time), operators (wishes). Each part lays its commands on one desk, so their order is the order of the decisions.
+(time), reloads (another plan), operators (wishes). Each part lays its commands on one desk, so their order is the order
+of the decisions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
@@ -23,6 +25,7 @@ from streampiped.core.operations import Operations
 from streampiped.core.operators import Operators
 from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster
+from streampiped.core.reloads import Reloads
 from streampiped.core.story import Line, Story
 from streampiped.core.watch import Watch
 
@@ -34,17 +37,19 @@ class Supervision:
 
     def __init__(self, processes: Iterable[Process], limits: Limits, epochs: Coordinator) -> None:
         self._story = Story()
+        limits = replace(limits)  # a reload changes them
         poison = Poison(limits.poison_attempts)
         self._desk = desk = Desk()
         self._roster = roster = Roster(processes)
-        self._drain_timeout = limits.drain_timeout
+        self._limits = limits
         self._operations = operations = Operations()
         self._births = births = Births(desk, roster, limits)
         self._generations = generations = Generations(desk, roster, limits, epochs, poison)
         self._ending = ending = Ending(desk)
         self._deaths = deaths = Deaths(desk, roster, limits, births, generations, operations, ending, poison)
         self._watch = Watch(desk, roster, limits, births, deaths)
-        self._operators = Operators(desk, roster, births, generations, deaths, operations, ending)
+        self._reloads = Reloads(desk, roster, limits, births, generations, deaths, operations, poison)
+        self._operators = Operators(desk, roster, births, generations, deaths, operations, ending, self._reloads)
         self._handlers = self._routes()
 
     def _routes(self) -> dict[type, Callable[..., None]]:
@@ -71,6 +76,7 @@ class Supervision:
             p.Operate: self._operators.on_operate,
             p.Checkpoint: self._operators.on_checkpoint,
             p.Propose: self._operators.on_propose,
+            p.Reload: self._operators.on_reload,
             p.StopsKept: self._operators.on_stops_kept,
             p.Shutdown: self._on_shutdown,
             p.FarewellSaid: self._on_farewell_said,
@@ -184,7 +190,7 @@ class Supervision:
     def _on_tick(self, event: p.Tick, now: float) -> None:
         self._births.tick(now)
         if self._ending.drain_until is not None and now >= self._ending.drain_until:
-            self._desk.emit("drain_timed_out", seconds=self._drain_timeout, epoch=self.epochs.committed)
+            self._desk.emit("drain_timed_out", seconds=self._limits.drain_timeout, epoch=self.epochs.committed)
             self._ending.bid_farewell()
         self._watch.tick(now)
         self._generations.tick(event.emitted, now)
@@ -200,6 +206,7 @@ class Supervision:
         begun = True
         while begun:  # a wish that has begun may already have come about
             self._deaths.promote(now)
+            self._reloads.settle(now)
             self._apply_changes(now)
             self._generations.settle(now)
             begun = self._operators.settle(now)
@@ -243,7 +250,7 @@ class Supervision:
         elif not self.running or self.epochs.held:
             self._ending.bid_farewell()
         else:
-            self._ending.drain(now + self._drain_timeout)
+            self._ending.drain(now + self._limits.drain_timeout)
             self._generations.hold(now)
 
     def _on_farewell_said(self, _: p.FarewellSaid, now: float) -> None:

@@ -19,7 +19,7 @@ class Watch:
     def __init__(self, desk: Desk, roster: Roster, limits: Limits, births: Births, deaths: Deaths) -> None:
         self._desk = desk
         self._roster = roster
-        self._start_timeout = limits.start_timeout
+        self._limits = limits
         self._births = births
         self._deaths = deaths
 
@@ -48,9 +48,9 @@ class Watch:
         successor = process.successor
         if successor is None or successor.loaded or now < successor.deadline:
             return
-        successor.said = f"not loaded after {self._start_timeout:g} s"
+        successor.said = f"not loaded after {self._limits.start_timeout:g} s"
         self._desk.put(p.Kill(process.name, successor.incarnation))
-        successor.deadline = now + self._start_timeout  # its death is on the way
+        successor.deadline = now + self._limits.start_timeout  # its death is on the way
 
     def _tick_hang(self, process: Process, now: float) -> None:
         if process.kill_at is not None and now >= process.kill_at:

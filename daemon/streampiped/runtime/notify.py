@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 
 
@@ -19,9 +20,22 @@ class Notifier:
         """Seconds between two pings, half of what systemd waits for one; 0: no watchdog."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._last = ""
+        self._is_ready = False
 
     def ready(self) -> None:
+        self._is_ready = True
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again, until `reloaded`. While we start there is nothing to tell: that end
+        would be taken for readiness."""
+        if self._is_ready:
+            self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """Applied or refused: we are as ready as before."""
+        if self._is_ready:
+            self._send("READY=1")
 
     def stopping(self) -> None:
         self._send("STOPPING=1")

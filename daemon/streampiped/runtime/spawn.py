@@ -26,15 +26,20 @@ from streampiped.runtime.spawn_marks import WARDEN
 from streampiped.wire import messages as m
 
 
-class Listener(Protocol):
-    """Who wants to know. All calls come on the loop."""
+class Orderer(Protocol):
+    """Who has ordered a process. All calls come on the loop."""
 
-    def on_launcher_ready(self, pid: int) -> None: ...
-    def on_launcher_died(self, reason: str) -> None: ...
     def on_forked(self, child: Child) -> None: ...
     def on_fork_failed(self, name: str, incarnation: int, reason: str) -> None: ...
     def on_message(self, child: Child, message: m.Message) -> None: ...
     def on_died(self, child: Child, reason: str) -> None: ...
+
+
+class Listener(Orderer, Protocol):
+    """Who orders the processes of the plan, and wants to know of everything else as well."""
+
+    def on_launcher_ready(self, pid: int) -> None: ...
+    def on_launcher_died(self, reason: str) -> None: ...
     def on_output(self, name: str, text: str) -> None: ...
     def on_output_dropped(self, name: str, count: int) -> None: ...
     def on_orphan(self, pid: int) -> None: ...
@@ -51,6 +56,7 @@ class Child:
     channel: Channel
     blackbox: BlackBox
     output: OutputReader
+    orderer: Orderer
     last: Reading | None = None
     """What its black box said when it was dead."""
 
@@ -75,6 +81,7 @@ class _Order:
     control: socket.socket
     blackbox: BlackBox
     output: int
+    orderer: Orderer
 
     def drop(self) -> None:
         """Whoever was forked for it finds its control socket closed and leaves."""
@@ -99,6 +106,8 @@ class Spawner:
         self._listener = listener
         self._children: dict[tuple[str, int], Child] = {}
         self._orders: dict[int, _Order] = {}
+        self._waiting: list[tuple[str, int, Orderer]] = []
+        """What the next launcher is asked for as soon as it is there."""
         self._requests = 0
         self._launcher: Child | None = None
         self._orphans: set[int] = set()
@@ -113,7 +122,10 @@ class Spawner:
         """Execute a fresh launcher; `on_launcher_ready` when it can fork, about a second later."""
         launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
         box = BlackBox(BlackBox.make("launcher"))
-        self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output)
+        self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output, self._listener)
+        waiting, self._waiting = self._waiting, []
+        for name, incarnation, orderer in waiting:
+            self.fork(name, incarnation, orderer)
 
     async def shutdown(self, seconds: float) -> None:
         """End the launcher, its warden and whatever else is still ours, and wait for it, `seconds` at most."""
@@ -143,16 +155,22 @@ class Spawner:
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
-    def fork(self, name: str, incarnation: int) -> None:
-        """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`."""
+    def fork(self, name: str, incarnation: int, orderer: Orderer | None = None) -> None:
+        """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`. An `orderer` other
+        than the listener asks for one that is not of the plan, and need not know of launchers: the next one is asked
+        again."""
         if self._launcher is None:
+            if orderer is not None:
+                self._waiting.append((name, incarnation, orderer))
             return
         ours, theirs = make_pair()
         reader, writer = os.pipe2(os.O_CLOEXEC)
         blackbox = BlackBox.make(name)
         keep = os.dup(blackbox)
         self._requests += 1
-        self._orders[self._requests] = _Order(name, incarnation, ours, BlackBox(keep), reader)
+        self._orders[self._requests] = _Order(
+            name, incarnation, ours, BlackBox(keep), reader, orderer or self._listener
+        )
         self._launcher.channel.send(m.Fork(self._requests, name), [theirs.fileno(), blackbox, writer])
         theirs.close()
         for fd in (blackbox, writer):
@@ -172,7 +190,14 @@ class Spawner:
         return any((o.name, o.incarnation) == (name, incarnation) for o in self._orders.values())
 
     def _watch(
-        self, name: str, incarnation: int, pid: int, control: socket.socket, blackbox: BlackBox, output: int
+        self,
+        name: str,
+        incarnation: int,
+        pid: int,
+        control: socket.socket,
+        blackbox: BlackBox,
+        output: int,
+        orderer: Orderer,
     ) -> Child:
         pidfd = os.pidfd_open(pid)
         child: Child
@@ -199,6 +224,7 @@ class Spawner:
                 lambda text: self._listener.on_output(name, text),
                 lambda count: self._listener.on_output_dropped(name, count),
             ),
+            orderer,
         )
         self._loop.add_reader(pidfd, self._on_dead, child)
         return child
@@ -210,16 +236,18 @@ class Spawner:
             case m.Forked(request, pid, error) if child is self._launcher:
                 self._on_forked(self._orders.pop(request), pid, error)
             case _:
-                self._listener.on_message(child, message)
+                child.orderer.on_message(child, message)
 
     def _on_forked(self, order: _Order, pid: int, error: str) -> None:
         if not pid:
             order.drop()
-            self._listener.on_fork_failed(order.name, order.incarnation, error)
+            order.orderer.on_fork_failed(order.name, order.incarnation, error)
             return
-        child = self._watch(order.name, order.incarnation, pid, order.control, order.blackbox, order.output)
+        child = self._watch(
+            order.name, order.incarnation, pid, order.control, order.blackbox, order.output, order.orderer
+        )
         self._children[order.name, order.incarnation] = child
-        self._listener.on_forked(child)
+        order.orderer.on_forked(child)
         self._sweep()
 
     # death
@@ -245,13 +273,15 @@ class Spawner:
             orders, self._orders = self._orders, {}
             for order in orders.values():
                 order.drop()
+                if order.orderer is not self._listener:
+                    self._waiting.append((order.name, order.incarnation, order.orderer))
             self._sweep()
             self._alone.set()
             self._listener.on_launcher_died(reason)
             return
         self._children.pop((child.name, child.incarnation), None)
         self._sweep()
-        self._listener.on_died(child, reason)
+        child.orderer.on_died(child, reason)
 
     def _release(self, child: Child) -> None:
         child.last = child.blackbox.read()

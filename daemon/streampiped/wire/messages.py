@@ -44,6 +44,20 @@ class LauncherReady:
     threads: int
 
 
+# supervisor -> a process that is thrown away
+
+
+@dataclass(frozen=True, slots=True)
+class Examine:
+    """Instead of `Begin`: read and check the configuration `file`, answer with `Reply`, and leave. The directories are
+    those of the command line, None where it said nothing."""
+
+    supervisor: int
+    file: str
+    state_dir: str | None
+    runtime_dir: str | None
+
+
 # supervisor -> stage
 
 
@@ -263,14 +277,14 @@ Message: TypeAlias = (
     Fork | Forked | LauncherReady
     | Begin | Reset | Go | Barrier | Pause | Resume | Commit | Committed | Query | Roster
     | Loaded | Ready | Failed | SnapshotDone | SnapshotFailed | Impaired | Guilty | Judged | CommitDone | SourceEnded
-    | FirstBatch | Reply | Event
+    | FirstBatch | Reply | Event | Examine
 )  # fmt: skip
 
 _KINDS: Final[tuple[type[Any], ...]] = (
     Fork, Forked, LauncherReady,
     Begin, Reset, Go, Barrier, Pause, Resume, Commit, Committed, Query, Roster,
     Loaded, Ready, Failed, SnapshotDone, SnapshotFailed, Impaired, Guilty, Judged, CommitDone, SourceEnded,
-    FirstBatch, Reply, Event,
+    FirstBatch, Reply, Event, Examine,
 )  # fmt: skip
 _TAGS: Final = {kind: tag for tag, kind in enumerate(_KINDS)}
 _FIELDS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
