@@ -114,6 +114,8 @@ class Spawner:
         launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
         box = BlackBox(BlackBox.make("launcher"))
         self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output)
+        if launch.ready:
+            self._loop.call_soon(self._listener.on_launcher_ready, launch.pid)
 
     async def shutdown(self, seconds: float) -> None:
         """End the launcher, its warden and whatever else is still ours, and wait for it, `seconds` at most."""
