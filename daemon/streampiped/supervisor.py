@@ -20,6 +20,7 @@ from typing import Any, Final
 import uvloop
 
 from streampiped import __version__
+from streampiped.announcer import Announcer
 from streampiped.backend import SupervisorBackend
 from streampiped.control_server import ControlServer
 from streampiped.core import protocol as p
@@ -42,6 +43,7 @@ from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
 from streampiped.phases import Phase
 from streampiped.runtime import stopped
+from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.launch import Launch
 from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
@@ -49,6 +51,7 @@ from streampiped.runtime.notify import Notifier
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.preload import modules_of
 from streampiped.runtime.queries import Queries
+from streampiped.runtime.scheduled import scheduled
 from streampiped.runtime.snapshots import Damage, StateDirectory
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
 from streampiped.stops import Stops
@@ -114,8 +117,6 @@ class Supervisor:
         self.disk = disk
         self._held = held
         self._exit_code = int(ExitCode.OK)
-        self._notifier = Notifier(os.environ)
-        self._ping_at = time.monotonic() if self._notifier.ping_every else float("inf")
         self._until_finished = until_finished
         self._foreground: Foreground | None = None
         self._links = LinkTable(plan.edges(), plan.links.pipe_bytes)
@@ -137,6 +138,7 @@ class Supervisor:
         self.recovery: float | None = None
         """Seconds from the last death to the first new batch at the last stage."""
         self._began = time.monotonic()
+        self._announcer = Announcer(Notifier(os.environ), self, self._began)
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
         self._performers = self._routes()
@@ -236,7 +238,7 @@ class Supervisor:
                     self._since = now  # and not after what is done about it, which is part of the recovery
                 if self._visible_state() != before:
                     self._on_state_change()
-            self._ping()
+            self._announcer.step(time.monotonic())  # from here alone: one that only seems to live is found
         finally:
             self._handling = False
             if self.supervision.leaving:
@@ -256,13 +258,6 @@ class Supervisor:
                 elif isinstance(command, p.StartLauncher):
                     self._events.append(p.LauncherDied(str(error)))
 
-    def _ping(self) -> None:
-        """Tell systemd that decisions are being made: from here alone, so that a supervisor which only seems to live
-        is found."""
-        if (now := time.monotonic()) >= self._ping_at:
-            self._notifier.ping()
-            self._ping_at = now + self._notifier.ping_every
-
     def _flush_log(self) -> None:
         """Lines that standard error had no room for go out as soon as it has."""
         if self.log.pending and not self._flushing:
@@ -279,7 +274,7 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = min(self.supervision.deadline() or self._ping_at, self._ping_at)
+        due = min(self.supervision.deadline() or float("inf"), self._announcer.due())
         if due < float("inf"):
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 
@@ -294,10 +289,8 @@ class Supervisor:
         if self.supervision.settled and not self._ready_told:
             self._ready_told = True
             self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
-            self._notifier.ready()
+            self._announcer.ready()
         self.backend.changed()
-        state, reason = self.backend.view.state()
-        self._notifier.status(f"{state}: {reason}" if reason else state)
         roster = self.backend.roster()
         for process in self.supervision.processes.values():
             if process.service and process.pid:
@@ -454,6 +447,7 @@ class Supervisor:
             waiting_input=self._links.waiting(generation, command.name),
             waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
             blocked_output=held_up(generation, command.name),
+            **scheduled(child.pid)._asdict(),
         )
         self._events.append(p.Sampled(command.name, command.incarnation, sample))
 
@@ -478,6 +472,15 @@ class Supervisor:
             self._tell(spec.name, m.Committed(command.generation, command.epoch))
         self.disk.retain(command.epoch)
 
+    # announcer.Seen
+
+    def reading(self, name: str) -> Reading | None:
+        child = self._child(name)
+        return child.blackbox.read() if child is not None else None
+
+    def state(self) -> tuple[str, str | None]:
+        return self.backend.view.state()
+
     # questions to stages
 
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float = QUERY_TIMEOUT_S) -> Any:
@@ -490,8 +493,7 @@ class Supervisor:
     # operators and the end
 
     def _on_signal(self, signum: signal.Signals) -> None:
-        self._notifier.stopping()
-        self._notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
+        self._announcer.stopping(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
         self.dispatch(p.Shutdown(signum.name))
 
     def _finished(self, _: p.Finished) -> None:

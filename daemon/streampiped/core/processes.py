@@ -113,8 +113,12 @@ class Process:
         self.stall.forget()
         self.look_later(now)
 
+    @property
+    def look_period(self) -> float:
+        return max(LOOK_PERIOD_MIN_S, self.hang_timeout / LOOKS_PER_TIMEOUT)
+
     def look_later(self, now: float) -> None:
-        self.next_look = now + max(LOOK_PERIOD_MIN_S, self.hang_timeout / LOOKS_PER_TIMEOUT)
+        self.next_look = now + self.look_period
 
     def unwatch(self) -> None:
         """It is on its way out: no look, and no death sentence, is due any more."""

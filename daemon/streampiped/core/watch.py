@@ -7,10 +7,13 @@ from typing import Final
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
+from streampiped.core.health import CONDITIONS
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Desk, Limits, Process, Roster
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
+LATE: Final = 0.5  # of `hang_timeout`: from here on one wants to see where a process is
+LATE_LOOKS: Final = 2  # periods between two looks that are believed; when there are more it was us who stood still
 
 
 class Watch:
@@ -24,18 +27,28 @@ class Watch:
         self._deaths = deaths
 
     def on_sampled(self, event: p.Sampled, now: float) -> None:
-        """A process that hangs has its stack dumped now and is killed a moment later."""
+        """A process that is late has its stack dumped; one that hangs, once more, and is killed a moment later."""
         process = self._roster[event.name]
         if process.incarnation != event.incarnation or process.state is not State.RUNNING or process.kill_at:
             return
-        stalled = process.stall.look(event.sample, now)
-        if stalled < process.hang_timeout:
-            return
+        stall = process.stall
+        stall.look(event.sample, now, LATE_LOOKS * process.look_period)
         phase = event.sample.phase.name.lower()
-        process.said = f"hung: no progress for {stalled:.1f} s in {phase}"
-        process.next_look = None
-        process.kill_at = now + STACK_DUMP_GRACE_S
-        self._desk.emit("stage_hung", process.name, seconds=stalled, phase=phase)
+        condition = CONDITIONS.get(event.sample.kernel, f"in state {event.sample.kernel}")
+        if stall.own >= process.hang_timeout:
+            process.said = f"hung: no progress for {stall.own:.1f} s in {phase}, {condition}"
+            process.next_look = None
+            process.kill_at = now + STACK_DUMP_GRACE_S
+            self._desk.emit("stage_hung", process.name, seconds=stall.own, phase=phase, condition=condition)
+        elif stall.own >= LATE * process.hang_timeout and not stall.told:
+            self._desk.emit("stage_late", process.name, seconds=stall.own, phase=phase, condition=condition)
+        elif stall.whole >= process.hang_timeout and not stall.told:
+            stall.told = True
+            self._desk.emit("stage_starved", process.name, seconds=stall.whole, own=stall.own, phase=phase)
+            return
+        else:
+            return
+        stall.told = True
         self._desk.put(p.DumpStack(process.name, process.incarnation))
 
     def tick(self, now: float) -> None:

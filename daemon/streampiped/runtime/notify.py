@@ -20,6 +20,11 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._last = ""
 
+    @property
+    def listening(self) -> bool:
+        """Whether anybody wants to hear anything."""
+        return bool(self._address)
+
     def ready(self) -> None:
         self._send("READY=1")
 
