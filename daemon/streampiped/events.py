@@ -43,7 +43,7 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "stage_died": EventSpec("error", "died: {reason}"),
     "stage_raised": EventSpec("error", "raised in {phase}: {reason}\n{traceback}"),
     "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
-    "stage_late": EventSpec("warning", "no progress for {seconds:.1f} s in {phase}, {condition}; its stack follows"),
+    "stage_stalled": EventSpec("warning", "no progress for {seconds:.1f} s in {phase}, {condition}; its stack follows"),
     "stage_starved": EventSpec(
         "warning", "no progress for {seconds:.1f} s in {phase}, of which it had the CPU for {own:.1f} s; left alone"
     ),

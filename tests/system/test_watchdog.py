@@ -45,13 +45,13 @@ def test_hang_is_shown_and_ended(kind: str, condition: str, patient: Patient) ->
     more; the log has the line where it is. Its successor goes on, the others are the same processes."""
     daemon, flag = patient
     before, generation = daemon.pids(), daemon.wait_running()["generation"]
-    late, hung, lines = (len(_told(daemon, each)) for each in ("stage_late", "stage_hung", "stage_output"))
+    late, hung, lines = (len(_told(daemon, each)) for each in ("stage_stalled", "stage_hung", "stage_output"))
     flag.write_text(kind)
     daemon.wait_running(generation + 1)
     daemon.wait_progress(1000)
     dump = "\n".join(str(line["line"]) for line in _told(daemon, "stage_output")[lines:])
     assert len([line for line in dump.splitlines() if "simple_stages.py" in line and "in process" in line]) == 2
-    assert [told["condition"] for told in _told(daemon, "stage_late")[late:]] == [condition]
+    assert [told["condition"] for told in _told(daemon, "stage_stalled")[late:]] == [condition]
     assert [told["condition"] for told in _told(daemon, "stage_hung")[hung:]] == [condition]
     reason = str(daemon.process_status("middle")["last_reason"])
     assert reason.startswith("hung: no progress for")

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.systemd, pytest.mark.xdist_group("systemd"), pytest.ma
 
 BACK_S = 60.0
 """From the death of the supervisor until everything is ready again: half a second of RestartSec=, then a cold
-start, 1.3 s when nothing else runs."""
+start, 1 s when nothing else runs."""
 JOURNAL_CHARACTERS = 6000
 READY_S = 2.0
 STARTS = 5
@@ -39,7 +39,7 @@ def stopped(service: Service) -> Service:
 
 @pytest.fixture
 def running(service: Service) -> Service:
-    """Ready, with a stream that never ends: still, after a test that left it so, which saves a cold start of 2.4 s."""
+    """Ready, with a stream that never ends: still, after a test that left it so, which saves a cold start."""
     if not service.is_ready():
         service.reset()
         service.systemctl("start")

@@ -41,7 +41,7 @@ class Watch:
             process.kill_at = now + STACK_DUMP_GRACE_S
             self._desk.emit("stage_hung", process.name, seconds=stall.own, phase=phase, condition=condition)
         elif stall.own >= LATE * process.hang_timeout and not stall.told:
-            self._desk.emit("stage_late", process.name, seconds=stall.own, phase=phase, condition=condition)
+            self._desk.emit("stage_stalled", process.name, seconds=stall.own, phase=phase, condition=condition)
         elif stall.whole >= process.hang_timeout and not stall.told:
             stall.told = True
             self._desk.emit("stage_starved", process.name, seconds=stall.whole, own=stall.own, phase=phase)

@@ -21,7 +21,16 @@ EXAMPLE_CHARS_MAX: Final = 400
 NAME_CHARS_MAX: Final = 128  # of a stage or event
 
 INCIDENTS: Final = frozenset(
-    {"stage_died", "stage_failed", "stage_hung", "stage_given_up", "stage_restart_scheduled", "launcher_died"}
+    {
+        "stage_died",
+        "stage_failed",
+        "stage_stalled",
+        "stage_starved",
+        "stage_hung",
+        "stage_given_up",
+        "stage_restart_scheduled",
+        "launcher_died",
+    }
     | {"generation_reset", "pipeline_started"}
 )
 """Events kept one by one with their reason: the answer to 'what happened to the trainer last night?'"""
