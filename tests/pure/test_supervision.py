@@ -469,6 +469,25 @@ def test_starved_is_not_hung(told: dict[str, Any], hung: bool) -> None:
     assert len(starved) == (0 if hung else 1)
 
 
+@pytest.mark.parametrize(("queued", "killed"), [(0.0, True), (9.5, False)])
+def test_starved_restore_has_the_time_it_did_not_get(queued: float, killed: bool) -> None:
+    """A stage that is still restoring at `reset_timeout` is looked at: only time of its own counts, and one that was
+    starved has the rest of it; then it is killed all the same."""
+    play = Play().up()
+    play.died("sink")
+    play.born("sink")
+    assert play.state("middle") is State.RESETTING
+    play.sample("middle", 5, Phase.RESTORING)
+    for name in ("source", "sink"):
+        play.ready(name)
+    play.wait(10.0)
+    play.sample("middle", 5, Phase.RESTORING, queued=queued)
+    assert (play.state("middle") is State.KILLING) is killed
+    play.wait(10.0)
+    play.sample("middle", 5, Phase.RESTORING, queued=queued)
+    assert play.state("middle") is State.KILLING
+
+
 def test_time_that_nobody_looked_does_not_count() -> None:
     """When the supervisor itself stood still (a frozen machine), the others are not to blame for it."""
     play = Play().up()
