@@ -2,8 +2,8 @@
 
 The process that was started becomes the supervisor, which must stay small and import neither pydantic nor numpy nor
 user code. Typer alone brings pydantic. So even the command line is understood in a child that is thrown away
-(`commands.py` in `runtime/apart.py`); what comes back is an exit code, a plan and how to run it,
-or a task on the state directory.
+(`commands.py`, in a fork of the launcher by `runtime/lent.py`, or of this process by `runtime/apart.py`); what comes
+back is an exit code, a plan and how to run it, or a task on the state directory.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from streampiped.errors import ExitCode
 from streampiped.runtime.apart import ApartError, run_apart
-from streampiped.runtime.launch import execute_launcher
+from streampiped.runtime.launch import Launch, execute_launcher
+from streampiped.runtime.lent import NoLauncherError, discard, run_lent
 from streampiped.runtime.preload import guess
 from streampiped.topology import Plan
 
@@ -28,9 +31,8 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Do what the arguments ask for. Returns when the pipeline has stopped. A launcher that was executed for nothing
     dies with this process."""
-    early = execute_launcher(guess(arguments)) if arguments and arguments[0] == "run" else None  # while we check
     try:
-        answer = run_apart(_understand, list(arguments), keep_stdout=True)
+        answer, early = _ask(arguments)
     except ApartError as error:
         # Not a finding about a key: the check itself could not end, so its traceback is what there is to say.
         print(f"the configuration could not be checked: {error}\n{error.trace}".rstrip(), file=sys.stderr)
@@ -45,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
         return int(answer["code"])
     plan = Plan.from_dict(answer["plan"])
     try:
-        from streampiped.supervisor import run as supervise  # uvloop and the rest are not for `check`
+        from streampiped.start import run as supervise  # uvloop and the rest are not for `check`
 
         return supervise(
             plan,
@@ -58,9 +60,22 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.OK
 
 
-def _understand(arguments: list[str]) -> dict[str, object]:
-    """In the child. Nearly all of its time is scikit-learn's import (1.1 of 1.4 s), which makes no garbage; threads
-    of a BLAS that multiplies nothing would only be started and ended."""
+def _ask(arguments: Sequence[str]) -> tuple[dict[str, Any], Launch | None]:
+    """What `understand` says about the arguments, and the launcher, where there will be something to run."""
+    if arguments[:1] == ["run"] and "--help" not in arguments:
+        early = execute_launcher(guess(arguments))
+        import streampiped.start  # noqa: F401  needed next, and the launcher imports for longer than we do
+
+        try:
+            return run_lent(early, arguments), replace(early, ready=True)
+        except NoLauncherError:  # the supervisor will start another, and say what is wrong with it
+            discard(early)
+    return run_apart(understand, list(arguments), keep_stdout=True), None
+
+
+def understand(arguments: list[str]) -> dict[str, Any]:
+    """In the child. Nearly all of its time is imports, which make no garbage; threads of a BLAS that multiplies nothing
+    would only be started and ended."""
     gc.disable()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from streampiped.commands import understand

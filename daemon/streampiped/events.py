@@ -46,8 +46,12 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "stage_died": EventSpec("error", "died: {reason}"),
     "stage_raised": EventSpec("error", "raised in {phase}: {reason}"),
     "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
+    "stage_stalled": EventSpec("warning", "no progress for {seconds:.1f} s in {phase}, {condition}; its stack follows"),
+    "stage_starved": EventSpec(
+        "warning", "no progress for {seconds:.1f} s in {phase}, of which it had the CPU for {own:.1f} s; left alone"
+    ),
     "stage_hung": EventSpec(
-        "error", "no progress for {seconds:.1f} s in {phase}; its stack follows, then it is killed"
+        "error", "no progress for {seconds:.1f} s in {phase}, {condition}; its stack follows, then it is killed"
     ),
     "stage_restart_scheduled": EventSpec("warning", "restart in {delay:.2f} s ({count} in the last {window:.0f} s)"),
     "health_changed": EventSpec("warning", "{health}: {reason}"),

@@ -28,15 +28,17 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import setproctitle
 
+from streampiped.runtime.apart import answer_apart
 from streampiped.runtime.channel import receive, send
 from streampiped.runtime.linux import die_with_parent, environment_has, keep_freed_memory, set_comm, threads
 from streampiped.runtime.spawn_marks import MARK, WARDEN
-from streampiped.wire.messages import Fork, Forked, LauncherReady, decode, encode
+from streampiped.wire.messages import Fork, ForkApart, Forked, LauncherReady, decode, encode
 
 SWEEPS_MAX: Final = 50  # a fork bomb could outrun any number; each sweep takes about a millisecond
 
@@ -80,14 +82,15 @@ def fork_warden(supervisor: int) -> None:
 
 def preload(modules: Sequence[str]) -> None:
     """Import what stages need and make sure that forking is safe."""
+    gc.disable()  # looking for garbage that imports hardly make is an eighth of a start
     for name in modules:
         importlib.import_module(name)
         if threads() != 1:
             raise RuntimeError(
                 f"importing {name} started {threads() - 1} threads; a process with threads cannot fork safely"
             )
-    gc.collect()
     gc.freeze()  # so that the collector of a child does not touch, and thereby copy, every shared page
+    gc.enable()
 
 
 def serve(control: socket.socket) -> None:
@@ -100,9 +103,9 @@ def serve(control: socket.socket) -> None:
         if not data:
             return
         request = decode(data)
-        assert isinstance(request, Fork), request
+        assert isinstance(request, Fork | ForkApart), request
         try:
-            answer = Forked(request.request, fork_twice(request.title, control, descriptors), "")
+            answer = Forked(request.request, fork_twice(partial(_live, request, descriptors), control), "")
         except OSError as error:
             answer = Forked(request.request, 0, f"fork: {error.strerror}")
         for fd in descriptors:
@@ -113,12 +116,26 @@ def serve(control: socket.socket) -> None:
             return
 
 
-def fork_twice(title: str, control: socket.socket, descriptors: list[int]) -> int:
-    """The pid of a new stage whose parent is the supervisor already. OSError when there can be none."""
+def _live(request: Fork | ForkApart, descriptors: list[int]) -> None:
+    """In the fork: be what was asked for."""
+    if isinstance(request, ForkApart):
+        setproctitle.setproctitle("streampipe: check")
+        set_comm("check")
+        from streampiped.cli import understand
+
+        answer_apart(understand, *descriptors)
+    from streampiped.stage_process import run  # preloaded; not at the top, so that the mark and the threads come first
+
+    run(request.title, *descriptors)
+
+
+def fork_twice(live: Callable[[], None], control: socket.socket) -> int:
+    """The pid of a new process that `live`s and whose parent is the supervisor already. OSError when there can be
+    none."""
     reader, writer = os.pipe()
     intermediate = os.fork()
     if intermediate == 0:
-        _intermediate(title, control, descriptors, writer)
+        _intermediate(live, control, writer)
     os.close(writer)
     os.waitpid(intermediate, 0)
     with os.fdopen(reader, "rb") as pipe:
@@ -129,8 +146,8 @@ def fork_twice(title: str, control: socket.socket, descriptors: list[int]) -> in
     return int(pid)
 
 
-def _intermediate(title: str, control: socket.socket, descriptors: list[int], writer: int) -> None:
-    """Fork the stage, say its pid, leave. Never returns."""
+def _intermediate(live: Callable[[], None], control: socket.socket, writer: int) -> None:
+    """Fork, say the pid, leave. Never returns."""
     try:
         pid = os.fork()
     except OSError as error:
@@ -141,9 +158,7 @@ def _intermediate(title: str, control: socket.socket, descriptors: list[int], wr
         os._exit(0)
     os.close(writer)
     control.close()
-    from streampiped.stage_process import run  # preloaded; not at the top, so that the mark and the threads come first
-
-    run(title, *descriptors)
+    live()
     os._exit(0)
 
 

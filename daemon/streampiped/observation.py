@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 from streampiped.core.epoch_commands import EpochTimes
-from streampiped.core.health import Sample, has_work
+from streampiped.core.health import Sample
 from streampiped.core.judgement import Health, Judge, Look, Member, Verdict, Whole
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import Process
@@ -23,7 +23,6 @@ from streampiped.disk import Disk
 from streampiped.histograms import BUCKETS, bucket, quantile
 from streampiped.runtime.blackbox import Reading, Times
 from streampiped.runtime.event_log import EventLog
-from streampiped.runtime.linux import why_still
 from streampiped.runtime.spawn import Child, Spawner
 from streampiped.topology import Plan
 
@@ -93,7 +92,6 @@ class Observation:
         self._began = time.monotonic()
         self._judge = Judge(members, plan.health, self._began)
         self._accounts = {spec.name: Account() for spec in plan.stages}
-        self._pulses: dict[str, tuple[int, int]] = {}
         readers = {source for spec in plan.stages for source in spec.inputs}
         self._last = [spec.name for spec in plan.stages if spec.name not in readers and spec.inputs]
         self._aborted = 0
@@ -145,9 +143,6 @@ class Observation:
         if process.name in self._accounts:
             self._accounts[process.name].add(process.incarnation, reading, child.blackbox.times())
         sample = self._watched.sample(child)
-        pulse = process.incarnation, sample.pulse
-        still = self._pulses.get(process.name) == pulse and has_work(sample)
-        self._pulses[process.name] = pulse
         return Look(
             known.state,
             known.in_state,
@@ -160,7 +155,6 @@ class Observation:
             known.window,
             known.reason,
             known.next_attempt,
-            why_still(child.pid) if still else "",
         )
 
     def _whole(self, now: float) -> Whole:

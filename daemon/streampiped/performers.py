@@ -24,6 +24,7 @@ from streampiped.foreground import Foreground
 from streampiped.phases import Phase
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
+from streampiped.runtime.scheduled import scheduled
 from streampiped.runtime.spawn import Child, Spawner
 from streampiped.stops import Stops
 from streampiped.topology import Plan
@@ -158,6 +159,7 @@ class Performers:
             waiting_input=self._links.waiting(generation, child.name),
             waiting_control=child.channel.queued > 0 or unsent_bytes(child.channel.fileno()) > 0,
             blocked_output=held_up(generation, child.name),
+            **scheduled(child.pid)._asdict(),
         )
 
     # generations and epochs

@@ -270,7 +270,8 @@ class StageSection(Section):
     hang_timeout: Duration = Field(
         30.0,
         gt=0,
-        description="With input, room for output and no progress for this long, the stage is hung and replaced.",
+        description="With input, room for output and no progress for this long, the stage is hung and replaced. Time "
+        "that it waits for a CPU does not count. After half of it its stack is in the log.",
     )
 
     @property

@@ -7,7 +7,6 @@ every pipe, watches every process, and serves the control socket.
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import os
 import signal
 import sys
@@ -17,32 +16,29 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-import uvloop
-
 from streampiped import __version__
+from streampiped.announcer import Announcer
 from streampiped.backend import SupervisorBackend
 from streampiped.control_server import ControlServer
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import EpochTimes, TellCommitted
 from streampiped.core.health import Sample
 from streampiped.core.supervision import Supervision
-from streampiped.decisions import check_shape, decisions_for
 from streampiped.disk import Disk
-from streampiped.errors import ExitCode, RpcError, StateBusyError, StorageError, StreampipeError
+from streampiped.errors import ExitCode, RpcError, StreampipeError
 from streampiped.events import LEVELS
 from streampiped.foreground import Foreground
 from streampiped.hearing import event_of
 from streampiped.observation import Observation
 from streampiped.performers import Performers
 from streampiped.reloading import Reloading
-from streampiped.runtime import stopped
+from streampiped.runtime.blackbox import Reading
 from streampiped.runtime.event_log import EventLog, complain
 from streampiped.runtime.launch import Launch
-from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
 from streampiped.runtime.notify import Notifier
 from streampiped.runtime.preload import modules_of
 from streampiped.runtime.queries import Queries
-from streampiped.runtime.snapshots import Damage, StateDirectory
+from streampiped.runtime.snapshots import Damage
 from streampiped.runtime.spawn import BARE_KILL, Child, Spawner
 from streampiped.topology import Plan
 from streampiped.verdicts import Verdicts
@@ -51,40 +47,6 @@ from streampiped.wire import messages as m
 QUERY_TIMEOUT_S: Final = 5.0
 LAST_WAIT_S: Final = 2.0  # for the launcher, which has been sent SIGKILL
 STOP_EXTENSION_S: Final = 10.0  # told to systemd beyond the drain's own deadline
-
-
-def run(
-    plan: Plan,
-    *,
-    fresh: bool,
-    until_finished: bool,
-    early: Launch | None = None,
-    directories: tuple[str | None, str | None] = (None, None),
-) -> int:
-    """Run the pipeline until it is told to stop (or, `until_finished`, its bounded stream has ended). `fresh`
-    discards the state of former runs; `early` is a launcher on its way; `directories` of state and of the runtime were
-    given beside the file. Returns an exit code."""
-    faulthandler.enable()
-    try:
-        if fresh:
-            StateDirectory.discard(Path(plan.paths.state))
-        state = StateDirectory(Path(plan.paths.state), plan.pipeline)
-        found = state.newest()
-        check_shape(plan, found.manifest)
-        state.put_aside(found.damaged)
-        disk = Disk(plan, state, found.manifest)
-        disk.reconcile()
-        held = stopped.load(Path(plan.paths.state))
-    except (StreampipeError, OSError) as error:
-        complain(f"streampiped: {error}")
-        return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError) else ExitCode.CONFIG
-    become_subreaper()
-    set_comm("streampiped")
-    raise_descriptor_limit()
-    supervision = decisions_for(plan, state.highest(), found.manifest)
-    supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early, directories)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(supervisor.main())
 
 
 class Supervisor:
@@ -116,7 +78,6 @@ class Supervisor:
         self._held = held
         self._exit_code = int(ExitCode.OK)
         self.notifier = Notifier(os.environ)
-        self._ping_at = time.monotonic() if self.notifier.ping_every else float("inf")
         self._until_finished = until_finished
         self.foreground: Foreground | None = None
         self._events: deque[p.Event] = deque()
@@ -139,6 +100,7 @@ class Supervisor:
         self.performers = Performers(self)
         self.reloading = Reloading(self, directories)
         self._began = self.decided = time.monotonic()
+        self._announcer = Announcer(self.notifier, self, self._began)
         self._since, self._cause = self._began, "the start"
         """When and why the data last stopped to flow."""
 
@@ -211,7 +173,7 @@ class Supervisor:
                     self._since = now  # and not after what is done about it, which is part of the recovery
                 if self._visible_state() != before:
                     self._on_state_change()
-            self._ping()
+            self._announcer.step(time.monotonic())  # from here alone: one that only seems to live is found
             self._observe()
         finally:
             self._handling = False
@@ -219,13 +181,6 @@ class Supervisor:
                 self.disk.give_up()
             self._set_timer()
             self._flush_log()
-
-    def _ping(self) -> None:
-        """Tell systemd that decisions are being made: from here alone, so that a supervisor which only seems to live
-        is found."""
-        if (now := time.monotonic()) >= self._ping_at:
-            self.notifier.ping()
-            self._ping_at = now + self.notifier.ping_every
 
     def _observe(self) -> None:
         """That decisions are being made is what `health --live` asks for."""
@@ -254,7 +209,7 @@ class Supervisor:
             self._timer.cancel()
             self._timer = None
         looks = float("inf") if self.supervision.leaving else self.observation.look_at
-        due = min(self.supervision.deadline() or self._ping_at, self._ping_at, looks)
+        due = min(self.supervision.deadline() or looks, self._announcer.due(), looks)
         if due < float("inf"):
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 
@@ -269,10 +224,8 @@ class Supervisor:
         if self.supervision.settled and not self._ready_told:
             self._ready_told = True
             self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
-            self.notifier.ready()
+            self._announcer.ready()
         self.backend.changed()
-        state, reason = self.backend.view.state()
-        self.notifier.status(f"{state}: {reason}" if reason else state)
         roster = self.backend.roster()
         for process in self.supervision.processes.values():
             if process.service and process.pid:
@@ -369,11 +322,17 @@ class Supervisor:
     # the end
 
     def _on_signal(self, signum: signal.Signals) -> None:
-        self.notifier.stopping()
-        self.notifier.extend(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
+        self._announcer.stopping(self.plan.supervision.drain_timeout + STOP_EXTENSION_S)
         self.dispatch(p.Shutdown(signum.name))
 
-    # observation.Watched
+    # announcer.Seen and observation.Watched
+
+    def reading(self, name: str) -> Reading | None:
+        child = self.performers.child(name)
+        return child.blackbox.read() if child is not None else None
+
+    def state(self) -> tuple[str, str | None]:
+        return self.backend.view.state()
 
     def sample(self, child: Child) -> Sample:
         return self.performers.sample(child)

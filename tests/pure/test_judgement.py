@@ -31,6 +31,13 @@ def running(phase: Phase = Phase.WAITING, pulse: int = 0, *, age: float = 0.0, w
     )
 
 
+def stopped() -> Look:
+    """Of a process under SIGSTOP that has work."""
+    look = running(work=True)
+    assert look.sample is not None
+    return replace(look, sample=replace(look.sample, kernel="T"))
+
+
 class Ward:
     """A pipeline that is looked at once a second."""
 
@@ -74,8 +81,8 @@ RESETTING = Look(State.RESETTING, in_state=3.0)
         (9, {"middle": BUSY}, "middle", Health.LAGGING, "its records are 8.0 s old, at most 5 s"),
         (12, {"middle": BUSY}, "middle", Health.STALLED, "no progress for 11.0 s in phase processing; at most 10 s"),
         (12, {"middle": running(work=True)}, "middle", Health.STALLED, "in phase waiting, with input unread; at most"),
-        (12, {"middle": replace(running(work=True), kernel="stopped by a signal")},
-         "middle", Health.STALLED, "input unread, stopped by a signal; at most"),
+        (12, {"middle": stopped()},
+         "middle", Health.STALLED, "input unread, stopped by a signal (SIGSTOP"),
         (60, {"source": HELD, "middle": BUSY}, "source", Health.HEALTHY, "held up by middle"),
         (60, {"middle": BUSY}, "sink", Health.HEALTHY, None),
         (60, {"log": BUSY}, "log", Health.STALLED, "no progress for 59.0 s in phase processing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -415,19 +416,86 @@ def test_restart_of_a_service_that_is_being_killed() -> None:
 
 
 def test_hang_is_dumped_and_killed() -> None:
-    """A process with work and no pulse for `hang_timeout` has its stack dumped, then is killed."""
+    """A process with work and no pulse for half of `hang_timeout` has its stack dumped; after all of it once more, and
+    is killed; the reason says what the kernel knows of it."""
     play = Play().up()
-    play.sample("middle", 5)
-    play.now += 7.9
-    play.sample("middle", 5)
-    assert not play.of(p.DumpStack)
-    play.now += 0.2
-    play.sample("middle", 5)
-    assert play.of(p.DumpStack)
+    play.stall("middle", 3)
+    assert not play.dumps
+    play.stall("middle", 4)
+    assert len(play.dumps) == 1, "once for each stall"
+    play.stall("middle", 1, kernel="D")
+    assert len(play.dumps) == 2
     play.wait(0.5)
     assert [k.name for k in play.of(p.Kill)] == ["middle"]
     play.died("middle")
-    assert "hung" in (play.machine.processes["middle"].last_reason or "")
+    reason = play.machine.processes["middle"].last_reason or ""
+    assert "hung" in reason
+    assert "uninterruptible" in reason
+
+
+def test_late_is_told_once_for_each_stall() -> None:
+    """Progress ends a stall: the next one is told again, and its time begins anew."""
+    play = Play().up()
+    for stall in (1, 2):
+        play.stall("middle", 7)
+        assert len(play.dumps) == stall
+        play.sample("middle", 6)
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
+
+
+@pytest.mark.parametrize(
+    ("told", "hung"),
+    [
+        (
+            {"kernel": "R", "cpu": 0.0, "queued": 0.0},
+            False,
+        ),  # waits for a turn, which is not counted yet
+        ({"kernel": "R", "cpu": 0.01, "queued": 0.99}, False),
+        ({"kernel": "S", "cpu": 0.01, "queued": 0.99}, False),  # sleeps in the moment of the look
+        ({"kernel": "R", "cpu": 1.0, "queued": 0.0}, True),
+        ({"kernel": "R", "cpu": 0.5, "queued": 0.5}, True),  # an endless loop that shares its CPU: later, but surely
+        ({"kernel": "S"}, True),
+        ({"kernel": "T"}, True),
+    ],
+)
+def test_starved_is_not_hung(told: dict[str, Any], hung: bool) -> None:
+    """Only time that a process had, or did not want, counts against it; that one is starved is said, once."""
+    play = Play().up()
+    play.stall("middle", 17, **told)
+    play.wait(0.5)
+    killed = [c for c in play.history if isinstance(c, p.Kill)]
+    assert bool(killed) is hung
+    starved = [c for c in play.history if isinstance(c, p.Log) and c.event == "stage_starved"]
+    assert len(starved) == (0 if hung else 1)
+
+
+@pytest.mark.parametrize(("queued", "killed"), [(0.0, True), (9.5, False)])
+def test_starved_restore_has_the_time_it_did_not_get(queued: float, killed: bool) -> None:
+    """A stage that is still restoring at `reset_timeout` is looked at: only time of its own counts, and one that was
+    starved has the rest of it; then it is killed all the same."""
+    play = Play().up()
+    play.died("sink")
+    play.born("sink")
+    assert play.state("middle") is State.RESETTING
+    play.sample("middle", 5, Phase.RESTORING)
+    for name in ("source", "sink"):
+        play.ready(name)
+    play.wait(10.0)
+    play.sample("middle", 5, Phase.RESTORING, queued=queued)
+    assert (play.state("middle") is State.KILLING) is killed
+    play.wait(10.0)
+    play.sample("middle", 5, Phase.RESTORING, queued=queued)
+    assert play.state("middle") is State.KILLING
+
+
+def test_time_that_nobody_looked_does_not_count() -> None:
+    """When the supervisor itself stood still (a frozen machine), the others are not to blame for it."""
+    play = Play().up()
+    play.sample("middle", 5)
+    play.now += 3600.0
+    play.sample("middle", 5)
+    play.wait(0.5)
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
 
 
 @pytest.mark.parametrize(
@@ -444,15 +512,16 @@ def test_hang_is_dumped_and_killed() -> None:
         (Phase.THROTTLED, {"waiting_input": True}, False),
         (Phase.THROTTLED, {"waiting_control": True}, True),
         (Phase.ENDED, {}, False),
+        (Phase.ENDED, {"kernel": "T"}, True),
+        (Phase.ALIGNING, {"kernel": "t"}, True),
     ],
 )
-def test_slow_is_not_hung(phase: Phase, flags: dict[str, bool], hung: bool) -> None:
+def test_slow_is_not_hung(phase: Phase, flags: dict[str, Any], hung: bool) -> None:
     """Only a process that has something to do and is held up by nobody else counts as hung."""
     play = Play().up()
-    play.sample("middle", 5, phase, **flags)
-    play.now += 9.0
-    play.sample("middle", 5, phase, **flags)
-    assert bool(play.of(p.DumpStack)) is hung
+    play.stall("middle", 9, phase=phase, **flags)
+    play.wait(0.5)
+    assert bool([c for c in play.history if isinstance(c, p.Kill)]) is hung
 
 
 def test_epoch_from_barrier_to_commit() -> None:

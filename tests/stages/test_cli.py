@@ -134,8 +134,8 @@ def run(plan, *, fresh, until_finished, early, directories):
     loaded = {name.partition('.')[0] for name in sys.modules}
     print(plan.pipeline, fresh, until_finished, sorted(loaded & set(heavy.split(','))))
     return 0
-sys.modules['streampiped.supervisor'] = types.ModuleType('streampiped.supervisor')
-sys.modules['streampiped.supervisor'].run = run
+sys.modules['streampiped.start'] = types.ModuleType('streampiped.start')
+sys.modules['streampiped.start'].run = run
 sys.argv[1:] = ['run', '--config', config, '--until-finished']
 from streampiped.cli import main
 main()

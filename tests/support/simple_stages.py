@@ -58,6 +58,10 @@ class Count(SourceStage):
         self._sequence = state["sequence"] if state else 0
 
 
+WORK_S = 0.3
+"""Of CPU time, for a batch that is hard work."""
+
+
 class MischiefOptions(StageOptions):
     """`mischief`: what goes wrong ("": what stands in the file `flag`); `at`: the position at which it does (for
     `process`; -1: at any); `flag`: a file that must exist for it to go wrong, so that a test can end it; `once`: a
@@ -111,6 +115,8 @@ class Mischief(Stage):
     def restore(self, state: State | None) -> None:
         if self._is("raise_in_restore"):
             raise RuntimeError("restore refused on purpose")
+        if self._is("sleep_in_restore"):
+            time.sleep(3600.0)
 
     def process(self, batch: Batch) -> Batch:
         if self._is("ignore_sigterm"):
@@ -123,6 +129,17 @@ class Mischief(Stage):
             sys.exit(3)
         while self._is_due("loop", batch):
             pass
+        if self._is_due("spin", batch):
+            while True:
+                pass
+        if self._is_due("sleep", batch):
+            time.sleep(3600.0)
+        if self._is_due("read", batch):
+            os.read(os.pipe()[0], 1)
+        if self._is_due("work", batch):
+            done = time.thread_time() + WORK_S
+            while time.thread_time() < done:
+                pass
         if self._is("spew"):
             print("spew " * 20, flush=True)
         if self._options.seconds_per_record:

@@ -75,6 +75,11 @@ class Play:
     def logged(self) -> list[str]:
         return [c.event for c in self.out if isinstance(c, p.Log)]
 
+    @property
+    def dumps(self) -> list[p.Command]:
+        """All that were ever wanted."""
+        return [c for c in self.history if isinstance(c, p.DumpStack)]
+
     def state(self, name: str) -> State:
         return self.machine.processes[name].state
 
@@ -134,15 +139,23 @@ class Play:
             if barrier.hold:
                 return self.out
 
-    def sample(self, name: str, pulse: int, phase: Phase = Phase.PROCESSING, **flags: bool) -> list[p.Command]:
+    def sample(self, name: str, pulse: int, phase: Phase = Phase.PROCESSING, **flags: Any) -> list[p.Command]:
         found = {"waiting_input": False, "waiting_control": False, "blocked_output": False, **flags}
         return self.say(p.Sampled(name, self.incarnation(name), Sample(pulse, phase, **found)))
 
+    def stall(self, name: str, seconds: float, **found: Any) -> list[p.Command]:
+        """It is looked at every second and its pulse does not move. What the scheduler counts comes in seconds of each
+        second (`cpu`, `queued`)."""
+        rates = {field: found.pop(field, 0.0) for field in ("cpu", "queued")}
+        for second in range(int(seconds) + 1):
+            times = {field: rate * second for field, rate in rates.items()}
+            self.sample(name, 5, **found, **times)
+            self.now += 1.0 if second < int(seconds) else 0.0
+        return self.out
+
     def hang(self, name: str) -> list[p.Command]:
         """It has work and makes no progress until it is killed."""
-        self.sample(name, 5)
-        self.now += self.machine.processes[name].hang_timeout
-        self.sample(name, 5)
+        self.stall(name, self.machine.processes[name].hang_timeout)
         return self.wait(STACK_DUMP_GRACE_S)
 
 

@@ -34,7 +34,7 @@ CTL_VOCABULARY: Final = {"errors", "events"}
 
 HEAVY: Final = {
     # module: what its process must never load
-    "streampiped.supervisor": "numpy scipy sklearn pydantic psutil rich typer",
+    "streampiped.start": "numpy scipy sklearn pydantic psutil rich typer",
     "streampiped.control_server": "numpy scipy sklearn pydantic psutil rich typer",
     "streampipectl.app": "numpy scipy sklearn pydantic psutil rich asyncio uvloop",
 }

@@ -1,14 +1,28 @@
 """Is a process hung? A pure judgement from what its black box and its descriptors say.
 
 Slow is not hung: a process is hung when there is something for it to do, nothing holds it up from outside, and its
-pulse has stood still for `timeout` seconds. The timeout is longer than any CPU starvation we want to live through.
+pulse has stood still for `timeout` seconds of its own. Its own are those in which it had the CPU, or did not want it:
+one that waits for a CPU which others have is starved, however long that takes, and nobody gains from its death.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from streampiped.phases import Phase
+
+RUNNABLE: Final = "R"
+ASLEEP: Final = "S"
+STOPPED: Final = "Tt"
+CONDITIONS: Final = {
+    RUNNABLE: "on the CPU",
+    ASLEEP: "asleep",
+    "D": "in an uninterruptible wait of the kernel, as for a disk",
+    "T": "stopped by a signal (SIGSTOP or SIGTSTP; SIGCONT lets it go on)",
+    "t": "stopped by a debugger",
+}
+"""What the kernel says of a process (proc_pid_stat(5)), for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +35,31 @@ class Sample:
     waiting_input: bool
     waiting_control: bool
     blocked_output: bool
+    kernel: str = ASLEEP
+    """Of `CONDITIONS`."""
+    cpu: float = 0.0
+    """Seconds that it has had on a CPU since it was forked."""
+    queued: float = 0.0
+    """Seconds that it wanted a CPU and had none, as far as the kernel has counted: a wait counts when it is over."""
 
 
 def has_work(sample: Sample) -> bool:
     """Whether the process ought to make progress right now.
 
     An unread control message always counts: every healthy process reads those between two batches, so this finds a
-    stopped process in any phase. A blocked phase counts only when the output has room again.
+    stopped process in any phase; so does the kernel, without a message. A blocked phase counts only when the output has
+    room again.
     """
-    if sample.waiting_control or sample.phase in (
-        Phase.PROCESSING,
-        Phase.RESTORING,
-        Phase.PREPARING,
-        Phase.LEAVING,
+    if (
+        sample.waiting_control
+        or sample.kernel in STOPPED
+        or sample.phase
+        in (
+            Phase.PROCESSING,
+            Phase.RESTORING,
+            Phase.PREPARING,
+            Phase.LEAVING,
+        )
     ):
         return True
     if sample.phase in (Phase.BLOCKED, Phase.CREDITS):
@@ -41,23 +67,49 @@ def has_work(sample: Sample) -> bool:
     return sample.phase is Phase.WAITING and sample.waiting_input
 
 
+def own_time(before: Sample, after: Sample, seconds: float) -> float:
+    """How much of the `seconds` between two looks was the process's own.
+
+    >>> still = Sample(1, Phase.PROCESSING, False, False, False)
+    >>> own_time(still, still, 2.0)
+    2.0
+    >>> from dataclasses import replace
+    >>> own_time(still, replace(still, kernel=RUNNABLE), 2.0)  # it has waited all the time, and still does
+    0.0
+    """
+    own = seconds - min(seconds, max(0.0, after.queued - before.queued))
+    return min(own, max(0.0, after.cpu - before.cpu)) if after.kernel == RUNNABLE else own
+
+
 class StallClock:
     """How long one process has had work and made no progress."""
 
     def __init__(self) -> None:
-        self._pulse = -1
-        self._since: float | None = None
+        self._last: tuple[Sample, float] | None = None
+        self.own = 0.0
+        """Seconds of its own without progress."""
+        self.whole = 0.0
+        """The same, with those in which it waited for a CPU."""
+        self.told = False
+        """Somebody has been told of this stall."""
 
-    def look(self, sample: Sample, now: float) -> float:
-        """Seconds without progress at `now`; 0 when there is progress or nothing to do."""
-        working = has_work(sample)
-        if sample.pulse != self._pulse or self._since is None or not working:
-            self._pulse = sample.pulse
-            self._since = now if working else None
-            return 0.0
-        return now - self._since
+    def look(self, sample: Sample, now: float, longest: float) -> None:
+        """Take a look into account. Of the time since the last one at most `longest` seconds count: if nobody looked
+        for longer than that, it was us who stood still, and perhaps everybody."""
+        if not has_work(sample):
+            self.forget()
+            return
+        if self._last is None or self._last[0].pulse != sample.pulse:
+            self.forget()
+        else:
+            before, then = self._last
+            seconds = min(now - then, longest)
+            self.whole += seconds
+            self.own += own_time(before, sample, seconds)
+        self._last = sample, now
 
     def forget(self) -> None:
         """A new process, or one that was not expected to make progress."""
-        self._since = None
-        self._pulse = -1
+        self._last = None
+        self.own = self.whole = 0.0
+        self.told = False

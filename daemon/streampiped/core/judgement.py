@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import inf
 from typing import Final
 
-from streampiped.core.health import Sample, StallClock
+from streampiped.core.health import ASLEEP, CONDITIONS, Sample, StallClock
 from streampiped.core.lifecycle import State
 from streampiped.phases import Phase
 from streampiped.topology import Thresholds
@@ -58,8 +59,7 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class Look:
     """What there is to see of a process now. `sample` is None when there is no process; `batches` that are done in
-    `generation`, the last of them `age` seconds old; `deaths` within the last `window` seconds; `kernel`: why it does
-    not run, in words for people, when that is known."""
+    `generation`, the last of them `age` seconds old; `deaths` within the last `window` seconds."""
 
     state: State
     in_state: float = 0.0
@@ -72,7 +72,6 @@ class Look:
     window: float = 60.0
     reason: str | None = None
     next_attempt: float | None = None
-    kernel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,8 @@ class Judge:
             chart.phases.clear()
             chart.still = chart.late = 0.0
             return
-        chart.still = chart.stall.look(sample, now)
+        chart.stall.look(sample, now, inf)
+        chart.still = chart.stall.whole  # starved or not: nobody dies of a verdict
         held = (sample.phase in _HELD and sample.blocked_output) or sample.phase is Phase.ALIGNING
         chart.phases.append("held" if held else "throttled" if sample.phase is Phase.THROTTLED else "")
         seen = look.generation, look.batches
@@ -206,7 +206,7 @@ class Judge:
             return self._of_unready(name, look, looks)
         stalled = min(limits.stalled_after, self._members[name].hang_timeout / 2)
         if chart.still >= stalled and look.sample is not None:
-            return Verdict(Health.STALLED, _standstill(chart.still, stalled, look.sample, look.kernel))
+            return Verdict(Health.STALLED, _standstill(chart.still, stalled, look.sample))
         age = f"its records are {chart.late:.1f} s old, at most {limits.lagging_after:g} s are healthy"
         if late.get(name) == name and chart.mostly("throttled"):
             return Verdict(Health.HEALTHY, f"its records are {chart.late:.1f} s old, for its max_rate lets no more in")
@@ -274,12 +274,16 @@ def _absence(look: Look) -> str:
     return "which is stopped" if not look.wanted else f"which is {look.state.value}"
 
 
-def _standstill(still: float, limit: float, sample: Sample, kernel: str) -> str:
+def _standstill(still: float, limit: float, sample: Sample) -> str:
     """What stands still, at what, and why."""
     work = (
         "with messages of the supervisor unread" if sample.waiting_control
         else "with input unread" if sample.waiting_input
         else ""
     )  # fmt: skip
-    parts = [f"no progress for {still:.1f} s in phase {sample.phase.name.lower()}", work, kernel]
+    parts = [
+        f"no progress for {still:.1f} s in phase {sample.phase.name.lower()}",
+        work,
+        CONDITIONS.get(sample.kernel, "") if sample.kernel != ASLEEP else "",
+    ]
     return ", ".join(part for part in parts if part) + f"; at most {limit:g} s are healthy"

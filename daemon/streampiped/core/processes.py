@@ -12,11 +12,13 @@ from typing import Final
 
 from streampiped.core import protocol as p
 from streampiped.core.causes import Cause
-from streampiped.core.health import StallClock
+from streampiped.core.health import Sample, StallClock
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import TABLE, Input, State, is_alive
 from streampiped.topology import Supervision
 
+TIMED: Final = (State.LOADING, State.RESETTING)
+"""States in which a process works towards a deadline: only time of its own counts."""
 LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
 LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
 
@@ -76,6 +78,12 @@ class Process:
     """The reason that it gave itself before it died."""
     deadline: float | None = None
     """When the present state has lasted too long (BACKOFF: when to fork)."""
+    entry: Sample | None = None
+    """What it looked like when it entered a state that may last too long."""
+    allowed: float = 0.0
+    """Seconds of its own that the state may last; 0 until the deadline has come."""
+    asked: bool = False
+    """The deadline has come, and a look is to tell whose fault that is."""
     ready_for: int = 0
     next_look: float | None = None
     kill_at: float | None = None
@@ -96,6 +104,9 @@ class Process:
         self.state = TABLE.advance(self.state, event)
         self.since = now
         self.deadline = deadline
+        self.entry, self.allowed, self.asked = None, 0.0, False
+        if self.state in TIMED:
+            self.next_look = now
 
     def bear(self, incarnation: int, now: float, deadline: float | None) -> None:
         """A new life begins: nothing of the last one counts."""
@@ -128,8 +139,12 @@ class Process:
         self.stall.forget()
         self.look_later(now)
 
+    @property
+    def look_period(self) -> float:
+        return max(LOOK_PERIOD_MIN_S, self.hang_timeout / LOOKS_PER_TIMEOUT)
+
     def look_later(self, now: float) -> None:
-        self.next_look = now + max(LOOK_PERIOD_MIN_S, self.hang_timeout / LOOKS_PER_TIMEOUT)
+        self.next_look = now + self.look_period
 
     def unwatch(self) -> None:
         """It is on its way out: no look, and no death sentence, is due any more."""

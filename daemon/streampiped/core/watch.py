@@ -7,10 +7,14 @@ from typing import Final
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
+from streampiped.core.health import CONDITIONS, Sample, own_time
 from streampiped.core.lifecycle import State
-from streampiped.core.processes import Desk, Limits, Process, Roster
+from streampiped.core.processes import LOOK_PERIOD_MIN_S, TIMED, Desk, Limits, Process, Roster
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
+ANSWER_S: Final = 1.0  # for a look, which is answered at once by whoever lives
+LATE: Final = 0.5  # of `hang_timeout`: from here on one wants to see where a process is
+LATE_LOOKS: Final = 2  # periods between two looks that are believed; when there are more it was us who stood still
 
 
 class Watch:
@@ -24,19 +28,45 @@ class Watch:
         self._deaths = deaths
 
     def on_sampled(self, event: p.Sampled, now: float) -> None:
-        """A process that hangs has its stack dumped now and is killed a moment later."""
+        """A process that is late has its stack dumped; one that hangs, once more, and is killed a moment later."""
         process = self._roster[event.name]
+        if process.incarnation == event.incarnation and process.state in TIMED:
+            self._judge_late(process, event.sample, now)
         if process.incarnation != event.incarnation or process.state is not State.RUNNING or process.kill_at:
             return
-        stalled = process.stall.look(event.sample, now)
-        if stalled < process.hang_timeout:
-            return
+        stall = process.stall
+        stall.look(event.sample, now, LATE_LOOKS * process.look_period)
         phase = event.sample.phase.name.lower()
-        process.said = f"hung: no progress for {stalled:.1f} s in {phase}"
-        process.next_look = None
-        process.kill_at = now + STACK_DUMP_GRACE_S
-        self._desk.emit("stage_hung", process.name, seconds=stalled, phase=phase)
+        condition = CONDITIONS.get(event.sample.kernel, f"in state {event.sample.kernel}")
+        if stall.own >= process.hang_timeout:
+            process.said = f"hung: no progress for {stall.own:.1f} s in {phase}, {condition}"
+            process.next_look = None
+            process.kill_at = now + STACK_DUMP_GRACE_S
+            self._desk.emit("stage_hung", process.name, seconds=stall.own, phase=phase, condition=condition)
+        elif stall.own >= LATE * process.hang_timeout and not stall.told:
+            self._desk.emit("stage_stalled", process.name, seconds=stall.own, phase=phase, condition=condition)
+        elif stall.whole >= process.hang_timeout and not stall.told:
+            stall.told = True
+            self._desk.emit("stage_starved", process.name, seconds=stall.whole, own=stall.own, phase=phase)
+            return
+        else:
+            return
+        stall.told = True
         self._desk.put(p.DumpStack(process.name, process.incarnation))
+
+    def _judge_late(self, process: Process, sample: Sample, now: float) -> None:
+        """Who was starved on the way to its deadline has the time that it did not have."""
+        if process.entry is None:
+            process.entry = sample
+            return
+        if not process.asked:
+            return
+        process.asked = False
+        own = own_time(process.entry, sample, now - process.since)
+        if own >= process.allowed:
+            self._kill_late(process, now)
+        else:
+            process.deadline = now + max(LOOK_PERIOD_MIN_S, process.allowed - own)
 
     def tick(self, now: float) -> None:
         for process in self._roster:
@@ -64,5 +94,12 @@ class Watch:
             return
         if process.state is State.BACKOFF:
             self._births.fork(process, now)
-            return
+        elif process.entry is not None and not process.asked:
+            process.allowed = process.allowed or process.deadline - process.since
+            process.asked, process.deadline = True, now + ANSWER_S
+            self._desk.put(p.Look(process.name, process.incarnation))
+        else:
+            self._kill_late(process, now)
+
+    def _kill_late(self, process: Process, now: float) -> None:
         self._deaths.kill(process, f"still {process.state.value} after {now - process.since:.1f} s", now)

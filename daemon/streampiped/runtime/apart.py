@@ -4,7 +4,8 @@ The supervisor must stay small and never import pydantic, numpy or user code, an
 about a configuration. So they are imported in a child; what comes back is plain data. Rejected: a new interpreter
 (it starts from nothing, arguments become text) and multiprocessing (it pickles what user code hands it).
 
-Call it before any thread or event loop exists: the child is a plain fork.
+Call it before any thread or event loop exists: the child is a plain fork. Where a launcher has been executed, it makes
+the fork instead (`runtime/lent.py`), and has imported already what a check needs.
 """
 
 from __future__ import annotations
@@ -48,22 +49,38 @@ def run_apart(
     when this returns or raises, those in sessions of their own too: this process becomes a subreaper for it. The
     kernel kills the child when this process dies first.
     """
+    parent = os.getpid()
+
+    def fork() -> tuple[int, int]:
+        reader, writer = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            _child(parent, writer, function, args, keep_stdout)
+        os.close(writer)
+        return pid, reader
+
+    return bring_back(fork, timeout)
+
+
+def bring_back(fork: Callable[[], tuple[int, int]], timeout: float) -> Any:
+    """What a process answers that `fork` has made: its pid, and where its answer comes. It must be a child of ours. As
+    for the rest `run_apart` says what is promised."""
     become_subreaper()
     before = children()
-    reader, writer = os.pipe()
-    parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        _child(parent, writer, function, args, keep_stdout)
-    os.close(writer)
+    pid = status = 0
+    payload = None
     try:
-        payload = _receive(reader, pid, timeout)
+        pid, reader = fork()
+        try:
+            payload = _receive(reader, pid, timeout)
+        finally:
+            os.close(reader)
     finally:
-        os.close(reader)
-        status = _end(pid)
+        if pid:
+            status = _end(pid)
         _end_orphans(before)
         become_subreaper(False)
     if payload is None:
@@ -72,6 +89,25 @@ def run_apart(
     if raised:
         raise ApartError(value, trace)
     return value
+
+
+def answer_apart(function: Callable[..., Any], answer: int, out: int, err: int) -> NoReturn:
+    """The life of a process that a launcher has forked: `run_lent` tells over the socket `answer` who asks, and the
+    arguments. That it does so means that the asker is our parent by now."""
+    try:
+        for fd, standard in ((out, 1), (err, 2)):
+            os.dup2(fd, standard)
+            os.close(fd)
+        request = bytearray()
+        while (whole := _whole(request)) is None:
+            chunk = os.read(answer, _READ_BYTES)
+            if not chunk:
+                os._exit(0)  # the asker is gone
+            request += chunk
+        parent, *args = msgpack.unpackb(whole)
+        _child(parent, answer, function, tuple(args), keep_stdout=True)
+    finally:
+        os._exit(0)
 
 
 def _child(
@@ -103,9 +139,13 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
         return bytes(msgpack.packb((True, text, traceback.format_exc())))
 
 
-def _send(writer: int, payload: bytes) -> None:
+def framed(payload: bytes) -> bytes:
     """The length goes first: the end of the answer must not need EOF, which a grandchild could withhold."""
-    data = memoryview(len(payload).to_bytes(_LENGTH_BYTES, "little") + payload)
+    return len(payload).to_bytes(_LENGTH_BYTES, "little") + payload
+
+
+def _send(writer: int, payload: bytes) -> None:
+    data = memoryview(framed(payload))
     while data:
         data = data[os.write(writer, data) :]
 

@@ -24,6 +24,8 @@ class Launch:
     control: socket.socket
     output: int
     mark: str
+    ready: bool = False
+    """It has said so already."""
 
 
 def execute_launcher(modules: Sequence[str], mark: str | None = None) -> Launch:

@@ -39,16 +39,6 @@ def die_with_parent(signum: signal.Signals, parent: int) -> bool:
     return os.getppid() == parent
 
 
-_STATES: Final = {
-    "R": "on the CPU or waiting for it",
-    "D": "waiting for a disk",
-    "T": "stopped by a signal (SIGSTOP or SIGTSTP; SIGCONT lets it go on)",
-    "t": "stopped by a debugger",
-    "Z": "dead already",
-}
-"""Of proc_pid_stat(5)."""
-
-
 def set_comm(name: str) -> None:
     """The short name of this process; longer ones are cut."""
     _prctl(PR_SET_NAME, name.encode()[:COMM_BYTES_MAX])
@@ -61,16 +51,6 @@ def comm_of(pid: int) -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def why_still(pid: int) -> str:
-    """Why a process does not run at the moment, for people; empty when it sleeps, which says nothing, or is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            state = file.read().rpartition(b")")[2].split()[0].decode()
-    except (OSError, IndexError):
-        return ""
-    return _STATES.get(state, "")
 
 
 def children() -> set[int]:

@@ -22,6 +22,11 @@ class Notifier:
         self._last = ""
         self._is_ready = False
 
+    @property
+    def listening(self) -> bool:
+        """Whether anybody wants to hear anything."""
+        return bool(self._address)
+
     def ready(self) -> None:
         self._is_ready = True
         self._send("READY=1")

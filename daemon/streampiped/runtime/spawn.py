@@ -123,6 +123,8 @@ class Spawner:
         launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
         box = BlackBox(BlackBox.make("launcher"))
         self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output, self._listener)
+        if launch.ready:
+            self._loop.call_soon(self._listener.on_launcher_ready, launch.pid)
         waiting, self._waiting = self._waiting, []
         for name, incarnation, orderer in waiting:
             self.fork(name, incarnation, orderer)

@@ -18,7 +18,16 @@ OTHER: Final = "(other)"
 STAGES_MAX: Final = 64  # names come out of log lines, which anybody may have written
 
 INCIDENTS: Final = frozenset(
-    {"stage_died", "stage_failed", "stage_hung", "stage_given_up", "stage_restart_scheduled", "launcher_died"}
+    {
+        "stage_died",
+        "stage_failed",
+        "stage_stalled",
+        "stage_starved",
+        "stage_hung",
+        "stage_given_up",
+        "stage_restart_scheduled",
+        "launcher_died",
+    }
     | {"generation_reset", "pipeline_started"}
 )
 """Events kept one by one with their reason: the answer to 'what happened to the trainer last night?'"""

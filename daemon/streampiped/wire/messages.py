@@ -29,6 +29,13 @@ class Fork:
 
 
 @dataclass(frozen=True, slots=True)
+class ForkApart:
+    """Fork a process that is thrown away, to understand a command line: a socket, stdout and stderr come along."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
 class Forked:
     """The launcher has reaped the intermediate: `pid` is the supervisor's own child now. 0: `error` says why not."""
 
@@ -274,14 +281,14 @@ class Event:
 
 
 Message: TypeAlias = (
-    Fork | Forked | LauncherReady
+    Fork | ForkApart | Forked | LauncherReady
     | Begin | Reset | Go | Barrier | Pause | Resume | Commit | Committed | Query | Roster
     | Loaded | Ready | Failed | SnapshotDone | SnapshotFailed | Impaired | Guilty | Judged | CommitDone | SourceEnded
     | FirstBatch | Reply | Event | Examine
 )  # fmt: skip
 
 _KINDS: Final[tuple[type[Any], ...]] = (
-    Fork, Forked, LauncherReady,
+    Fork, ForkApart, Forked, LauncherReady,
     Begin, Reset, Go, Barrier, Pause, Resume, Commit, Committed, Query, Roster,
     Loaded, Ready, Failed, SnapshotDone, SnapshotFailed, Impaired, Guilty, Judged, CommitDone, SourceEnded,
     FirstBatch, Reply, Event, Examine,

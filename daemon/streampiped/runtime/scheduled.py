@@ -1,0 +1,48 @@
+"""What the kernel's scheduler says of a process: is it on a CPU, how long was it, how long has it waited for one?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final, NamedTuple
+
+NANO: Final = 1e-9
+
+
+class Scheduled(NamedTuple):
+    """Of all threads of a process together; seconds since it was forked."""
+
+    kernel: str = "S"
+    """R when one of its threads is on a CPU or wants to be; else the main thread's state (proc_pid_stat(5))."""
+    cpu: float = 0.0
+    queued: float = 0.0
+    """Wanted a CPU and had none; the kernel counts a wait when it is over. 0 where it does not count these."""
+
+
+def scheduled(pid: int) -> Scheduled:
+    """A look at a process that is ours, so that its number is nobody else's."""
+    states: list[str] = []
+    cpu = queued = 0.0
+    with contextlib.suppress(OSError):
+        for task in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
+            with contextlib.suppress(OSError):  # a thread that has just ended
+                states.append(_read(f"/proc/{pid}/task/{task}/stat").rpartition(")")[2].split()[0])
+                had, waited, _ = _times(f"/proc/{pid}/task/{task}")
+                cpu, queued = cpu + had, queued + waited
+    kernel = "R" if "R" in states else next(iter(states), "S")
+    return Scheduled(kernel, cpu, queued)
+
+
+def _times(task: str) -> tuple[float, float, float]:
+    """Seconds on a CPU, in its queue, and how often. Without scheduler statistics in the kernel: clock ticks."""
+    try:
+        had, waited, slices = map(int, _read(f"{task}/schedstat").split())
+    except (OSError, ValueError):
+        fields = _read(f"{task}/stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), 0.0, 0.0
+    return had * NANO, waited * NANO, float(slices)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
