@@ -158,8 +158,22 @@ def dead_letters(action: str) -> Callable[..., int]:
     return run
 
 
+def top(path: str, interval: float, once: bool) -> int:
+    from streampipectl.top import top as run
+
+    return run(path, interval, once)
+
+
+def completion(path: str, shell: str) -> int:
+    from streampipectl.shells import script
+
+    say(script(shell), end="")
+    return int(ExitCode.OK)
+
+
 COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "status": status,
+    "top": top,
     "start": change("start"),
     "stop": change("stop"),
     "restart": change("restart"),
@@ -173,5 +187,6 @@ COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "dlq export": dead_letters("export"),
     "dlq replay": dead_letters("replay"),
     "dlq drop": dead_letters("drop"),
+    "completion": completion,
     "version": version,
 }

@@ -22,6 +22,10 @@ LETTER_ID_MAX: Final = 2**63 - 1  # the daemon's own limit
 LETTER_STATUSES: Final = ("dead", "replayed", "dropped", "all")
 CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"  # the daemon's own rule
 
+INTERVAL: Final = "1s"  # of `top`: the daemon's own rhythm
+INTERVAL_MIN_S: Final = 0.2  # the daemon notifies no faster
+SHELLS: Final = ("bash", "zsh", "fish")
+
 _UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -38,6 +42,20 @@ def duration(text: str) -> float:
         if 0 < seconds <= CHANGE_TIMEOUT_MAX_S:
             return seconds
     raise ValueError(f"{text!r} should be a time such as 500ms, 30s or 2m, at most {CHANGE_TIMEOUT_MAX_S:g}s")
+
+
+def interval(text: str) -> float:
+    """As `duration`, for frames."""
+    seconds = duration(text)
+    if seconds < INTERVAL_MIN_S:
+        raise ValueError(f"{text!r} should be a time such as 500ms or 2s, at least {INTERVAL_MIN_S * 1e3:g}ms")
+    return seconds
+
+
+def shell(text: str) -> str:
+    if text in SHELLS:
+        return text
+    raise ValueError(f"{text!r} should be one of {', '.join(SHELLS)}")
 
 
 def line_count(text: str) -> int:
