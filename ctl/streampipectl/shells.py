@@ -67,8 +67,9 @@ function __streampipectl
         case '*'
             for line in $$lines[2..-1]
                 set -l parts (string split -m 1 \t -- $$line)
-                test -n "$$parts[2]"; or set parts[2] (__streampipectl_about $$parts[1])
-                printf '%s\t%s\n' $$parts[1] "$$parts[2]"
+                set -l about $$parts[2]
+                test -n "$$about"; or set about (__streampipectl_about $$parts[1])
+                printf '%s\t%s\n' $$parts[1] "$$about"
             end
     end
 end
