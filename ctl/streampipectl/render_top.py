@@ -86,32 +86,57 @@ class View(NamedTuple):
 
 def frame(view: View, columns: int, rows: int | None) -> list[Line]:
     """Exactly `rows` lines, to be cut at `columns`; None: as many as it takes, without the keys' line."""
-    head = _head(view, columns)
-    stream = [[Span(line)] for line in flow.drawn(_nodes(view.status), columns)]
-    stages = _table(view, columns)
-    troubles = _troubles(view)
-    events = [_event(event) for event in view.events]
+    parts = _parts(view, columns)
+    head, stream, stages, troubles, events = parts
     if rows is None:
-        return [*head, [], *stream, [], *stages, *troubles, *([[], *events] if events else ())]
-    room = max(0, rows - len(head) - 1)
+        return [*head, *([[], *stream] if stream else ()), [], *stages, *troubles, *([[], *events] if events else ())]
     if view.helping:
         helped: list[Line] = [[], *([Span(f"  {key:<14}", "bold"), Span(what)] for key, what in KEYS)]
-        return _filled([*head[: rows - 1], *helped[:room]], _foot(view, ""), rows)
-    shares = share(room, len(stream), len(stages) + len(troubles), len(events))
-    shown = min(len(stages), shares.stages, max(TABLE_LEAST, shares.stages - len(troubles)))
+        return _filled([*head, *helped], _foot(view, ""), rows)
+    shares = _shares(parts, rows)
+    shown, most = _shown(parts, shares)
     troubles = troubles[: shares.stages - shown]
-    scroll = min(view.scroll, scroll_max(len(stages) - 1, shown - 1))
+    scroll = min(view.scroll, most)
     gap: list[Line] = [[]] if shares.gaps else []
     lines = [*head[: rows - 1], *(gap if stream else ()), *stream[: shares.stream]]
     lines += [*gap, *stages[: min(1, shown)], *stages[1 + scroll : max(1, scroll + shown)], *troubles]
     lines += [*(gap if events else ()), *events[len(events) - shares.events :]]
-    hidden = f"{scroll + 1}-{scroll + shown - 1} of {len(stages) - 1}" if 1 < shown < len(stages) else ""
+    hidden = f"{scroll + 1}-{scroll + shown - 1} of {len(stages) - 1}" if most and shown > 1 else ""
     return _filled(lines, _foot(view, hidden), rows)
 
 
-def scroll_max(stages: int, shown: int) -> int:
-    """How far one can scroll: until the last one is seen."""
-    return max(0, stages - max(1, shown))
+def scroll_max(view: View, columns: int, rows: int) -> int:
+    """How far one can scroll: until the last stage is seen."""
+    parts = _parts(view, columns)
+    return _shown(parts, _shares(parts, rows))[1]
+
+
+class Parts(NamedTuple):
+    """Everything there is to show; `stages` with its heading."""
+
+    head: list[Line]
+    stream: list[Line]
+    stages: list[Line]
+    troubles: list[Line]
+    events: list[Line]
+
+
+def _parts(view: View, columns: int) -> Parts:
+    stream: list[Line] = [[Span(line)] for line in flow.drawn(_nodes(view.status), columns)]
+    events = list(map(_event, view.events))
+    return Parts(_head(view, columns), stream, _table(view, columns), _troubles(view), events)
+
+
+def _shares(parts: Parts, rows: int) -> Shares:
+    room = max(0, rows - len(parts.head) - 1)
+    return share(room, len(parts.stream), len(parts.stages) + len(parts.troubles), len(parts.events))
+
+
+def _shown(parts: Parts, shares: Shares) -> tuple[int, int]:
+    """Lines of the table, and how far it can be scrolled; what is left of its share is for the troubles."""
+    least = max(TABLE_LEAST, shares.stages - len(parts.troubles))
+    shown = min(len(parts.stages), shares.stages, least)
+    return shown, len(parts.stages) - max(2, shown) if len(parts.stages) > 2 else 0
 
 
 class Shares(NamedTuple):

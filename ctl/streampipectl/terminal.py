@@ -66,15 +66,17 @@ class Terminal:
             self.enter()
             yield
         finally:
-            # a second Ctrl-C must not come between the parts of giving back
-            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *TOLD, *ENDING))
-            self.leave()
-            signal.set_wakeup_fd(woken)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            os.close(self.signals)
-            os.close(self._told)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, *TOLD, *ENDING))
+            # a second Ctrl-C must not come between the parts of giving back; one from just before may be raised here
+            try:
+                signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *TOLD, *ENDING))
+            finally:
+                self.leave()
+                signal.set_wakeup_fd(woken)
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+                os.close(self.signals)
+                os.close(self._told)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, *TOLD, *ENDING))
 
     def enter(self) -> None:
         """Also after SIGCONT, when the shell may have set everything differently. In the background this stops us

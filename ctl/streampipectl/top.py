@@ -62,7 +62,8 @@ def top(path: str, interval: float, once: bool) -> int:
 
 def _once(path: str) -> int:
     told = Told(path, EVENTS_ONCE)
-    columns = screen()[0] if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or SCREEN[0])
+    given = os.environ.get("COLUMNS", "")
+    columns = screen()[0] if sys.stdout.isatty() else int(given) if given.isdecimal() and int(given) else SCREEN[0]
     for line in frame(told.view(), columns, None):
         say(written(line, columns, colour=False))
     return int(ExitCode.OK)
@@ -227,15 +228,17 @@ class Live:
 
     def _draw(self) -> None:
         columns, rows = screen()
-        view = self._frozen or self._told.view()
-        view = view._replace(
-            trouble=self._told.trouble, sort=self._sort, scroll=self._scroll,
-            paused=self._frozen is not None, helping=self._helping,
-        )  # fmt: skip
-        lines = frame(view, columns, rows)
+        lines = frame(self._view(), columns, rows)
         self._terminal.draw([written(line, columns, self._colour, self._ascii) for line in lines])
         self._drawn_at = time.monotonic()
         self._news = False
+
+    def _view(self) -> View:
+        """What was told, or stood when the picture was stopped, as the keys want it."""
+        return (self._frozen or self._told.view())._replace(
+            trouble=self._told.trouble, sort=self._sort, scroll=self._scroll,
+            paused=self._frozen is not None, helping=self._helping,
+        )  # fmt: skip
 
     def _signalled(self) -> bool:
         heard = self._terminal.heard()
@@ -254,7 +257,7 @@ class Live:
         pressed = keys(os.read(keyboard, 1024))
         for key in pressed:
             if key in _SCROLLS:
-                most = scroll_max(len(self._told.status["processes"]), 1)
+                most = scroll_max(self._view(), *screen())
                 self._scroll = max(0, min(most, self._scroll + _SCROLLS[key]))
             elif key == "s":
                 self._sort = SORTS[(SORTS.index(self._sort) + 1) % len(SORTS)]

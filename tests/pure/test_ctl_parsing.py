@@ -19,6 +19,7 @@ WORDS = (
     "warning", "why", "checkpoint", "checkpoints", "dlq", "dlq", "list", "show", "export", "replay", "drop", "--force",
     "--keep=nightly", "--keep", "7", "--forget", "nightly", "--all", "--stage", "--stage=trainer", "--status",
     "--status=all", "--limit", "--limit=0", "12", "-5", "2²",
+    "top", "--once", "--interval", "--interval=500ms", "1ms", "completion", "zsh",
     "--socket", "/run/x", "--socket=/a", "--runtime-dir", "--runtime-dir=b", "--", "-x", "",
 )  # fmt: skip
 
@@ -44,6 +45,9 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("start a", {"stages": ("a",), "timeout": 30.0, "wait": True}),
         ("logs trainer -f --lines=5 --level error",
          {"stage": "trainer", "follow": True, "lines": 5, "level": "error", "as_json": False}),
+        ("top", {"interval": 1.0, "once": False}),
+        ("top --once --interval 500ms", {"interval": 0.5, "once": True}),
+        ("completion fish", {"shell": "fish"}),
         ("report", {"as_json": False}),
         ("version", {}),
         ("why trainer", {"stage": "trainer", "as_json": False}),
@@ -97,7 +101,7 @@ def test_the_rest_is_for_typer(line: str) -> None:
     [
         "frob", "report extra", "stop --timeout x", "logs --level loud", "logs --lines -1", "why", "dlq frob",
         "dlq show", "dlq show 0", "dlq replay 1 x", "dlq list --limit 0", "dlq list --status gone", "stop --force",
-        "checkpoint --keep 231", "checkpoints --forget ../x",
+        "checkpoint --keep 231", "top --interval 10ms", "completion csh", "completion", "checkpoints --forget ../x",
     ],
 )  # fmt: skip
 def test_mistakes_exit_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:

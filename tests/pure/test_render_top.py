@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streampipectl import flow
 from streampipectl.cells import cells, shorten
-from streampipectl.render_top import KEYS, SORTS, Event, View, frame, share, spark, written
+from streampipectl.render_top import KEYS, SORTS, Event, View, frame, scroll_max, share, spark, written
 from streampipectl.terminal import update
 from streampipectl.top import keys
 from support.control_backend import process, status_of
@@ -107,6 +107,10 @@ def test_many_stages_scroll() -> None:
     assert any(line.startswith("service_monitor ") for line in end)
     assert not any(line.startswith("stage-00 ") and "ready" in line for line in end)
     assert sum("event number" in line for line in top) >= 3
+    most = scroll_max(view(*processes), 80, 24)
+    assert lines(view(*processes, scroll=most), 80, 24) == end
+    assert lines(view(*processes, scroll=most - 1), 80, 24) != end
+    assert scroll_max(view(), 80, 24) == 0
 
 
 def test_sorted() -> None:

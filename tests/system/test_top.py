@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -141,6 +142,19 @@ def test_only_what_changes_is_written(daemon: Daemon) -> None:
     assert text.count("\x1b[?2026h") == text.count("\x1b[?2026l")
     assert drawn(text) < 24 * text.count("\x1b[?2026h")
     assert "\x1b[2J" not in text
+
+
+def test_interval(daemon: Daemon) -> None:
+    """An interval below the daemon's second is asked for, a longer one waited for."""
+    frames = {}
+    for interval in ("200ms", "1s", "3s"):
+        with session(top(daemon, "--interval", interval)) as seen:
+            seen.wait(showing("q quit"), "a first frame")
+            begun = time.monotonic()
+            seen.wait(lambda text: text.count("\x1b[?2026l") >= 2, "two more frames")
+            frames[interval] = time.monotonic() - begun
+    assert frames["200ms"] < 1.5
+    assert 1.5 < frames["1s"] < 5.0 < frames["3s"]
 
 
 def test_once(daemon: Daemon) -> None:
