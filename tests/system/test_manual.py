@@ -98,8 +98,20 @@ def test_the_date_can_be_set(tmp_path: Path) -> None:
         assert " 1970-01-02 " in page.read_text().partition("\n")[0]
 
 
-def installer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("streampipe_install", REPOSITORY / "systemd" / "install.py")
+def test_text_is_no_request(pages: dict[str, Path]) -> None:
+    """A line of ours that begins with a dot stays text, a backslash is one, and an option can be copied to a shell."""
+    generate = loaded("docs/man/generate.py")
+    assert generate.marked(".so /etc/passwd") == "\\&.so /etc/passwd"
+    assert generate.marked(r"a\b `c`") == r"a\eb \fBc\fR"
+    assert generate.quoted('a "b"') == r'"a \(dqb\(dq"'
+    lines = generate.marked(f"{'x' * 77} 'y").split("\n")
+    assert lines == ["x" * 77, r"\&'y"]
+    assert r"\fB\-\-json\fR" in pages["streampipectl.1"].read_text()
+
+
+def loaded(path: str) -> ModuleType:
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(f"loaded_{Path(path).stem}", REPOSITORY / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -111,7 +123,7 @@ def installer() -> ModuleType:
 @pytest.mark.parametrize(("prefix", "zsh"), [("/usr/local", "site-functions"), ("/usr", "vendor-completions")])
 def test_installed_and_removed(tmp_path: Path, prefix: str, zsh: str) -> None:
     """They are put where man and the shells look, readable for all, and nothing of them stays."""
-    install = installer()
+    install = loaded("systemd/install.py")
     places = install.Places(tmp_path, Path(prefix))
     install.install_manual(places)
     install.install_completions(places)
@@ -133,7 +145,7 @@ def test_the_shells_look_there(tmp_path: Path) -> None:
     """zsh's own search path has the directory for each prefix."""
     needs("zsh")
     shown = subprocess.run(["zsh", "-f", "-c", "print -l $fpath"], capture_output=True, text=True, check=True).stdout
-    install = installer()
+    install = loaded("systemd/install.py")
     for prefix in ("/usr/local", "/usr"):
         places = install.Places(Path("/"), Path(prefix))
         assert str(install.completions(places)["zsh"].parent) in shown.split()
