@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from streampipectl.changes import EXIT_INTERRUPTED
-from streampipectl.commands import Call, perform
+from streampipectl.commands import perform
+from streampipectl.grammar import COMPLETION_VARIABLE, Call, Grammar, Option, Syntax
 from streampipectl.values import (
     CHANGE_TIMEOUT_S,
     INTERVAL,
@@ -33,28 +34,6 @@ from streampipectl.values import (
     shell,
 )
 from streampiped.errors import ExitCode
-
-COMPLETION_VARIABLE: Final = "_STREAMPIPECTL_COMPLETE"
-"""Set by what `streampipectl completion` prints: the arguments are words to be completed."""
-
-
-class Option(NamedTuple):
-    """`convert` is None for a flag, which then means `value`."""
-
-    key: str
-    convert: Callable[[str], Any] | None = None
-    value: Any = None
-
-
-class Syntax(NamedTuple):
-    """`place`: the key of what stands without an option's name. One that has no default must be given."""
-
-    defaults: Mapping[str, Any]
-    options: Mapping[str, Option]
-    places: Literal["none", "one", "many"] = "none"
-    place: str = ""
-    convert: Callable[[str], Any] = str
-
 
 WHERE: Final = {"--socket": Option("socket", str), "--runtime-dir": Option("runtime_dir", str)}
 _JSON: Final = {"--json": Option("as_json", value=True)}
@@ -183,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if COMPLETION_VARIABLE in os.environ:
             from streampipectl.complete import complete
 
-            return complete(words, os.environ)
+            return complete(words, os.environ, Grammar(SYNTAX, GROUPS, WHERE))
         call = parse(words)
         if call is None:
             from streampipectl import interface

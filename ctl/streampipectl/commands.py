@@ -5,24 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from streampipectl import render
 from streampipectl.changes import EXIT_INTERRUPTED, carry_out
 from streampipectl.client import Client, socket_path
+from streampipectl.grammar import Call
 from streampipectl.output import colour, complain, dumped, say, screen, width
 from streampiped import __version__
 from streampiped.errors import ExitCode, RpcError
 from streampiped.wire.rpc import PROTOCOL
 
 WATCH_SILENCE_S: Final = 15.0  # a watched daemon speaks every second
-
-
-class Call(NamedTuple):
-    """A parsed command line: the command and its options by keyword."""
-
-    command: str
-    options: Mapping[str, Any]
 
 
 def perform(call: Call) -> int:

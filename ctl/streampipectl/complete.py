@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from streampipectl.app import GROUPS, SYNTAX, WHERE, Option, Syntax
 from streampipectl.client import Client, socket_path
+from streampipectl.grammar import Grammar, Option, Syntax
 from streampipectl.output import say
 from streampipectl.render import clean
 from streampipectl.values import LETTER_STATUSES, LEVELS, SHELLS
@@ -44,10 +44,10 @@ BESIDES: Final = ("supervisor", "launcher")
 """What `logs` and `why` know besides the stages."""
 
 
-def complete(words: Sequence[str], environment: Mapping[str, str]) -> int:
+def complete(words: Sequence[str], environment: Mapping[str, str], grammar: Grammar) -> int:
     """Print what is to be done (`words`, `files` or `directories`), then a line with each choice, a tab, what it is. A
     daemon that cannot be reached is no mistake."""
-    place = placed(words)
+    place = placed(words, grammar)
     current = words[-1] if words else ""
     if place.before:
         current = current.removeprefix(place.before)
@@ -55,21 +55,21 @@ def complete(words: Sequence[str], environment: Mapping[str, str]) -> int:
     if place.kind in FILES:
         return int(ExitCode.OK)
     path = socket_path(place.where.get("socket"), place.where.get("runtime_dir"), environment)
-    for word, about in choices(place, current, lambda method, params: _ask(path, method, params)):
+    for word, about in choices(place, grammar, lambda method, params: _ask(path, method, params)):
         if word.startswith("" if current == "=" else current):
             say(f"{place.before}{clean(word)}\t{clean(about)}")
     return int(ExitCode.OK)
 
 
-def placed(words: Sequence[str]) -> Place:
+def placed(words: Sequence[str], grammar: Grammar) -> Place:
     """Where the last word is. bash makes three words of `--level=err`."""
     *before, current = words or [""]
     option = before[-1] if current == "=" and before else before[-2] if before[-1:] == ["="] and before[1:] else None
     if option is not None:
         before = before[: before.index(option)]
-    command, options, places, where, waiting = _read(before)
-    syntax = SYNTAX.get(command)
-    known = {**WHERE, **(syntax.options if syntax else {})}
+    command, options, places, where, waiting = _read(before, grammar)
+    syntax = grammar.syntax.get(command)
+    known = {**grammar.where, **(syntax.options if syntax else {})}
     if option is not None:
         waiting = known.get(option)
     if waiting is not None:
@@ -88,15 +88,15 @@ def _next(syntax: Syntax, places: Sequence[str]) -> str:
     return syntax.place if syntax.places == "many" or (syntax.places == "one" and not places) else "option"
 
 
-def _read(words: Sequence[str]) -> tuple[str, list[str], list[str], dict[str, str], Option | None]:
+def _read(words: Sequence[str], grammar: Grammar) -> tuple[str, list[str], list[str], dict[str, str], Option | None]:
     """Command, options, places and where the daemon is; last the option that waits for its value."""
     command, waiting = "", None
     options: list[str] = []
     places: list[str] = []
     where: dict[str, str] = {}
     for word in words:
-        syntax = SYNTAX.get(command)
-        known = {**WHERE, **(syntax.options if syntax else {})}
+        syntax = grammar.syntax.get(command)
+        known = {**grammar.where, **(syntax.options if syntax else {})}
         if waiting is not None:
             if waiting.key in FILES:
                 where[waiting.key] = word
@@ -116,14 +116,14 @@ def _read(words: Sequence[str]) -> tuple[str, list[str], list[str], dict[str, st
     return command, options, places, where, waiting
 
 
-def choices(place: Place, current: str, ask: Ask) -> Iterator[Choice]:
+def choices(place: Place, grammar: Grammar, ask: Ask) -> Iterator[Choice]:
     """Every choice of this kind, in the order in which they should be shown."""
     match place.kind:
         case "command":
-            yield from ((word, "") for word in _commands(place.command))
+            yield from ((word, "") for word in _commands(place.command, grammar))
         case "option":
-            known = SYNTAX[place.command].options if place.command in SYNTAX else {}
-            yield from ((name, "") for name in (*known, *WHERE, *HELP) if name not in place.given)
+            known = grammar.syntax[place.command].options if place.command in grammar.syntax else {}
+            yield from ((name, "") for name in (*known, *grammar.where, *HELP) if name not in place.given)
         case "stage" | "stages":
             yield from ((n, s) for n, s in _stages(place.command, ask) if n not in place.given)
         case "forget":
@@ -138,11 +138,11 @@ def choices(place: Place, current: str, ask: Ask) -> Iterator[Choice]:
             yield from ((word, "") for word in FIXED.get(kind, ()))
 
 
-def _commands(begun: str) -> list[str]:
+def _commands(begun: str, grammar: Grammar) -> list[str]:
     """Words that go on from those of the command so far."""
     if not begun:
-        return list(dict.fromkeys(name.split()[0] for name in SYNTAX))
-    return [name.split()[1] for name in SYNTAX if begun in GROUPS and name.startswith(f"{begun} ")]
+        return list(dict.fromkeys(name.split()[0] for name in grammar.syntax))
+    return [name.split()[1] for name in grammar.syntax if begun in grammar.groups and name.startswith(f"{begun} ")]
 
 
 def _stages(command: str, ask: Ask) -> Iterator[Choice]:

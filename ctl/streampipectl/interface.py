@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from streampipectl import values
-from streampipectl.commands import Call
+from streampipectl.grammar import Call
 
 T = TypeVar("T")
 

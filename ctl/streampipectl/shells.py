@@ -1,7 +1,7 @@
 """Completion scripts for bash, zsh and fish: `streampipectl completion SHELL`.
 
-They hand every TAB to `complete.py`, by `app.COMPLETION_VARIABLE`, and know themselves only what is said about commands
-and options, which takes typer a fifth of a second to tell.
+They hand every TAB to `complete.py`, by `grammar.COMPLETION_VARIABLE`, and know themselves only what is said about
+commands and options, which takes typer a fifth of a second to tell.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from string import Template
 from typing import Any, Final
 
-from streampipectl.app import COMPLETION_VARIABLE
+from streampipectl.grammar import COMPLETION_VARIABLE
 
 BASH: Final = r"""# bash completion for streampipectl, printed by `streampipectl completion bash`
 _streampipectl() {

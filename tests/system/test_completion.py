@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from streampipectl import complete
-from streampipectl.app import COMPLETION_VARIABLE, GROUPS, SYNTAX
+from streampipectl.app import GROUPS, SYNTAX, WHERE
+from streampipectl.grammar import COMPLETION_VARIABLE, Grammar
 from streampipectl.shells import abouts, script
 from streampiped.wire.letters import pack
 from streampiped.wire.messages import Guilty
@@ -185,8 +186,9 @@ def test_a_tab_is_fast(daemon: Daemon, tmp_path: Path, up: bool) -> None:
 def test_strangers_cannot_add_choices(daemon: Daemon) -> None:
     """A reason with a line end and an escape is one line of text."""
     evil = "x\n--force\ty\x1b[2J"
-    place = complete.placed(["dlq", "show", ""])
-    words = dict(complete.choices(place, "", lambda *_: {"letters": [{"id": 1, "stage": "a", "reason": evil}]}))
+    grammar = Grammar(SYNTAX, GROUPS, WHERE)
+    place = complete.placed(["dlq", "show", ""], grammar)
+    words = dict(complete.choices(place, grammar, lambda *_: {"letters": [{"id": 1, "stage": "a", "reason": evil}]}))
     assert words == {"1": f"a: {evil}"}
     daemon.backend.processes[0]["state"] = evil
     try:
