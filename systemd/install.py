@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import gzip
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,6 +90,8 @@ def install(places: Places, interpreter: Path) -> None:
         write(places.library / "systemd" / name, (REPOSITORY / "systemd" / name).read_text())
     write(places.sysusers, (REPOSITORY / "systemd" / "sysusers.d" / "streampipe.conf").read_text())
     write(places.tmpfiles, (REPOSITORY / "systemd" / "tmpfiles.d" / "streampipe.conf").read_text())
+    install_manual(places)
+    install_completions(places)
     if not places.configuration.exists():
         write(places.configuration, (REPOSITORY / "etc" / "streampipe.toml").read_text())
     if places.destdir == Path("/"):
@@ -99,7 +103,8 @@ def install(places: Places, interpreter: Path) -> None:
 def uninstall(places: Places) -> None:
     """The program and its unit. The configuration, the state and the user that owns it stay."""
     shutil.rmtree(places.library, ignore_errors=True)
-    for path in (*places.commands(), places.unit, places.sysusers, places.tmpfiles):
+    files = (places.unit, places.sysusers, places.tmpfiles, *manual(places), *completions(places).values())
+    for path in (*places.commands(), *files):
         path.unlink(missing_ok=True)
     if places.destdir == Path("/"):
         reload_systemd()
@@ -201,6 +206,48 @@ def write_script(path: Path, python: Path, target: str) -> None:
     module, _, function = target.partition(":")
     write(path, f"#!{python} -I\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n")
     path.chmod(0o755)
+
+
+MANUAL: Final = ("streampipectl.1", "streampiped.8", "streampipe.toml.5")
+
+
+def manual(places: Places) -> Iterator[Path]:
+    """Where the pages of docs/man/generate.py go, in the order of `MANUAL`."""
+    shared = places.at(places.prefix / "share" / "man")
+    return (shared / f"man{name.rpartition('.')[2]}" / f"{name}.gz" for name in MANUAL)
+
+
+def install_manual(places: Places) -> None:
+    """Compressed, as Debian's policy has it, and without a time in the archive: a build can be repeated."""
+    with tempfile.TemporaryDirectory() as made:
+        subprocess.run([sys.executable, REPOSITORY / "docs" / "man" / "generate.py", made], check=True)
+        for name, path in zip(MANUAL, manual(places), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress((Path(made) / name).read_bytes(), mtime=0))
+            path.chmod(0o644)
+
+
+def completions(places: Places) -> dict[str, Path]:
+    """Shell -> where it looks for the completion of a command under this prefix. zsh has no directory for vendors
+    outside /usr."""
+    shared = places.at(places.prefix / "share")
+    zsh = "vendor-completions" if places.prefix == Path("/usr") else "site-functions"
+    return {
+        "bash": shared / "bash-completion" / "completions" / "streampipectl",
+        "zsh": shared / "zsh" / zsh / "_streampipectl",
+        "fish": shared / "fish" / "vendor_completions.d" / "streampipectl.fish",
+    }
+
+
+def install_completions(places: Places) -> None:
+    paths = os.pathsep.join(str(REPOSITORY / name) for name in ("ctl", "daemon"))
+    code = "import sys; from streampipectl.app import main; sys.exit(main())"
+    for shell, path in completions(places).items():
+        printed = subprocess.run(
+            [sys.executable, "-c", code, "completion", shell],
+            env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=True,
+        ).stdout  # fmt: skip
+        write(path, printed)
 
 
 def write(path: Path, text: str) -> None:

@@ -11,48 +11,31 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from streampipectl.changes import EXIT_INTERRUPTED
-from streampipectl.commands import Call, perform
+from streampipectl.commands import perform
+from streampipectl.grammar import COMPLETION_VARIABLE, Call, Grammar, Option, Syntax
 from streampipectl.values import (
     CHANGE_TIMEOUT_S,
+    INTERVAL,
     LETTERS,
     LOG_LEVEL,
     checkpoint_name,
     duration,
+    interval,
     letter_count,
     letter_id,
     letter_status,
     level,
     line_count,
+    shell,
     since,
 )
 from streampiped.errors import ExitCode
 
-COMPLETION_VARIABLE: Final = "_STREAMPIPECTL_COMPLETE"
-
-
-class Option(NamedTuple):
-    """`convert` is None for a flag, which then means `value`."""
-
-    key: str
-    convert: Callable[[str], Any] | None = None
-    value: Any = None
-
-
-class Syntax(NamedTuple):
-    """`place`: the key of what stands without an option's name. One that has no default must be given."""
-
-    defaults: Mapping[str, Any]
-    options: Mapping[str, Option]
-    places: Literal["none", "one", "many"] = "none"
-    place: str = ""
-    convert: Callable[[str], Any] = str
-
-
-_WHERE: Final = {"--socket": Option("socket", str), "--runtime-dir": Option("runtime_dir", str)}
+WHERE: Final = {"--socket": Option("socket", str), "--runtime-dir": Option("runtime_dir", str)}
 _JSON: Final = {"--json": Option("as_json", value=True)}
 _PATIENT: Final = {"timeout": CHANGE_TIMEOUT_S, "wait": True}
 _PATIENCE: Final = {
@@ -69,6 +52,10 @@ _FOLLOW: Final = Option("follow", value=True)
 
 SYNTAX: Final[Mapping[str, Syntax]] = {
     "status": Syntax({"as_json": False, "watch": False}, {**_JSON, "--watch": Option("watch", value=True)}),
+    "top": Syntax(
+        {"interval": interval(INTERVAL), "once": False},
+        {"--interval": Option("interval", interval), "--once": Option("once", value=True)},
+    ),
     "start": _CHANGE,
     "stop": _CHANGE,
     "restart": Syntax(
@@ -122,6 +109,7 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
     "dlq export": Syntax({"stage": None, "status": "dead"}, {**_STAGE, **_STATUS}),
     "dlq replay": Syntax({**_CHOSEN, **_PATIENT}, {**_CHOICE, **_PATIENCE}, "many", "letters", letter_id),
     "dlq drop": Syntax(_CHOSEN, _CHOICE, "many", "letters", letter_id),
+    "completion": Syntax({}, {}, "one", "shell", shell),
     "version": Syntax({}, {}),
 }
 GROUPS: Final = {"dlq"}
@@ -132,7 +120,7 @@ def parse(arguments: Sequence[str]) -> Call | None:
     """The call, or None when typer had better look at it."""
     words = list(arguments)
     values: dict[str, Any] = {"socket": None, "runtime_dir": None}
-    if not _take_options(words, _WHERE, values):
+    if not _take_options(words, WHERE, values):
         return None
     command = words.pop(0) if words else ""
     if command in GROUPS and words:
@@ -143,7 +131,7 @@ def parse(arguments: Sequence[str]) -> Call | None:
     values |= syntax.defaults
     places: list[str] = []
     while words:
-        if not _take_options(words, {**_WHERE, **syntax.options}, values):
+        if not _take_options(words, {**WHERE, **syntax.options}, values):
             return None
         if words:
             places.append(words.pop(0))
@@ -192,7 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The console script's entry; the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        call = None if COMPLETION_VARIABLE in os.environ else parse(words)
+        if COMPLETION_VARIABLE in os.environ:
+            from streampipectl.complete import complete
+
+            return complete(words, os.environ, Grammar(SYNTAX, GROUPS, WHERE))
+        call = parse(words)
         if call is None:
             from streampipectl import interface
 

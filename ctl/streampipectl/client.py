@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 from collections import deque
@@ -59,37 +60,66 @@ def socket_path(given: str | None, runtime_dir: str | None, environment: Mapping
 class Client:
     """One connection: `call` for answers, `notifications` for what comes by itself after a subscription."""
 
-    def __init__(self, path: str) -> None:
-        """Connect and agree on the protocol. RpcError UNREACHABLE, NOT_PERMITTED or PROTOCOL."""
+    def __init__(self, path: str, patience: float = ANSWER_S) -> None:
+        """Connect and agree on the protocol. RpcError UNREACHABLE, NOT_PERMITTED or PROTOCOL; TIMED_OUT when nothing
+        came for `patience` seconds, as also by `call`."""
         self.path = path
+        self._patience = patience
         self._decoder = Decoder()
         self._messages: Iterator[Message] = iter(())
         self._waiting: deque[Notification] = deque()
         self._number = 0
-        self._socket = _connected(path)
+        self._socket = _connected(path, patience)
         self.daemon: Mapping[str, Any] = self.call("hello", {"protocol": PROTOCOL})
 
     def close(self) -> None:
         self._socket.close()
 
-    def call(self, method: str, params: Mapping[str, Any], timeout: float = ANSWER_S) -> Any:
+    def fileno(self) -> int:
+        """For `select`: readable when `arrived` has something."""
+        return self._socket.fileno()
+
+    def call(self, method: str, params: Mapping[str, Any], timeout: float | None = None) -> Any:
         """The result. RpcError with the daemon's code; TIMED_OUT when nothing came for `timeout` seconds;
         UNREACHABLE when the connection broke."""
-        self._number += 1
-        with contextlib.suppress(ConnectionError):  # refused at once: the reason is waiting to be read
-            self._send(encode(Request(self._number, method, params)))
+        number = self.ask(method, params)
         while True:
-            match self._next(timeout):
-                case Response() as response if response.id == self._number:
+            match self._next(timeout or self._patience):
+                case Response() as response if response.id == number:
                     return unwrap(response)
                 case Notification() as notification:
                     self._waiting.append(notification)
+
+    def ask(self, method: str, params: Mapping[str, Any]) -> int:
+        """Ask without waiting; the number of the response that `arrived` will give."""
+        self._number += 1
+        with contextlib.suppress(ConnectionError):  # refused at once: the reason is waiting to be read
+            self._send(encode(Request(self._number, method, params)))
+        return self._number
+
+    def arrived(self) -> list[Response | Notification]:
+        """What has come, without waiting: once after the last `call`, and whenever the descriptor is readable. RpcError
+        UNREACHABLE when the connection broke."""
+        found: list[Response | Notification] = list(self._waiting)
+        self._waiting.clear()
+        found += self._heard()
+        if select.select([self._socket], [], [], 0)[0]:
+            self._messages = self._decoder.feed(self._received(self._patience))
+            found += self._heard()
+        return found
+
+    def _heard(self) -> Iterator[Response | Notification]:
+        """The rest of what was received."""
+        for message in self._messages:
+            _check_farewell(self.path, message)
+            if not isinstance(message, Request):
+                yield message
 
     def _send(self, data: bytes) -> None:
         try:
             self._socket.sendall(data)
         except BlockingIOError:
-            raise RpcError(f"{self.path}: no answer after {ANSWER_S:g} s", ExitCode.TIMED_OUT) from None
+            raise RpcError(f"{self.path}: no answer after {self._patience:g} s", ExitCode.TIMED_OUT) from None
 
     def notifications(self, timeout: float | None) -> Iterator[Notification]:
         """What was subscribed to, for ever; RpcError TIMED_OUT after `timeout` seconds of silence (None:
@@ -104,8 +134,7 @@ class Client:
     def _next(self, timeout: float | None) -> Message:
         while (message := next(self._messages, None)) is None:
             self._messages = self._decoder.feed(self._received(timeout))
-        if isinstance(message, Notification) and message.method == "goodbye":
-            raise RpcError(f"{self.path}: {message.params.get('message')}", ExitCode.UNREACHABLE)
+        _check_farewell(self.path, message)
         return message
 
     def _received(self, timeout: float | None) -> bytes:
@@ -121,18 +150,23 @@ class Client:
         return data
 
 
-def _connected(path: str) -> socket.socket:
+def _check_farewell(path: str, message: Message) -> None:
+    if isinstance(message, Notification) and message.method == "goodbye":
+        raise RpcError(f"{path}: {message.params.get('message')}", ExitCode.UNREACHABLE)
+
+
+def _connected(path: str, patience: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _set_timeout(connection, socket.SO_SNDTIMEO, ANSWER_S)
+        _set_timeout(connection, socket.SO_SNDTIMEO, patience)
         connection.connect(path)
     except OSError as error:
         connection.close()
-        raise _refusal(path, error) from None
+        raise _refusal(path, error, patience) from None
     return connection
 
 
-def _refusal(path: str, error: OSError) -> RpcError:
+def _refusal(path: str, error: OSError, patience: float) -> RpcError:
     """Why the socket cannot be opened, as one line."""
     match error:
         case FileNotFoundError() | NotADirectoryError():
@@ -142,7 +176,7 @@ def _refusal(path: str, error: OSError) -> RpcError:
         case PermissionError():
             return RpcError(_not_permitted(path), ExitCode.NOT_PERMITTED)
         case BlockingIOError():
-            return RpcError(f"streampipe does not answer at {path} for {ANSWER_S:g} s", ExitCode.UNREACHABLE)
+            return RpcError(f"streampipe does not answer at {path} for {patience:g} s", ExitCode.UNREACHABLE)
     return RpcError(f"{path}: {error.strerror or error}", ExitCode.UNREACHABLE)
 
 

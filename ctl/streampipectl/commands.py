@@ -5,24 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from streampipectl import render
 from streampipectl.changes import EXIT_INTERRUPTED, carry_out
 from streampipectl.client import Client, socket_path
+from streampipectl.grammar import Call
 from streampipectl.output import colour, complain, dumped, say, screen, width
 from streampiped import __version__
 from streampiped.errors import ExitCode, RpcError
 from streampiped.wire.rpc import PROTOCOL
 
 WATCH_SILENCE_S: Final = 15.0  # a watched daemon speaks every second
-
-
-class Call(NamedTuple):
-    """A parsed command line: the command and its options by keyword."""
-
-    command: str
-    options: Mapping[str, Any]
 
 
 def perform(call: Call) -> int:
@@ -155,8 +149,22 @@ def probe(action: str) -> Callable[..., int]:
     return run
 
 
+def top(path: str, interval: float, once: bool) -> int:
+    from streampipectl.top import top as run
+
+    return run(path, interval, once)
+
+
+def completion(path: str, shell: str) -> int:
+    from streampipectl.shells import script
+
+    say(script(shell), end="")
+    return int(ExitCode.OK)
+
+
 COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "status": status,
+    "top": top,
     "start": change("start"),
     "stop": change("stop"),
     "restart": change("restart"),
@@ -173,5 +181,6 @@ COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "dlq export": dead_letters("export"),
     "dlq replay": dead_letters("replay"),
     "dlq drop": dead_letters("drop"),
+    "completion": completion,
     "version": version,
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from streampipectl import values
-from streampipectl.commands import Call
+from streampipectl.grammar import Call
 
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ CHANGE_TIMEOUT = f"{values.CHANGE_TIMEOUT_S:g}s"
 
 app = typer.Typer(
     help="Look at a running streampipe pipeline, and change it.",
+    add_completion=False,  # app.py answers a shell in a third of the time that typer takes to be imported
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -85,6 +86,20 @@ def status(
 ) -> None:
     """Show the pipeline and its processes. Exit code 3 unless every wanted one is ready."""
     _call("status", context, socket, runtime_dir, as_json=as_json, watch=watch)
+
+
+@app.command()
+def top(
+    context: typer.Context,
+    interval: Annotated[
+        str, typer.Option(parser=_checked(values.interval), metavar="TIME", help="Between two frames.")
+    ] = values.INTERVAL,
+    once: Annotated[bool, typer.Option("--once", help="One frame, without control sequences.")] = False,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Watch the pipeline live: flow, stages, epochs, events. q quits, ? helps."""
+    _call("top", context, socket, runtime_dir, interval=interval, once=once)
 
 
 Force = Annotated[bool, typer.Option("--force", help="Wait for no barrier: back to the last epoch, as after a crash.")]
@@ -248,6 +263,17 @@ def checkpoints(
 ) -> None:
     """List the epochs that one can go back to (`streampiped restore`)."""
     _call("checkpoints", context, socket, runtime_dir, as_json=as_json, forget=forget)
+
+
+@app.command()
+def completion(
+    context: typer.Context,
+    shell: Annotated[str, typer.Argument(parser=_checked(values.shell), metavar="bash|zsh|fish")],
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
+) -> None:
+    """Print what teaches a shell to complete this tool's command lines."""
+    _call("completion", context, socket, runtime_dir, shell=shell)
 
 
 @app.command()

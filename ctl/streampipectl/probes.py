@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streampipectl import render
+from streampipectl.cells import shorten
 from streampipectl.client import Client
 from streampipectl.output import colour, complain, dumped, say, width
 from streampiped.errors import ExitCode, RpcError
@@ -75,7 +76,7 @@ def health_text(answer: Mapping[str, Any], columns: int | None = None, colours: 
     if answer.get("reason"):
         lines.append(render.clean(answer["reason"]))
     lines += ["", *render.table(HEALTH_COLUMNS, answer["stages"], answer.get("now"), None)]
-    lines = [line if columns is None else render.shorten(line, columns) for line in lines]
+    lines = [line if columns is None else shorten(line, columns) for line in lines]
     if colours:
         tones = {"healthy": "good", "lagging": "other", "stalled": "bad", "flapping": "bad", "failed": "bad"}
         for place, row in enumerate(answer["stages"], len(lines) - len(answer["stages"])):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from streampipectl.cells import cells, left, right, shorten
+
 MISSING: Final = "-"
 REASON_LINES_MAX: Final = 12  # below the table; a pipeline in trouble must not push its table off the screen
 
@@ -17,6 +19,7 @@ PIPELINE: Final = ("supervisor", "launcher")  # their reason is the pipeline's s
 BAD: Final = frozenset({"failed", "backoff", "killing", "degraded"})
 _COLOURS: Final = {"good": "\x1b[32m", "bad": "\x1b[31m", "other": "\x1b[33m", "dim": "\x1b[2m", "bold": "\x1b[1m"}
 _PLAIN: Final = "\x1b[0m"
+LEVEL_TONES: Final = {"debug": "dim", "notice": "bold", "warning": "other", "error": "bad", "critical": "bad"}
 
 
 def healthy(status: Mapping[str, Any]) -> bool:
@@ -28,9 +31,9 @@ def healthy(status: Mapping[str, Any]) -> bool:
 def status_text(status: Mapping[str, Any], width: int | None = None, colour: bool = False) -> str:
     """The status of docs/specs/control.md for people, at most `width` columns wide (None: as wide as it
     gets)."""
-    lines = [_headline(status), _totals(status)]
+    lines = [_headline(status), ", ".join(totals(status))]
     if (report := status.get("report")) is not None:
-        mse, r2 = _figure(report.get("mse")), _figure(report.get("r2"))
+        mse, r2 = figure(report.get("mse")), figure(report.get("r2"))
         lines.append(f"MSE {mse}, R2 {r2} over {count(report.get('rows'))} rows")
     if (health := status.get("health", "healthy")) != "healthy":
         lines.append(f"{clean(health)}: {clean(status.get('health_reason'))}")
@@ -54,21 +57,22 @@ def _headline(status: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _totals(status: Mapping[str, Any]) -> str:
-    totals = status["totals"]
-    records, total = totals.get("records"), totals.get("total")
+def totals(status: Mapping[str, Any]) -> list[str]:
+    """Figures of the pipeline as a whole, the most important first."""
+    figures = status["totals"]
+    records, total = figures.get("records"), figures.get("total")
     parts = [f"{count(records)} records"]
     if total and records is not None:
         parts[0] = f"{count(records)} of {count(total)} records ({min(100, 100 * records // total)} %)"
-    parts.append(f"{count(totals.get('records_per_s'))}/s")
-    parts.append(f"lag {duration(totals.get('lag_s'))}")
-    restarts = totals.get("restarts")
+    parts.append(f"{count(figures.get('records_per_s'))}/s")
+    parts.append(f"lag {duration(figures.get('lag_s'))}")
+    restarts = figures.get("restarts")
     parts.append(f"{count(restarts)} restart{'' if restarts == 1 else 's'}")
-    if totals.get("cpu_percent") is not None:
-        parts.append(f"CPU {totals['cpu_percent']:.0f} %")
-    if totals.get("rss_bytes") is not None:
-        parts.append(f"RSS {size(totals['rss_bytes'])}")
-    return ", ".join(parts)
+    if figures.get("cpu_percent") is not None:
+        parts.append(f"CPU {figures['cpu_percent']:.0f} %")
+    if figures.get("rss_bytes") is not None:
+        parts.append(f"RSS {size(figures['rss_bytes'])}")
+    return parts
 
 
 def _recovery(status: Mapping[str, Any]) -> list[str]:
@@ -76,18 +80,29 @@ def _recovery(status: Mapping[str, Any]) -> list[str]:
     not known."""
     lines = []
     if parts := status.get("epoch_parts"):
-        known = [f"{word} {duration(parts[key])}" for key, word in EPOCH_PARTS if parts.get(key) is not None]
+        known = epoch_parts(parts)
         lines.append(f"last epoch {duration(parts.get('total'))}" + (f": {', '.join(known)}" if known else ""))
-    kept = [] if status.get("state_bytes") is None else [f"state {size(status['state_bytes'])}"]
+    left_behind = kept(status)
+    return [*lines, ", ".join(left_behind)] if left_behind else lines
+
+
+def epoch_parts(parts: Mapping[str, Any]) -> list[str]:
+    """What of an epoch took how long, as far as it is known."""
+    return [f"{word} {duration(parts[key])}" for key, word in EPOCH_PARTS if parts.get(key) is not None]
+
+
+def kept(status: Mapping[str, Any]) -> list[str]:
+    """What waits on the disk and for the operator, and the last recovery."""
+    found = [] if status.get("state_bytes") is None else [f"state {size(status['state_bytes'])}"]
     if status.get("recovery_s") is not None:
-        kept.append(f"last recovery {duration(status['recovery_s'])}")
+        found.append(f"last recovery {duration(status['recovery_s'])}")
     if letters := status.get("dead_letters"):
-        kept.append(f"{count(letters)} dead letter{'' if letters == 1 else 's'}")
+        found.append(f"{count(letters)} dead letter{'' if letters == 1 else 's'}")
     if lost := sum((status.get("log_drops") or {}).values()):
-        kept.append(f"{count(lost)} log line{'' if lost == 1 else 's'} lost")
+        found.append(f"{count(lost)} log line{'' if lost == 1 else 's'} lost")
     if held := status.get("held"):
-        kept.append(f"held: {' '.join(map(clean, held))}")
-    return [*lines, ", ".join(kept)] if kept else lines
+        found.append(f"held: {' '.join(map(clean, held))}")
+    return found
 
 
 EPOCH_PARTS: Final = (
@@ -115,7 +130,7 @@ def table(
     while True:
         rows = [[column.title for column in columns]]
         rows += [[column.cell(entry, now) for column in columns] for entry in entries]
-        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
         least = max(columns, key=lambda column: column.rank)
         if width is None or sum(widths) + gap * (len(widths) - 1) <= width or least.rank == 0:
             return [_row(row, widths, columns, gap) for row in rows]
@@ -125,10 +140,10 @@ def table(
             columns.remove(least)
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column], gap: int) -> str:
+def _row(texts: Sequence[str], widths: Sequence[int], columns: Sequence[Column], gap: int) -> str:
     padded = (
-        cell.ljust(wide) if column.left else cell.rjust(wide)
-        for cell, wide, column in zip(cells, widths, columns, strict=True)
+        left(text, wide) if column.left else right(text, wide)
+        for text, wide, column in zip(texts, widths, columns, strict=True)
     )
     return (" " * gap).join(padded).rstrip()
 
@@ -137,13 +152,16 @@ def _reasons(status: Mapping[str, Any]) -> list[str]:
     """Why processes are not what is wanted, or have been restarted; the worst first."""
     told = [p for p in status["processes"] if p.get("last_reason")]
     told.sort(key=lambda p: (p["state"] in GOOD, -(p.get("restarts") or 0)))
-    lines = []
-    for process in told[:REASON_LINES_MAX]:
-        line = f"{clean(process['name'])}: {clean(process['last_reason'])}"
-        if (wait := process.get("next_attempt_s")) is not None:
-            line += f"; next attempt in {duration(wait)}"
-        lines.append(line)
+    lines = [reason_text(process) for process in told[:REASON_LINES_MAX]]
     return ["", *lines] if lines else []
+
+
+def reason_text(process: Mapping[str, Any]) -> str:
+    """Why a process is not what is wanted, or died last."""
+    line = f"{clean(process['name'])}: {clean(process['last_reason'])}"
+    if (wait := process.get("next_attempt_s")) is not None:
+        line += f"; next attempt in {duration(wait)}"
+    return line
 
 
 def _painted(lines: list[str], status: Mapping[str, Any]) -> list[str]:
@@ -155,19 +173,19 @@ def _painted(lines: list[str], status: Mapping[str, Any]) -> list[str]:
         if line.startswith("NAME "):
             line = paint(line, "bold")
         elif len(words) >= 2 and states.get(words[0]) == words[1]:
-            line = line.replace(f" {words[1]} ", f" {paint(words[1], _tone(words[1]))} ", 1)
+            line = line.replace(f" {words[1]} ", f" {paint(words[1], tone(words[1]))} ", 1)
         painted.append(line)
     state = status["state"]
-    painted[0] = painted[0].replace(f": {state}", f": {paint(state, _tone(state))}", 1)
+    painted[0] = painted[0].replace(f": {state}", f": {paint(state, tone(state))}", 1)
     return painted
 
 
-def _tone(state: str) -> str:
+def tone(state: str) -> str:
     return "good" if state in GOOD else "bad" if state in BAD else "other"
 
 
-def paint(text: str, tone: str) -> str:
-    return f"{_COLOURS[tone]}{text}{_PLAIN}"
+def paint(text: str, chosen: str) -> str:
+    return f"{_COLOURS[chosen]}{text}{_PLAIN}"
 
 
 def event_text(record: Mapping[str, Any], text: str, colour: bool = False) -> str:
@@ -175,8 +193,8 @@ def event_text(record: Mapping[str, Any], text: str, colour: bool = False) -> st
     makes)."""
     level = clean(record.get("level", MISSING))
     line = f"{clock(record.get('ts'))} {level:<8} {clean(record.get('stage') or MISSING)}: {clean(text)}"
-    tone = {"debug": "dim", "notice": "bold", "warning": "other", "error": "bad", "critical": "bad"}.get(level)
-    return paint(line, tone) if colour and tone else line
+    chosen = LEVEL_TONES.get(level)
+    return paint(line, chosen) if colour and chosen else line
 
 
 def change_text(answer: Mapping[str, Any], stages: Sequence[str]) -> str:
@@ -218,8 +236,8 @@ def checkpoints_text(answer: Mapping[str, Any], width: int | None = None) -> str
 def why_text(answer: Mapping[str, Any], width: int | None = None) -> str:
     """The state of a stage, what it waits for, and how it came to that."""
     state = clean(answer["state"])
-    since = _since(answer, answer.get("now"))
-    lines = [f"{clean(answer['stage'])}: {state}" + (f" for {since}" if since != MISSING else "")]
+    so_long = since(answer, answer.get("now"))
+    lines = [f"{clean(answer['stage'])}: {state}" + (f" for {so_long}" if so_long != MISSING else "")]
     if reason := answer.get("reason"):
         of_old = answer["state"] in GOOD and answer["stage"] not in PIPELINE
         lines.append(f"{'died last' if of_old else 'reason'}: {clean(reason)}")
@@ -246,7 +264,7 @@ def _figures(report: Mapping[str, Any], indent: int) -> list[str]:
         if isinstance(value, Mapping):
             lines += [f"{'  ' * indent}{clean(name)}:", *_figures(value, indent + 1)]
         else:
-            lines.append(f"{'  ' * indent}{clean(name)}: {_figure(value)}")
+            lines.append(f"{'  ' * indent}{clean(name)}: {figure(value)}")
     return lines
 
 
@@ -303,15 +321,11 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in str(text))
 
 
-def shorten(line: str, width: int) -> str:
-    return line if len(line) <= width else line[: max(width - 1, 0)] + "…"
-
-
-def _figure(value: object) -> str:
+def figure(value: object) -> str:
     return MISSING if value is None else f"{value:.6g}" if isinstance(value, float) else clean(value)
 
 
-def _since(entry: Mapping[str, Any], now: float | None) -> str:
+def since(entry: Mapping[str, Any], now: float | None) -> str:
     return age(entry.get("since"), now)
 
 
@@ -320,21 +334,21 @@ def age(since: float | None, now: float | None) -> str:
     return MISSING if since is None or now is None else duration(max(0.0, now - since))
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return MISSING if value is None else f"{value:.0f}%"
 
 
 COLUMNS: Final = (
     Column("NAME", lambda p, _: clean(p["name"]), left=True),
     Column("STATE", lambda p, _: clean(p["state"]), left=True),
-    Column("SINCE", _since),
+    Column("SINCE", since),
     Column("PID", lambda p, _: str(p.get("pid") or MISSING)),
     Column("RST", lambda p, _: count(p.get("restarts"))),
     Column("IN", lambda p, _: count(p.get("records_in")), rank=3),
     Column("OUT", lambda p, _: count(p.get("records_out")), rank=4),
     Column("REC/S", lambda p, _: count(p.get("records_per_s"))),
     Column("LAG", lambda p, _: duration(p.get("lag_s")), rank=1),
-    Column("CPU", lambda p, _: _percent(p.get("cpu_percent")), rank=2),
+    Column("CPU", lambda p, _: percent(p.get("cpu_percent")), rank=2),
     Column("RSS", lambda p, _: size(p.get("rss_bytes")), rank=2),
     Column("USS", lambda p, _: size(p.get("uss_bytes")), rank=5),
 )

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streampipectl.render import Column, clean, shorten, table
+from streampipectl.cells import shorten
+from streampipectl.render import Column, clean, table
 
 REASON_CHARS: Final = 60  # in a list into a pipe; a terminal cuts at its width, `dlq show` has all of it
 WIDE: Final = 100  # with less columns than that the way takes the time's place, which `dlq show` has

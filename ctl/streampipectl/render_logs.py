@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streampipectl.render import MISSING, Column, clean, count, duration, paint, shorten, table
+from streampipectl.cells import shorten
+from streampipectl.render import MISSING, Column, clean, count, duration, paint, table
 from streampipectl.values import LEVELS
 
 WIDTH: Final = 80  # into a pipe: what every mail shows unbroken

@@ -23,6 +23,9 @@ LETTER_STATUSES: Final = ("dead", "replayed", "dropped", "all")
 CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"  # the daemon's own rule
 
 SINCE_MAX_S: Final = 1e10  # three centuries
+INTERVAL: Final = "1s"  # of `top`: the daemon's own rhythm
+INTERVAL_MIN_S: Final = 0.2  # the daemon notifies no faster
+SHELLS: Final = ("bash", "zsh", "fish")
 
 _UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -73,6 +76,20 @@ def since(text: str) -> Since:
     raise ValueError(
         f"{text!r} should be how long ago, such as 30s, 10m, 2h or 1d, or a time such as 2024-05-31 or 2024-05-31T14:30"
     )
+
+
+def interval(text: str) -> float:
+    """As `duration`, for frames."""
+    seconds = duration(text)
+    if seconds < INTERVAL_MIN_S:
+        raise ValueError(f"{text!r} should be a time such as 500ms or 2s, at least {INTERVAL_MIN_S * 1e3:g}ms")
+    return seconds
+
+
+def shell(text: str) -> str:
+    if text in SHELLS:
+        return text
+    raise ValueError(f"{text!r} should be one of {', '.join(SHELLS)}")
 
 
 def line_count(text: str) -> int:

@@ -280,6 +280,7 @@ class StatusView:
         return {
             "name": process.name,
             "role": spec.role,
+            "inputs": list(spec.inputs),
             "state": process.state.value,
             "since": wall - (now - process.since),
             "pid": process.pid or None,

@@ -21,6 +21,7 @@ WORDS = (
     "--keep=nightly", "--keep", "7", "--forget", "nightly", "--all", "--stage", "--stage=trainer", "--status",
     "--status=all", "--limit", "--limit=0", "12", "-5", "2²",
     "--live", "--ready", "--output", "--output=x.prom",
+    "top", "--once", "--interval", "--interval=500ms", "1ms", "completion", "zsh",
     "--socket", "/run/x", "--socket=/a", "--runtime-dir", "--runtime-dir=b", "--", "-x", "",
 )  # fmt: skip
 
@@ -50,6 +51,9 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("logs --since 2h --summary",
          {"stage": None, "follow": False, "lines": None, "level": "info", "since": values.Since(ago=7200.0),
           "summary": True, "as_json": False}),
+        ("top", {"interval": 1.0, "once": False}),
+        ("top --once --interval 500ms", {"interval": 0.5, "once": True}),
+        ("completion fish", {"shell": "fish"}),
         ("report", {"as_json": False}),
         ("reload", {"dry_run": False, "timeout": 30.0, "wait": True}),
         ("reload --dry-run --timeout 80s --no-wait", {"dry_run": True, "timeout": 80.0, "wait": False}),
@@ -109,7 +113,7 @@ def test_the_rest_is_for_typer(line: str) -> None:
         "frob", "report extra", "stop --timeout x", "logs --level loud", "logs --lines -1", "logs --since now",
         "why", "dlq frob",
         "dlq show", "dlq show 0", "dlq replay 1 x", "dlq list --limit 0", "dlq list --status gone", "stop --force",
-        "checkpoint --keep 231", "checkpoints --forget ../x",
+        "checkpoint --keep 231", "top --interval 10ms", "completion csh", "completion", "checkpoints --forget ../x",
     ],
 )  # fmt: skip
 def test_mistakes_exit_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:

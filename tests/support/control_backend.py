@@ -29,7 +29,7 @@ WELL: dict[str, Any] = {"health": "healthy", "reason": None, "cause": None, "sin
 def process(name: str, **changes: Any) -> dict[str, Any]:
     """A row of the status."""
     return {
-        "name": name, "role": "transform", "state": "ready", "since": 1_000.0, "pid": 4242, "restarts": 0,
+        "name": name, "role": "transform", "inputs": [], "state": "ready", "since": 1_000.0, "pid": 4242, "restarts": 0,
         "last_reason": None, "next_attempt_s": None, "records_in": 1_200_000, "records_out": 1_199_000,
         "records_per_s": 48_200.0, "lag_s": 0.012, "phase": "process", "cpu_percent": 63.0,
         "rss_bytes": 120 << 20, "uss_bytes": 40 << 20, "wanted": True,

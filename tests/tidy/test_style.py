@@ -16,7 +16,15 @@ from support.tree import REPOSITORY
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
         ("mypy",),
-        ("mypy", "systemd/install.py", "systemd/package.py", "tests/support", "tests/tidy", "tests/systemd"),
+        (
+            "mypy",
+            "systemd/install.py",
+            "systemd/package.py",
+            "docs/man/generate.py",
+            "tests/support",
+            "tests/tidy",
+            "tests/systemd",
+        ),
     ],
     ids=" ".join,
 )
