@@ -85,10 +85,7 @@ class Observation:
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
         plan = watched.plan
-        members = [
-            Member(spec.name, spec.inputs, spec.role == "service", spec.hang_timeout)
-            for spec in (*plan.stages, *plan.services)
-        ]
+        members = _members(plan)
         self._began = time.monotonic()
         self._judge = Judge(members, plan.health, self._began)
         self._accounts = {spec.name: Account() for spec in plan.stages}
@@ -104,6 +101,10 @@ class Observation:
         self.verdicts = {member.name: Verdict(Health.HEALTHY, since=self._began) for member in members}
 
     # what comes in
+
+    def adopt(self, plan: Plan) -> None:
+        """A plan with the same processes takes effect."""
+        self._judge.adopt(_members(plan), plan.health)
 
     def look(self, now: float) -> bool:
         """Look at everything; whether somebody's health has changed."""
@@ -226,6 +227,13 @@ class Observation:
         """Every stage that is wanted is up, and the pipeline is not on its way out."""
         supervision = self._watched.supervision
         return supervision.settled and supervision.closing is None
+
+
+def _members(plan: Plan) -> list[Member]:
+    return [
+        Member(spec.name, spec.inputs, spec.role == "service", spec.hang_timeout)
+        for spec in (*plan.stages, *plan.services)
+    ]
 
 
 def _quantiles(counts: Sequence[int]) -> dict[str, float | None]:

@@ -351,6 +351,7 @@ class Supervisor:
         match command:
             case p.Adopt():
                 self.reloading.adopt(command)
+                self.observation.adopt(self.plan)
             case p.Answer(ticket, code, text):
                 self.backend.answer(ticket, code, text)
             case p.Quit():

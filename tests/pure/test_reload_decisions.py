@@ -12,7 +12,18 @@ from streampiped.core.epoch_commands import AskBarrier
 from streampiped.core.lifecycle import State
 from streampiped.core.reload import LIVE, Difference, aligned, compare
 from streampiped.errors import ExitCode
-from streampiped.topology import Checkpoint, Control, Links, Logs, Paths, Plan, StageSpec, Supervision
+from streampiped.topology import (
+    Checkpoint,
+    Control,
+    Links,
+    Logs,
+    Metrics,
+    Paths,
+    Plan,
+    StageSpec,
+    Supervision,
+    Thresholds,
+)
 from support.transcript import CHAIN, Play
 
 PLAN = Plan(
@@ -22,7 +33,10 @@ PLAN = Plan(
         StageSpec("middle", "a:Middle", "transform", ("source",), {"limit": 1.0, "names": ["x"]}),
         StageSpec("sink", "a:Sink", "sink", ("middle",)),
     ),
-    (StageSpec("monitor", "a:Monitor", "service", options={"period": 1.0}),),
+    (
+        StageSpec("monitor", "a:Monitor", "service", options={"period": 1.0}),
+        StageSpec("service_monitor", "a:B", "service"),
+    ),
 )  # fmt: skip
 
 
@@ -54,6 +68,9 @@ OTHER_STATE = "the kept state is of other stages: needs another state directory,
         (replace(PLAN, supervision=Supervision(max_restarts=9)), ("supervision.max_restarts: 5 -> 9",), ()),
         (replace(PLAN, control=Control(operators=("ann",))), ("control.operators: [] -> ['ann']",), ()),
         (replace(PLAN, logs=Logs("debug")), ("logs.level: 'info' -> 'debug'",), ()),
+        (replace(PLAN, health=Thresholds(stalled_after=3.0)), ("health.stalled_after: 10.0 -> 3.0",), ()),
+        (replace(PLAN, metrics=Metrics("127.0.0.1:9")),
+         ("metrics.listen: None -> '127.0.0.1:9'",), ("service_monitor",)),
     ],
 )  # fmt: skip
 def test_what_can_be_had(new: Plan, changes: tuple[str, ...], replaced: tuple[str, ...]) -> None:
@@ -73,7 +90,7 @@ def test_what_can_be_had(new: Plan, changes: tuple[str, ...], replaced: tuple[st
         (replace(PLAN, control=Control("wheel")), "control.group: 'streampipe' -> 'wheel'"),
         (replace(PLAN, logs=Logs(files_kept=9)), "logs.files_kept: 2 -> 9"),
         (replace(PLAN, supervision=Supervision(probe_timeout=2.0)), "supervision.probe_timeout: 1.0 -> 2.0"),
-        (replace(PLAN, services=()), "monitor: removed"),
+        (replace(PLAN, services=PLAN.services[1:]), "monitor: removed"),
         (with_stage("sink", inputs=("source",)), "stages.sink.input: ['middle'] -> ['source']"),
     ],
 )  # fmt: skip

@@ -124,6 +124,11 @@ class Judge:
         self._charts = {name: _Chart(verdict=Verdict(Health.HEALTHY, since=now)) for name in self._members}
         self._whole = Verdict(Health.HEALTHY, since=now)
 
+    def adopt(self, members: Iterable[Member], thresholds: Thresholds) -> None:
+        """The same processes, judged by other limits from now on."""
+        self._members = {member.name: member for member in members}
+        self._limits = thresholds
+
     def look(self, looks: Mapping[str, Look], whole: Whole, now: float) -> tuple[Verdict, dict[str, Verdict]]:
         """The verdict on the pipeline, and that on every process; one look for each of the members."""
         for name, look in looks.items():

@@ -7,10 +7,10 @@ had by a start of the daemon: such a reload is refused as a whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from streampiped.topology import Plan, StageSpec
+from streampiped.topology import Metrics, Plan, StageSpec, Thresholds
 
 LIVE: Final = frozenset(
     {
@@ -18,6 +18,8 @@ LIVE: Final = frozenset(
         "checkpoint.retain_epochs",
         "control.operators",
         "logs.level",
+        *(f"health.{field.name}" for field in fields(Thresholds)),
+        *(f"metrics.{field.name}" for field in fields(Metrics)),
         *(
             f"supervision.{name}"
             for name in (
@@ -27,8 +29,9 @@ LIVE: Final = frozenset(
         ),
     }
 )  # fmt: skip
-"""Settings that the supervisor alone needs. All others are in processes, sockets or pipes that are there already."""
-SECTIONS: Final = ("paths", "supervision", "checkpoint", "links", "control", "logs")
+"""Settings that the supervisor alone needs, or one service. All others are in processes, sockets or pipes already."""
+SECTIONS: Final = ("paths", "supervision", "checkpoint", "links", "control", "logs", "health", "metrics")
+METRICS_SERVER: Final = "service_monitor"
 PROCESS_KEYS: Final = ("max_rate", "api", "retractable")
 """Of a stage, beside its options: what its process has been told."""
 RESTART: Final = "needs a restart of the daemon (systemctl restart)"
@@ -68,6 +71,8 @@ def compare(old: Plan, new: Plan) -> Difference:
     replaced: set[str] = set()
     if "checkpoint.retain_epochs" in {key for key, *_ in settings}:  # how far back a sink must be able to go
         replaced |= {spec.name for spec in new.stages if spec.role == "sink"}
+    if any(key.startswith("metrics.") for key, *_ in settings):
+        replaced |= {spec.name for spec in new.services if spec.name == METRICS_SERVER}
     before, after = ({spec.name: spec for spec in plan.processes} for plan in (old, new))
     for name in [*before, *(name for name in after if name not in before)]:
         was, now = before.get(name), after.get(name)
