@@ -188,7 +188,7 @@ def test_hung_supervisor_is_replaced(stopped: Service) -> None:
         assert int(stopped.show("NRestarts")["NRestarts"]) == int(before["NRestarts"]) + 1
         journal = stopped.box.journal(stopped.name)
         assert "Watchdog timeout" in journal
-        assert re.search(r"Fatal Python error: Aborted[\s\S]*File .*supervisor", journal)
+        assert re.search(r"Fatal Python error: Aborted[\s\S]*File .*streampiped/start", journal)
     finally:
         (stopped.box.root / drop_in.lstrip("/")).unlink()
         stopped.box.run("systemctl", "daemon-reload")

@@ -14,7 +14,7 @@ from streampiped.core.ending import Ending
 from streampiped.core.generations import Generations
 from streampiped.core.intensity import GiveUp
 from streampiped.core.lifecycle import Input, State
-from streampiped.core.operations import Operations
+from streampiped.core.operations import Operations, Wish
 from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster
 from streampiped.errors import ExitCode
@@ -189,11 +189,17 @@ class Deaths:
         self._generations.reset(f"{what} of {', '.join(stage.name for stage in waiting)}")
 
     def drop_successor(self, process: Process, now: float) -> None:
-        """Nobody wants it any more, loaded or not."""
-        if process.successor is not None:
-            self._desk.put(p.Kill(process.name, process.successor.incarnation))
-            process.successor = None
-            self._miss_successor(process, now)
+        """Nobody wants it any more, loaded or not. A reload that waits for it ends with it, as a whole."""
+        heir = process.successor
+        if heir is None:
+            return
+        self._desk.put(p.Kill(process.name, heir.incarnation))
+        process.successor = None
+        self._miss_successor(process, now)
+        wish = self._operations.reload_of(process.name, heir.incarnation)
+        if wish is not None:
+            self._operations.take(wish)
+            self._fail_wish(wish, f"{process.name}: another command has ended the successor, the old one stays", now)
 
     def _bury_successor(self, process: Process, reason: str, now: float) -> None:
         process.successor = None
@@ -210,9 +216,15 @@ class Deaths:
     def _fail_wishes(self, name: str, reason: str, now: float) -> None:
         """What an operator wanted of this process and of those named with it cannot come about."""
         for wish in self._operations.about(name):
-            for other in wish.names if not wish.adopted else ():
+            self._fail_wish(wish, reason, now)
+
+    def _fail_wish(self, wish: Wish, reason: str, now: float) -> None:
+        """It has been taken off. Successors that a reload has taken over from it stay."""
+        for other in wish.names if not wish.adopted else ():
+            heir = self._roster[other].successor
+            if heir is not None and self._operations.reload_of(other, heir.incarnation) is None:
                 self.drop_successor(self._roster[other], now)
-            self._desk.put(p.Answer(wish.ticket, ExitCode.FAILED, reason))
+        self._desk.put(p.Answer(wish.ticket, ExitCode.FAILED, reason))
 
 
 def told(spans: p.Spans) -> str:

@@ -113,6 +113,11 @@ class Operations:
         """The reload that is at work and has not taken effect."""
         return next((w for w in self._at_work() if w.verb == "reload" and not w.adopted), None)
 
+    def reload_of(self, name: str, incarnation: int) -> Wish | None:
+        """The reload that waits for this successor."""
+        wish = self.reload
+        return wish if wish is not None and wish.heirs.get(name) == incarnation else None
+
     def take(self, wish: Wish) -> None:
         """It will not come about."""
         self._remove(wish)
