@@ -282,6 +282,27 @@ def test_restart_that_nobody_waits_for_gets_the_new_plan() -> None:
     assert answers(play) == [(1, ExitCode.TIMED_OUT), (2, ExitCode.OK), (1, ExitCode.OK)]
 
 
+def test_restart_that_fails_leaves_the_reload_whole() -> None:
+    """A restart that nobody waits for has given one of its successors to a reload. When the other one fails, the restart
+    alone fails with it: either all stages of a reload take over or none."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("sink", "middle"), 1.0))
+    failing = heirs(play, "sink")["sink"]
+    play.wait(1.0)
+    reload(play, "middle", "source", ticket=2)
+    numbers = heirs(play, "middle", "source")
+    play.died("sink", failing)
+    assert answers(play) == [(1, ExitCode.TIMED_OUT), (1, ExitCode.FAILED)]
+    assert heirs(play, "middle", "source") == numbers
+    for name, number in numbers.items():
+        play.born(name, number)
+    play.hold()
+    for name in numbers:
+        play.died(name)
+    play.all_ready()
+    assert answers(play)[2:] == [(2, ExitCode.OK)]
+
+
 def test_crash_while_a_successor_imports() -> None:
     """When the old stage dies meanwhile, its successor takes over at once, with the new plan, from the last epoch."""
     play = Play().up()
