@@ -272,6 +272,7 @@ def test_the_last_source_to_end_asks_for_the_final_epoch() -> None:
     assert not line.epochs.finished
     assert told(line.confirm("file", 2)) == [(1, 2, True)]
     assert line.epochs.finished
+    assert line.due() == []  # whatever came between the last epoch by the clock and the end is in the final one
 
 
 def test_ends_during_an_epoch_are_committed_behind_it() -> None:

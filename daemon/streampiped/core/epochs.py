@@ -189,10 +189,9 @@ class Coordinator:
         """A deadline has come; `emitted` is the number of records the sources have given in this generation."""
         if self.step not in (Step.IDLE, Step.PAUSED) or self._due is None or now < self._due:
             return []
-        if emitted == self._emitted and self.step is Step.IDLE and not self._demanded:
-            self._haste = max(
-                0, self._haste - 1
-            )  # where nothing comes, nothing is lost, and nobody need be woken often
+        if (emitted == self._emitted or self.finished) and self.step is Step.IDLE and not self._demanded:
+            # where nothing comes, nothing is lost, and nobody need be woken often
+            self._haste = max(0, self._haste - 1)
             self._due = now + self._first_interval
             return []
         self._emitted = emitted
