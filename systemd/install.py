@@ -33,6 +33,7 @@ NAME: Final[str] = PROJECT["project"]["name"]
 UNIT_PREFIX: Final = "/usr/local"
 """What systemd/streampipe.service says; replaced by the prefix of the installation."""
 DROP_INS: Final = ("network.conf", "newer.conf", "journal.conf")
+MONITORING: Final = ("grafana/streampipe.json", "prometheus/streampipe.rules.yml")
 """Put beside the program for whoever wants them; in force where an operator copies them."""
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """The unit's ProtectHome=yes hides these: an interpreter there cannot be executed."""
@@ -88,6 +89,8 @@ def install(places: Places, interpreter: Path) -> None:
     write(places.unit, unit.replace(f"{UNIT_PREFIX}/bin/", f"{places.prefix}/bin/"))
     for name in DROP_INS:
         write(places.library / "systemd" / name, (REPOSITORY / "systemd" / name).read_text())
+    for name in MONITORING:
+        write(places.library / "monitoring" / Path(name).name, (REPOSITORY / "etc" / name).read_text())
     write(places.sysusers, (REPOSITORY / "systemd" / "sysusers.d" / "streampipe.conf").read_text())
     write(places.tmpfiles, (REPOSITORY / "systemd" / "tmpfiles.d" / "streampipe.conf").read_text())
     install_manual(places)

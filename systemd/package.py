@@ -37,6 +37,7 @@ COMPRESSION: Final = ("-Zzstd", "-z3")
 def build(places: install.Places, version: str, output: Path) -> Path:
     """The package, made in the empty directory `places.destdir`."""
     install.PROJECT["project"]["version"] = version
+    os.environ["SOURCE_DATE_EPOCH"] = str(epoch())  # for dpkg-deb, and the date of the manual pages
     install.install(places, Path("/usr/bin", PYTHON))
     compile_all(places)
     document(places, version)
@@ -47,7 +48,6 @@ def build(places: install.Places, version: str, output: Path) -> Path:
         ["dpkg-deb", "--root-owner-group", *COMPRESSION, "--build", places.destdir, package],
         check=True,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch())},
     )
     return package
 
