@@ -283,7 +283,7 @@ def test_restart_that_nobody_waits_for_gets_the_new_plan() -> None:
 
 
 def test_restart_that_fails_leaves_the_reload_whole() -> None:
-    """A restart that nobody waits for has given one of its successors to a reload. When the other one fails, the restart
+    """A restart that nobody waits for has given a successor to a reload. When its other one fails, the restart
     alone fails with it: either all stages of a reload take over or none."""
     play = Play().up()
     play.say(p.Operate(1, "restart", ("sink", "middle"), 1.0))
