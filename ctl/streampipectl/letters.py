@@ -27,14 +27,16 @@ def listed(path: str, stage: str | None, status: str, limit: int, as_json: bool)
 
 
 def show(path: str, letter: int, as_json: bool) -> int:
-    found = _readable(Client(path).call("dead_letter", {"id": letter}))
+    client = Client(path)
+    found = _readable(_completed(client, client.call("dead_letter", {"id": letter})))
     say(dumped(found, indent=2) if as_json else render_letters.letter_text(found))
     return int(ExitCode.OK)
 
 
 def export(path: str, stage: str | None, status: str) -> int:
-    for letter in _letters(Client(path), stage, status, whole=True):
-        say(dumped(_readable(letter)))
+    client = Client(path)
+    for letter in _letters(client, stage, status, whole=True):
+        say(dumped(_readable(_completed(client, letter))))
     return int(ExitCode.OK)
 
 
@@ -74,6 +76,14 @@ def _letters(
 
 def _asked(stage: str | None, status: str, **more: Any) -> dict[str, Any]:
     return {"stage": stage, "status": None if status == "all" else status, **more}
+
+
+def _completed(client: Client, letter: dict[str, Any]) -> dict[str, Any]:
+    """With the rest of a record that is too long for one answer."""
+    record, whole = letter["record"], letter.pop("record_bytes")
+    while len(record) < whole:
+        record += client.call("dead_letter", {"id": letter["id"], "offset": len(record)})["record"]
+    return {**letter, "record": record}
 
 
 def _readable(letter: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from streampipectl.cells import shorten
 from streampipectl.render import Column, clean, table
 
 REASON_CHARS: Final = 60  # in a list into a pipe; a terminal cuts at its width, `dlq show` has all of it
+VALUE_CHARS: Final = 2000  # of a text on a screen: twenty lines
 WIDE: Final = 100  # with less columns than that the way takes the time's place, which `dlq show` has
 
 
@@ -78,7 +79,9 @@ def _state(letter: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """As JSON, so that the text "1" is not the number 1."""
+    """As JSON, so that the text "1" is not the number 1; of a long text the beginning."""
+    if isinstance(value, str) and len(value) > VALUE_CHARS:
+        return f"{_value(value[:VALUE_CHARS])}... ({len(value)} characters; --json shows all)"
     return clean(value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False))
 
 

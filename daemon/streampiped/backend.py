@@ -223,6 +223,11 @@ class SupervisorBackend:
         with _refusals():
             return await disk.do(disk.letters.get, letter)
 
+    async def dead_letter_part(self, letter: int, offset: int) -> dict[str, Any] | None:
+        disk = self._supervisor.disk
+        with _refusals():
+            return await disk.do(disk.letters.part, letter, offset)
+
     async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
         late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         return await self._while_patient("replay", self._replayed(letters, stage, timeout, late), late)

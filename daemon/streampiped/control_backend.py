@@ -128,6 +128,10 @@ class Backend(Protocol):
         """`DeadLetters.get`."""
         ...
 
+    async def dead_letter_part(self, letter: int, offset: int) -> dict[str, Any] | None:
+        """`DeadLetters.part`."""
+        ...
+
     async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
         """Returns when the manifest that records the replay is committed: `{"letters": how many, "epoch"}`. `()`: all
         dead ones (of the stage), as many as one change takes. NO_SUCH_STAGE or REFUSED for what is not dead."""

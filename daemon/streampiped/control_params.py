@@ -21,6 +21,7 @@ TIMEOUT_MAX_S: Final = 3600.0  # of one change; longer is a forgotten client, an
 LOG_LINES_MAX: Final = 10_000  # of one tail; what does not fit into one message is cut at the old end
 PAGE_LETTERS_MAX: Final = 1000  # of one answer; 300 bytes each without record and traceback
 LETTER_ID_MAX: Final = 2**63 - 1  # SQLite's
+OFFSET_MAX: Final = 2**31 - 1  # no value in SQLite is longer
 CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"
 """Begins with a letter: `streampiped restore --from` takes an epoch's number or a name."""
 
@@ -97,6 +98,12 @@ def number(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LETTER_ID_MAX:
         return value
     raise ValueError("should be the number of a letter")
+
+
+def offset(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= OFFSET_MAX:
+        return value
+    raise ValueError("should be a place in a record, in bytes")
 
 
 def ids(value: Any) -> tuple[int, ...]:

@@ -198,7 +198,10 @@ class ControlServer:
         return {"letters": page, "total": counts[status] if status else sum(counts.values()), "counts": counts}
 
     async def dead_letter(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
-        found = await self._backend.dead_letter(given["id"])
+        """All of one; with `offset` only its record, from there on."""
+        letter, offset = given["id"], given["offset"]
+        backend = self._backend
+        found = await (backend.dead_letter_part(letter, offset) if offset else backend.dead_letter(letter))
         if found is None:
             raise RpcError(f"no dead letter {given['id']}", ExitCode.NO_SUCH_STAGE)
         return found
@@ -346,7 +349,7 @@ METHODS: Final[Mapping[str, Method]] = {
             "whole": (params.flag, False),
         },
     ),
-    "dead_letter": Method(ControlServer.dead_letter, {"id": (params.number, None)}),
+    "dead_letter": Method(ControlServer.dead_letter, {"id": (params.number, None), "offset": (params.offset, 0)}),
     "replay": Method(ControlServer.replay, {**_CHOICE, **_PATIENCE}, changes=True),
     "drop": Method(ControlServer.drop, _CHOICE, changes=True),
 }

@@ -14,12 +14,15 @@ from streampiped.errors import StateError, StorageError
 from streampiped.host import Host
 from streampiped.records import Batch, Span
 from streampiped.runtime import dead_letters
+from streampiped.runtime.dead_letters import Record
 from streampiped.skips import Skips, overlaps
 from streampiped.stages.base import Stage
-from streampiped.trial import judge
-from streampiped.wire.messages import Guilty
+from streampiped.trial import Row, judge
+from streampiped.wire.messages import CHUNK_BYTES, Guilty
 
 SLEEP_PER_CPU: Final = 10.0  # a row may sleep so many times longer than it may compute: starved is not looping
+ROOM_S: Final = 1.0  # of waiting for a busy supervisor, between two words to whoever watches us
+REPLAY_BATCH_BYTES: Final = 4 << 20  # of texts in one batch of a replay: a thousand long records are no frame any more
 
 
 class Gate:
@@ -73,21 +76,55 @@ class Gate:
             tick=self._process.tick,
             forget_outside=self._process.channel.mute,
         )
-        masked = self._process.credentials.masked
         for row in verdict.guilty:
-            place = (self._generation, row.via, row.source, row.position, attempt)
-            told = (row.manner, masked(row.reason), masked(row.traceback))
-            self._process.channel.send(Guilty(*place, *told, row.record))
+            self._name(row, attempt)
         return len(verdict.guilty)
+
+    def _name(self, row: Row, attempt: int) -> None:
+        """Tell the supervisor of a guilty row, whole, and wait until it has room: a channel that is full drops."""
+        masked, channel = self._process.credentials.masked, self._process.channel
+        place = (self._generation, row.via, row.source, row.position, attempt, row.manner)
+        last = max(0, (len(row.record) - 1) // CHUNK_BYTES) * CHUNK_BYTES
+        for start in range(0, last, CHUNK_BYTES):
+            channel.send(Guilty(*place, "", "", row.record[start : start + CHUNK_BYTES], more=True))
+            self._await_room()
+        channel.send(Guilty(*place, masked(row.reason), masked(row.traceback), row.record[last:]))
+        self._await_room()
+
+    def _await_room(self) -> None:
+        while self._process.channel.queued:
+            self._process.tick()
+            self._process.channel.flush(ROOM_S)
 
     def letters(self, change: Mapping[str, Any]) -> Iterator[tuple[int, Batch]]:
         """The records that a replay gives back to the stage, as (attempt, batch), by source, position and way, each by
-        the way by which it had come; one batch for those that have the same columns."""
+        the way by which it had come; one batch for those that have the same columns, of at most REPLAY_BATCH_BYTES
+        or one record."""
         records = dead_letters.records(self._root, change)
         for (attempt, _), group in itertools.groupby(records, key=lambda row: (row.attempt, _shape(row.values))):
-            rows = list(group)
-            columns = {name: _column([row.values[name] for row in rows]) for name in rows[0].values}
-            yield attempt, Batch.build(columns, spans=tuple(Span(r.source, r.position, 1, r.via) for r in rows))
+            for rows in _portions(list(group)):
+                yield attempt, _batch(rows)
+
+
+def _batch(rows: Sequence[Record]) -> Batch:
+    columns = {name: _column([row.values[name] for row in rows]) for name in rows[0].values}
+    return Batch.build(columns, spans=tuple(Span(r.source, r.position, 1, r.via) for r in rows))
+
+
+def _portions(rows: Sequence[Record]) -> Iterator[list[Record]]:
+    """In order, each small enough for a frame."""
+    portion: list[Record] = []
+    room = REPLAY_BATCH_BYTES
+    for row in rows:
+        texts = (value for value in row.values.values() if isinstance(value, str))
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+        if portion and size > room:
+            yield portion
+            portion, room = [], REPLAY_BATCH_BYTES
+        portion.append(row)
+        room -= size
+    if portion:
+        yield portion
 
 
 def _shape(record: Mapping[str, Any]) -> tuple[tuple[str, type], ...]:

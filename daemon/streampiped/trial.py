@@ -34,14 +34,12 @@ ROUNDS_MAX: Final = 8  # searches in what is left, when it still kills: rows tha
 SLOWER: Final = 10  # times the longest pass so far: then a part looks like looping, until the whole limit says so
 TOGETHER: Final = 4  # times the longest pass that two parts may take together: it is two, and a machine is not steady
 QUICK_MIN_S: Final = 0.05  # no shorter limit than this: a fork copies pages before it does anything
-RECORD_BYTES_MAX: Final = 96 << 10  # of one row as msgpack: with its traceback still one message to the supervisor
-TEXT_CHARS_MAX: Final = 1000  # of each text in a row that is longer
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A guilty row. `record` is a msgpack map, name -> value, of at most RECORD_BYTES_MAX: of a longer one texts are
-    cut to TEXT_CHARS_MAX, then the last columns are left out. `traceback` has at most 16 KiB."""
+    """A guilty row. `record` is a msgpack map, name -> value, of the whole row: what is replayed must be what came.
+    `traceback` has at most 16 KiB."""
 
     index: int
     via: str
@@ -260,16 +258,8 @@ def _place(spans: Iterable[Span], index: int) -> tuple[str, str, int]:
 
 
 def record_of(batch: Batch, index: int) -> bytes:
-    """One row as msgpack, name -> value, of at most RECORD_BYTES_MAX (see `Row`)."""
-    record = {name: _plain(values[index]) for name, values in batch.columns().items()}
-    data = letters.pack(record)
-    if len(data) > RECORD_BYTES_MAX:
-        record = {name: v[:TEXT_CHARS_MAX] if isinstance(v, str) else v for name, v in record.items()}
-        data = letters.pack(record)
-    while len(data) > RECORD_BYTES_MAX:
-        record = dict(list(record.items())[: len(record) // 2])
-        data = letters.pack(record)
-    return data
+    """One row as msgpack, name -> value."""
+    return letters.pack({name: _plain(values[index]) for name, values in batch.columns().items()})
 
 
 def _plain(value: Any) -> Any:

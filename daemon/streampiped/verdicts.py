@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from streampiped.disk import Disk
@@ -38,8 +39,11 @@ class Verdicts:
         return next(iter(self._refused.values()), None)
 
     def named(self, stage: str, incarnation: int, row: Guilty) -> None:
-        """One row; `judged` says that it was the last."""
-        self._named.setdefault((stage, incarnation), []).append(row)
+        """One row, or one more part of its record; `judged` says that it was the last."""
+        rows = self._named.setdefault((stage, incarnation), [])
+        if rows and rows[-1].more:
+            row = replace(row, record=rows.pop().record + row.record)
+        rows.append(row)
 
     def died(self, stage: str, incarnation: int) -> None:
         """A trial that did not come to its end has found nothing."""

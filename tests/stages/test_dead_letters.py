@@ -80,7 +80,7 @@ def test_verdict(letters: DeadLetters, tmp_path: Path) -> None:
     assert row == {
         "id": 1, "stage": STAGE, "via": VIA, "source": "generator", "position": 7, "attempt": 0, "status": "dead",
         "manner": "signal SIGSEGV", "reason": "killed by SIGSEGV", "traceback": "Traceback ...", "first_at": 100.0,
-        "last_at": 100.0, "generation": 3, "replay_epoch": None,
+        "last_at": 100.0, "generation": 3, "replay_epoch": None, "record_bytes": 18,
     }  # fmt: skip
     script = "import sys, pathlib\nfrom streampiped.runtime.dead_letters import skips\n"
     script += "print(skips(pathlib.Path(sys.argv[1]), 'consumer'))"
@@ -241,6 +241,24 @@ def test_letter_larger_than_a_page(letters: DeadLetters) -> None:
     assert [row["id"] for row in letters.page(whole=True)] == [1]
 
 
+def test_long_record_comes_in_parts(letters: DeadLetters) -> None:
+    """Of a record that is too long for a page the page has the beginning and says how long it is; the parts together
+    are the record."""
+    record = pack({"x": "y" * (2 * dead_letters.PAGE_BYTES + 7)})
+    letters.add(STAGE, [guilty(1, record=record)], now=1.0)
+    found = letters.get(1)
+    assert found is not None
+    assert found["record_bytes"] == len(record)
+    whole = found["record"]
+    while len(whole) < len(record):
+        part = letters.part(1, len(whole))
+        assert part is not None
+        assert 0 < len(part["record"]) <= dead_letters.PAGE_BYTES
+        whole += part["record"]
+    assert whole == record
+    assert letters.part(2, 0) is None
+
+
 def test_filters(letters: DeadLetters) -> None:
     """Letters are chosen by stage and status, counted likewise."""
     letters.add(STAGE, [guilty(1), guilty(2)], now=1.0)
@@ -308,6 +326,17 @@ def test_a_plan_is_bounded(letters: DeadLetters) -> None:
     letters.add(STAGE, [guilty(n) for n in range(REPLAY_LETTERS_MAX + 1, 0, -1)], now=1.0)
     (change,) = letters.plan()
     assert sorted(number for number, _ in change["letters"]) == list(range(1, REPLAY_LETTERS_MAX + 1))
+
+
+def test_bytes_of_a_plan_are_bounded(letters: DeadLetters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All dead letters are replayed as many at a time as a stage can hold; more of them by number are refused."""
+    monkeypatch.setattr(dead_letters, "REPLAY_BYTES_MAX", 2_500_000)
+    letters.add(STAGE, [guilty(n, record=pack({"x": "y" * 1_000_000})) for n in range(3)], now=1.0)
+    (change,) = letters.plan()
+    assert change["letters"] == [[1, 1], [2, 1]]
+    with pytest.raises(RpcError, match="replay fewer") as caught:
+        letters.plan([1, 2, 3])
+    assert caught.value.code == ExitCode.USAGE
 
 
 def test_dead_again(letters: DeadLetters) -> None:

@@ -138,6 +138,9 @@ class FakeBackend:
     async def dead_letter(self, letter: int) -> dict[str, Any] | None:
         return self.letters.get(letter)
 
+    async def dead_letter_part(self, letter: int, offset: int) -> dict[str, Any] | None:
+        return self.letters.part(letter, offset)
+
     async def replay(self, letters: Sequence[int], stage: str | None, timeout: float, who: str) -> dict[str, Any]:
         changes = self.letters.plan(letters, stage)
         await self._change("replay")

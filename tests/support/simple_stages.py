@@ -226,6 +226,30 @@ class Shift(Stage):
         return Batch.build({"x": batch["x"] + self._by}, sequence=batch.sequence, spans=batch.spans)
 
 
+class LongOptions(CountOptions):
+    """`at`: the positions of long texts; `chars`: how long they are."""
+
+    at: list[int]
+    chars: int
+
+
+class Long(Count):
+    """As `Count`, with a column of texts."""
+
+    Options = LongOptions  # type: ignore[assignment]  # a subclass has more options
+
+    def __init__(self, options: LongOptions, context: Any) -> None:
+        super().__init__(options, context)
+        self._long = options
+
+    def read(self, now: float) -> Batch | Ended:
+        batch = super().read(now)
+        if isinstance(batch, Ended):
+            return batch
+        positions = batch.positions().tolist()
+        return batch.with_columns({"text": ["t" * self._long.chars if p in self._long.at else "t" for p in positions]})
+
+
 class ChokeOptions(StageOptions):
     """`at`: values of x; `flag`: as in `MischiefOptions`."""
 

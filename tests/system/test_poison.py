@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +170,51 @@ def test_letters_outlive_the_daemon(flag: Path, tmp_path: Path) -> None:
             30.0,
         )
         assert finished(daemon)["rows"] == RECORDS - 1
+
+
+LONG = """
+[stages.count]
+class = "support.simple_stages:Long"
+records = 2000
+batch_max = 100
+at = [500, 510, 520, 530, 540]
+chars = {chars}
+[stages.choke]
+class = "support.simple_stages:Choke"
+input = "count"
+at = [500, 510, 520, 530, 540]
+flag = "{flag}"
+[stages.consumer]
+class = "consumer"
+input = "choke"
+[stages.total]
+class = "support.simple_stages:Total"
+input = "consumer"
+[log_extractor]
+enabled = false
+[service_monitor]
+enabled = false
+"""
+CHARS = 1_200_000
+
+
+def test_long_records_come_back_whole(flag: Path) -> None:
+    """Records with texts of more than a megabyte are kept, exported and replayed as they came, though no message
+    between processes, no answer of the daemon and no frame holds one or all of them."""
+    with running(HEAD + LONG.format(chars=CHARS, flag=flag)) as daemon:
+        assert finished(daemon)["rows"] == 2000 - 5
+        exported = [json.loads(line) for line in daemon.ctl("dlq", "export").stdout.splitlines()]
+        assert [(letter["record"]["x"], len(letter["record"]["text"])) for letter in exported] == [
+            (at, CHARS) for at in (500, 510, 520, 530, 540)
+        ]
+        assert f"... ({CHARS} characters" in daemon.ctl("dlq", "show", "1").stdout
+        flag.unlink()
+        done = daemon.ctl("dlq", "replay", "--all")
+        assert done.returncode == 0, done.stderr
+        assert finished(daemon)["rows"] == 2000
+        with contextlib.closing(sqlite3.connect(daemon.state / "stages/consumer/records.sqlite")) as db:
+            query = "SELECT position, length(text) FROM committed_records WHERE length(text) > 1 ORDER BY position"
+            assert db.execute(query).fetchall() == [(at, CHARS) for at in (500, 510, 520, 530, 540)]
 
 
 KILLS = int(os.environ.get("STREAMPIPE_POISON_KILLS", "20"))

@@ -101,6 +101,7 @@ class Channel:
             self._sock.settimeout(seconds)
             with contextlib.suppress(OSError):
                 self._writable()
+            self._sock.setblocking(False)
 
     def mute(self) -> None:
         """In a fork: say nothing any more. The socket and the loop are the parent's and are not touched."""

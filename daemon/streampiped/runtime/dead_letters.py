@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError
-from streampiped.runtime.dead_letters_schema import VERSION, VERSION_BEFORE, build, version_of
+from streampiped.runtime.dead_letters_schema import JUDGE, REPLAYED, SKIP, VERSION, VERSION_BEFORE, build, version_of
 from streampiped.runtime.snapshots import sync_directory
 from streampiped.wire import letters as wire
 from streampiped.wire.messages import Guilty
@@ -34,33 +34,15 @@ FILE: Final = "dead_letters.sqlite"
 BUSY_S: Final = 5.0  # for a person in the sqlite3 shell, or a reader; a reset that waits longer shows why
 TEXT_CHARS_MAX: Final = 16 << 10  # of a reason or traceback; what a stage sends in one message is not much longer
 PAGE_BYTES: Final = 512 << 10  # of records and tracebacks in one page: half of what an answer on the socket may have
+REPLAY_BYTES_MAX: Final = 64 << 20  # of records in one change: the stage holds them all
 REPLAY_LETTERS_MAX: Final = 1000  # in one change: 10 kB of the message that resets a stage and of each manifest
 
-_SKIP: Final = "INSERT INTO skips (stage, via, source, position, attempt) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-# A verdict of an attempt that the letter has already been judged for changes nothing: what is told twice, or again
-# after a restore, is the same fact. The record stays the first one, for replays that older manifests name.
-_JUDGE: Final = """
-INSERT INTO letters (stage, via, source, position, attempt, status, manner, reason, traceback, record, first_at,
-                     last_at, generation)
-VALUES (:stage, :via, :source, :position, :attempt, 'dead', :manner, :reason, :traceback, :record, :now, :now,
-        :generation)
-ON CONFLICT DO UPDATE SET
-    attempt = excluded.attempt, status = 'dead', manner = excluded.manner, reason = excluded.reason,
-    traceback = excluded.traceback, last_at = excluded.last_at, generation = excluded.generation
-WHERE excluded.attempt > attempt OR excluded.attempt = attempt AND status = 'replayed'
-"""
-# Not where that very attempt has killed the stage: a verdict may come before the manifest that names the replay.
-_REPLAYED: Final = """
-UPDATE letters SET status = 'replayed', attempt = max(attempt, :attempt), replay_epoch = :epoch
-WHERE id = :id AND stage = :stage AND NOT EXISTS (
-    SELECT 1 FROM skips AS s WHERE s.stage = letters.stage AND s.via = letters.via AND s.source = letters.source
-    AND s.position = letters.position AND s.attempt = :attempt)
-"""
 _SHORT: Final = (
     "id", "stage", "via", "source", "position", "attempt", "status", "manner", "reason", "first_at", "last_at",
     "generation", "replay_epoch",
 )  # fmt: skip
-_WHOLE: Final = (*_SHORT, "traceback", "record")
+_PART: Final = ("record_bytes", "record")
+_WHOLE: Final = (*_SHORT, "traceback", *_PART)
 
 
 class DeadLetters:
@@ -78,7 +60,7 @@ class DeadLetters:
         with self._transaction(create=True) as db:
             assert db is not None
             for v in verdicts:
-                db.execute(_SKIP, (stage, v.via, v.source, v.position, v.attempt))
+                db.execute(SKIP, (stage, v.via, v.source, v.position, v.attempt))
                 row = {
                     "stage": stage,
                     "via": v.via,
@@ -92,17 +74,18 @@ class DeadLetters:
                     "now": now,
                     "generation": v.generation,
                 }
-                db.execute(_JUDGE, row)
+                db.execute(JUDGE, row)
 
     def page(
         self, stage: str | None = None, status: Status | None = None, after: int = 0, limit: int = 100,
         whole: bool = False,
     ) -> list[dict[str, Any]]:  # fmt: skip
         """The next letters with an id above `after`, ascending, at most `limit`, and not much more than PAGE_BYTES;
-        an empty list ends the paging. `whole`: with `traceback` and `record` (the bytes of wire/letters.py)."""
+        an empty list ends the paging. `whole`: with `traceback` and `record` (the bytes of wire/letters.py); of one
+        that is longer than PAGE_BYTES the beginning, `record_bytes` being its length, and `part` gives the rest."""
         fields = _WHOLE if whole else _SHORT
         where, values = _where(stage, status)
-        query = f"SELECT {', '.join(fields)} FROM letters WHERE id > ? {where} ORDER BY id LIMIT ?"
+        query = f"SELECT {_selected(fields)} FROM letters WHERE id > ? {where} ORDER BY id LIMIT ?"
         found: list[dict[str, Any]] = []
         room = PAGE_BYTES
         with self._reading() as db:
@@ -114,9 +97,17 @@ class DeadLetters:
         return found
 
     def get(self, letter: int) -> dict[str, Any] | None:
-        """One letter, whole."""
+        """One letter, as `page` gives a whole one."""
         found = self.page(after=letter - 1, limit=1, whole=True)
         return found[0] if found and found[0]["id"] == letter else None
+
+    def part(self, letter: int, offset: int) -> dict[str, Any] | None:
+        """Of a letter `id`, `record_bytes` and `record` from `offset` on, at most PAGE_BYTES; None: there is none."""
+        fields = ("id", *_PART)
+        query = f"SELECT {_selected(fields, offset)} FROM letters WHERE id = ?"
+        with self._reading() as db:
+            row = db.execute(query, (letter,)).fetchone() if db else None
+        return dict(zip(fields, row, strict=True)) if row else None
 
     def counts(self, stage: str | None = None) -> dict[Status, int]:
         """How many letters there are of each status."""
@@ -129,9 +120,9 @@ class DeadLetters:
 
     def plan(self, letters: Sequence[int] = (), stage: str | None = None) -> list[dict[str, Any]]:
         """The changes that would replay these letters, or without any all dead ones (of the stage): one per stage, in
-        the form that goes into a manifest. At most REPLAY_LETTERS_MAX letters, the oldest. Changes nothing; a plan is
-        old when another replay was recorded after it. RpcError, as the operator should read it, for a letter that is
-        not there or not dead."""
+        the form that goes into a manifest. At most REPLAY_LETTERS_MAX letters and REPLAY_BYTES_MAX, the oldest. Changes
+        nothing; a plan is old when another replay was recorded after it. RpcError, as the operator should read it, for
+        a letter that is not there or not dead."""
         changes: dict[str, list[list[int]]] = {}
         with self._reading() as db:
             _check_dead(db, letters)
@@ -143,7 +134,7 @@ class DeadLetters:
         """The manifest of `epoch` records this change and is durable. Again, or with a later epoch, is the same."""
         with self._transaction() as db:
             if db:
-                db.executemany(_REPLAYED, _marks(change, epoch))
+                db.executemany(REPLAYED, _marks(change, epoch))
 
     def reconcile(self, epoch: int | None, changes: Iterable[Mapping[str, Any]] = ()) -> None:
         """At a start that restores `epoch`, whose manifest names `changes`: replays of later epochs did not happen,
@@ -158,7 +149,7 @@ class DeadLetters:
             for change in changes:
                 _rows_of(db, self._path, change)
                 if db:
-                    db.executemany(_REPLAYED, _marks(change, epoch))
+                    db.executemany(REPLAYED, _marks(change, epoch))
 
     def drop(self, letters: Sequence[int] = (), stage: str | None = None) -> int:
         """Give up these letters, or without any all dead ones (of the stage), for ever; how many. RpcError as `plan`;
@@ -316,6 +307,12 @@ def _failures(path: Path) -> Iterator[None]:
         raise StorageError(f"{path}: {error.strerror}") from error
 
 
+def _selected(fields: Sequence[str], offset: int = 0) -> str:
+    """The columns of a query; of the record the part from `offset` on."""
+    made = {"record_bytes": "length(record)", "record": f"substr(record, {offset + 1}, {PAGE_BYTES})"}
+    return ", ".join(made.get(field, field) for field in fields)
+
+
 def _where(stage: str | None, status: Status | None) -> tuple[str, tuple[str, ...]]:
     wanted = {"stage": stage, "status": status}
     given = {name: value for name, value in wanted.items() if value is not None}
@@ -326,9 +323,22 @@ def _dead(db: sqlite3.Connection, letters: Sequence[int], stage: str | None) -> 
     """(id, stage, attempt) of what would be replayed, in the order of the replay."""
     where, values = _where(stage, "dead")
     chosen = f" AND id IN ({', '.join('?' * len(letters))})" if letters else ""
-    oldest = f"SELECT id FROM letters WHERE 1 {where}{chosen} ORDER BY id LIMIT {REPLAY_LETTERS_MAX}"
-    query = f"SELECT id, stage, attempt FROM letters WHERE id IN ({oldest}) ORDER BY stage, source, position, via"
-    return db.execute(query, (*values, *letters)).fetchall()
+    query = (
+        "SELECT stage, source, position, via, id, attempt, length(record) FROM letters "
+        f"WHERE 1 {where}{chosen} ORDER BY id LIMIT {REPLAY_LETTERS_MAX}"
+    )
+    found: list[tuple[str, str, int, str, int, int]] = []
+    room = REPLAY_BYTES_MAX
+    for *row, size in db.execute(query, (*values, *letters)):
+        room -= size
+        if found and room < 0:
+            if letters:
+                raise RpcError(
+                    f"records of more than {REPLAY_BYTES_MAX >> 20} MiB; replay fewer at once", ExitCode.USAGE
+                )
+            break
+        found.append(tuple(row))
+    return [(number, stage, attempt) for stage, _, _, _, number, attempt in sorted(found)]
 
 
 def _check_dead(db: sqlite3.Connection | None, letters: Sequence[int]) -> None:
@@ -361,7 +371,7 @@ def _rows_of(
 
 
 def _marks(change: Mapping[str, Any], epoch: int | None) -> list[dict[str, Any]]:
-    """What `_REPLAYED` wants of each letter of a change."""
+    """What `REPLAYED` wants of each letter of a change."""
     stage = change["stage"]
     return [{"id": n, "stage": stage, "attempt": attempt, "epoch": epoch} for n, attempt in change["letters"]]
 

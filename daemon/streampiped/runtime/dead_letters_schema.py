@@ -1,5 +1,5 @@
-"""The tables of dead_letters.sqlite, and how a file of the version before becomes one of this.
-docs/specs/dead_letters.md is the contract."""
+"""The tables of dead_letters.sqlite, what is written into them, and how a file of the version before becomes one of
+this. docs/specs/dead_letters.md is the contract."""
 
 from __future__ import annotations
 
@@ -14,6 +14,27 @@ APPLICATION_ID: Final = 0x5350444C  # "SPDL" in the file's header, so that anoth
 VERSION: Final = 2
 VERSION_BEFORE: Final = 1
 """Its letters and skips did not know by which way their row had come."""
+
+SKIP: Final = "INSERT INTO skips (stage, via, source, position, attempt) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+# A verdict of an attempt that the letter has already been judged for changes nothing: what is told twice, or again
+# after a restore, is the same fact. The record stays the first one, for replays that older manifests name.
+JUDGE: Final = """
+INSERT INTO letters (stage, via, source, position, attempt, status, manner, reason, traceback, record, first_at,
+                     last_at, generation)
+VALUES (:stage, :via, :source, :position, :attempt, 'dead', :manner, :reason, :traceback, :record, :now, :now,
+        :generation)
+ON CONFLICT DO UPDATE SET
+    attempt = excluded.attempt, status = 'dead', manner = excluded.manner, reason = excluded.reason,
+    traceback = excluded.traceback, last_at = excluded.last_at, generation = excluded.generation
+WHERE excluded.attempt > attempt OR excluded.attempt = attempt AND status = 'replayed'
+"""
+# Not where that very attempt has killed the stage: a verdict may come before the manifest that names the replay.
+REPLAYED: Final = """
+UPDATE letters SET status = 'replayed', attempt = max(attempt, :attempt), replay_epoch = :epoch
+WHERE id = :id AND stage = :stage AND NOT EXISTS (
+    SELECT 1 FROM skips AS s WHERE s.stage = letters.stage AND s.via = letters.via AND s.source = letters.source
+    AND s.position = letters.position AND s.attempt = :attempt)
+"""
 
 _TABLES: Final = (
     """CREATE TABLE letters (

@@ -218,7 +218,7 @@ class Impaired:
 class Guilty:
     """One row of a suspect batch that no fork survives. `via`: the way by which it came, of its span; `attempt`: 0 in
     the stream, n in the n-th replay of the dead letter; `manner` how the fork ended; `record` the row as msgpack, name
-    -> value."""
+    -> value. `more`: that is a part of it, at most CHUNK_BYTES, and the next message goes on with it."""
 
     generation: int
     via: str
@@ -229,6 +229,7 @@ class Guilty:
     reason: str
     traceback: str
     record: bytes
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
