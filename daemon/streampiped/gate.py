@@ -68,11 +68,13 @@ class Gate:
 
     def _try(self, batch: Batch, attempt: int) -> int:
         limit = self._process.plan.supervision.probe_timeout
+        hang = self._process.spec.hang_timeout
         verdict = judge(
             self._stage,
             batch,
             cpu_limit=limit,
             wall_limit=SLEEP_PER_CPU * limit,
+            hang_limit=hang,
             tick=self._process.tick,
             forget_outside=self._process.channel.mute,
         )

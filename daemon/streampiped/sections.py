@@ -173,7 +173,8 @@ class SupervisionSection(Section):
     probe_timeout: Duration = Field(
         _SUPERVISION.probe_timeout,
         gt=0,
-        description="Time on the CPU that one such trial may take before its rows count as looping for ever.",
+        description="Time on the CPU after which such a trial seems to loop, and its rows are tried in smaller parts. A "
+        "row is put aside for it only when it takes as long as the stage's hang_timeout alone, and others do not.",
     )
 
 

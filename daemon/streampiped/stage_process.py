@@ -30,6 +30,7 @@ from streampiped.credentials import Credentials
 from streampiped.data_path import DataPath
 from streampiped.errors import StreampipeError
 from streampiped.phases import Phase
+from streampiped.runtime import throwaway
 from streampiped.runtime.blackbox import PULSE, BlackBox
 from streampiped.runtime.channel import Channel, receive
 from streampiped.runtime.epoch_store import EpochStore
@@ -124,6 +125,7 @@ class StageProcess:
 
     def tick(self) -> None:
         self.blackbox.words[PULSE] += 1
+        throwaway.alive()
 
     def fail(self, phase: str, error: BaseException) -> NoReturn:
         """Say why, and die: the supervisor decides what comes next."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.errors import StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.throwaway import Ending
@@ -29,9 +30,11 @@ Manner: TypeAlias = Literal["exception", "crash", "loop", "kill"]
 Rows: TypeAlias = NDArray[np.intp]
 
 FORKS_MAX: Final = 1 << 14  # every second of 8192 rows; what is not found then is left to the next trial
-SECONDS_MAX: Final = 60.0  # of trying, the pipeline standing still; then the same
+SECONDS_MAX: Final = 60.0  # of trying parts, the pipeline standing still, once a row is found; then the same
+SECONDS_FIRST_MAX: Final = 600.0  # until the first is found: a dozen parts that wait for ever, and nobody else to blame
+OTHERS_MAX: Final = 16  # rows tried alone for one that does not loop, before it is the row and not the stage that does
 ROUNDS_MAX: Final = 8  # searches in what is left, when it still kills: rows that hide behind others are rare
-SLOWER: Final = 10  # times the longest pass so far: then a part looks like looping, until the whole limit says so
+SLOWER: Final = 10  # times the longest pass so far: then a part looks like looping, until the last limit says so
 TOGETHER: Final = 4  # times the longest pass that two parts may take together: it is two, and a machine is not steady
 QUICK_MIN_S: Final = 0.05  # no shorter limit than this: a fork copies pages before it does anything
 
@@ -66,30 +69,40 @@ def judge(
     *,
     cpu_limit: float,
     wall_limit: float,
+    hang_limit: float,
     tick: Callable[[], None],
     forget_outside: Callable[[], None],
 ) -> Verdict:
     """Try `batch` on `stage` as it is now. Changes neither. Main thread only, and no thread may be at work in the
     stage (a `prepare`): a fork has only the thread that forks.
 
-    `cpu_limit` are seconds on the CPU after which a trial loops, `wall_limit` seconds of sleep after which it waits
-    for ever. `tick` is called at least every second; `forget_outside` in each child before anything else: it has to
-    mute what would reach others. A sink is isolated there, and one that cannot be is not tried: its whole batch is
-    guilty. Takes SECONDS_MAX and a few trials at most.
+    `cpu_limit` are seconds on the CPU after which a part seems to loop, `wall_limit` seconds of sleep after which it
+    seems to wait for ever, as long as nothing has passed that would say how long it takes. A row is guilty of either
+    only after `hang_limit`, if that is longer: what a stage may take in life it may take here. `tick` is called at
+    least every second; `forget_outside` in each child before anything else: it has to mute what would reach others. A
+    sink is isolated there, and one that cannot be is not tried: its whole batch is guilty.
+
+    When time runs out the verdict is those that were found, and the rest wants another trial. StorageError when the
+    disk refuses something to the stage: there is no verdict then.
     """
     began = time.monotonic()
-    trials = _Trials(stage, batch, cpu_limit, wall_limit, tick, forget_outside, began + SECONDS_MAX)
+    limits = (cpu_limit, wall_limit, max(cpu_limit, hang_limit), max(wall_limit, hang_limit))
+    trials = _Trials(stage, batch, *limits, tick, forget_outside)
     guilty = _search(trials, np.arange(batch.rows))
     rows = tuple(_row(batch, index, guilty[index]) for index in sorted(guilty))
     return Verdict(rows, trials.forks, time.monotonic() - began)
 
 
 class _ExhaustedError(Exception):
-    """No more forks, or no more time."""
+    """No more forks, no more time, or no sense in going on."""
 
 
 class _UntestableError(Exception):
     """The sink cannot be isolated."""
+
+
+class _RefusedError(Exception):
+    """The disk refuses something to the stage."""
 
 
 @dataclass(slots=True)
@@ -100,34 +113,39 @@ class _Trials:
     batch: Batch
     cpu_limit: float
     wall_limit: float
+    cpu_last: float
+    wall_last: float
     tick: Callable[[], None]
     forget_outside: Callable[[], None]
-    until: float
+    began: float = 0.0
+    """When the search for parts began."""
     forks: int = 0
-    pace: float | None = field(default=None)
+    pace: float | None = None
     """Seconds on the CPU of the longest trial that passed; None: none has yet."""
+    lasted: float = 0.0
+    """Seconds by the clock of the longest."""
     found: dict[int, Ending] = field(default_factory=dict)
     """Guilty row -> how it ends."""
-    exhausted: bool = False
 
     def full(self, rows: Rows) -> Ending:
-        """With the whole limits, and whatever has been spent: what decides about a row is never cut short. A process
+        """With the last limits, and whatever has been spent: what decides about a row is never cut short. A process
         that was killed from outside is tried once more: the kernel kills whoever has the most memory."""
-        ending = self._fork(rows, self.cpu_limit, self.wall_limit)
-        return self._fork(rows, self.cpu_limit, self.wall_limit) if ending.manner == "kill" else ending
+        ending = self._fork(rows, self.cpu_last, self.wall_last)
+        return self._fork(rows, self.cpu_last, self.wall_last) if ending.manner == "kill" else ending
 
     def be_patient(self) -> None:
         """Two parts that pass are no loop together only because their sum is over the limit."""
-        self.cpu_limit = max(self.cpu_limit, TOGETHER * (self.pace or 0.0))
+        self.cpu_last = max(self.cpu_last, TOGETHER * (self.pace or 0.0))
+        self.wall_last = max(self.wall_last, TOGETHER * self.lasted)
 
     def quick(self, rows: Rows) -> Ending:
         """With limits that follow from what has passed already. Raises _ExhaustedError."""
-        if self.forks >= FORKS_MAX or time.monotonic() >= self.until:
+        spent = time.monotonic() - self.began
+        if self.forks >= FORKS_MAX or spent >= (SECONDS_MAX if self.found else SECONDS_FIRST_MAX):
             raise _ExhaustedError
-        if self.pace is None:
-            return self.full(rows)
-        cpu = min(self.cpu_limit, max(QUICK_MIN_S, self.pace * SLOWER))
-        ending = self._fork(rows, cpu, min(self.wall_limit, max(self.wall_limit / SLOWER, cpu)))
+        cpu = self.cpu_limit if self.pace is None else max(QUICK_MIN_S, self.pace * SLOWER)
+        wall = max(self.wall_limit / SLOWER, self.lasted * SLOWER, cpu)
+        ending = self._fork(rows, min(self.cpu_last, cpu), min(self.wall_last, wall))
         return self.full(rows) if ending.manner == "kill" else ending
 
     def _fork(self, rows: Rows, cpu_limit: float, sleep_limit: float) -> Ending:
@@ -136,8 +154,11 @@ class _Trials:
         ending = throwaway.run(lambda: self._work(part), cpu_limit=cpu_limit, sleep_limit=sleep_limit, tick=self.tick)
         if ending.reason.startswith(_UntestableError.__name__):  # of an exception only the words come back
             raise _UntestableError
-        if ending.manner == "passed":
+        if ending.reason.startswith(f"{_RefusedError.__name__}: "):
+            raise StorageError(ending.reason.partition(": ")[2])
+        if ending.manner == "passed" and len(rows):
             self.pace = max(self.pace or 0.0, ending.seconds)
+            self.lasted = max(self.lasted, ending.lasted)
         return ending
 
     def _work(self, part: Batch) -> None:
@@ -147,65 +168,64 @@ class _Trials:
                 self.stage.isolate()
             except NotImplementedError as error:
                 raise _UntestableError from error
-        self.stage.process(part)
+        try:
+            self.stage.process(part)
+        except StorageError as error:  # no death in life either: everybody waits until there is room
+            raise _RefusedError(str(error)) from error
 
 
 # --- the search ---------------------------------------------------------------------------------------------------
 
 
 def _search(trials: _Trials, rows: Rows) -> dict[int, Ending]:
-    """Guilty row -> how it ends. Without them the batch is survived, or all of its rows are guilty."""
+    """Guilty row -> how it ends: those that were found, alone or with the others that they need, and nobody else.
+    Without them the batch is survived, or another trial has to look further."""
     try:
-        whole = ending = trials.full(rows)
+        ending = trials.full(rows)
     except _UntestableError:
         return dict.fromkeys(rows.tolist(), Ending("crash", "this sink cannot be tried with single rows"))
-    guilty: dict[int, Ending] = {}
-    for _ in range(ROUNDS_MAX):
-        if ending.manner == "passed":
-            return guilty
-        guilty |= _guilty_of(trials, rows, ending)
-        rows = np.setdiff1d(rows, np.fromiter(guilty, np.intp))
-        if not rows.size or trials.exhausted:
-            return guilty
-        ending = trials.full(rows)
-    if ending.manner == "passed" or guilty:  # whoever is still among the others is found by the next trial
-        return guilty
-    return dict.fromkeys(range(trials.batch.rows), whole)
-
-
-def _guilty_of(trials: _Trials, rows: Rows, ending: Ending) -> dict[int, Ending]:
-    """The guilty among `rows`, which together end as `ending` says. When there is no time to look none of them, for the
-    next trial looks further; all of them only when this one would have found nothing."""
-    if len(rows) == 1:
-        return _confirmed(trials, rows, ending)
-    halves = np.array_split(rows, 2)
+    trials.began = time.monotonic()
     try:
-        ends = [trials.quick(half) for half in halves]
-        if all(end.manner == "passed" for end in ends):
-            return _guilty_together(trials, rows, halves, ending)
+        for _ in range(ROUNDS_MAX):
+            if ending.manner == "passed":
+                break
+            _look_for(trials, rows, ending)
+            rows = np.setdiff1d(rows, np.fromiter(trials.found, np.intp))
+            if not rows.size:
+                break
+            ending = trials.full(rows)
     except _ExhaustedError:
-        trials.exhausted = True
-        if not trials.found:
-            trials.found = dict.fromkeys(rows.tolist(), ending)
-            return trials.found
-        return {}
-    guilty: dict[int, Ending] = {}
-    for half, end in zip(halves, ends, strict=True):
-        if end.manner != "passed":
-            guilty |= _guilty_of(trials, half, end)
-    return guilty
+        pass
+    return trials.found
 
 
-def _guilty_together(trials: _Trials, rows: Rows, halves: Sequence[Rows], ending: Ending) -> dict[int, Ending]:
+def _look_for(trials: _Trials, rows: Rows, ending: Ending) -> None:
+    """Find the guilty among `rows`, which together end as `ending` says. Raises _ExhaustedError."""
+    if len(rows) == 1:
+        _confirm(trials, rows, ending)
+        return
+    halves = np.array_split(rows, 2)
+    passed = 0
+    for half in halves:  # the first down to the row before the second is tried: what is found is found
+        end = trials.quick(half)
+        if end.manner == "passed":
+            passed += 1
+        else:
+            _look_for(trials, half, end)
+    if passed == len(halves):
+        _look_for_accomplices(trials, rows, halves, ending)
+
+
+def _look_for_accomplices(trials: _Trials, rows: Rows, halves: Sequence[Rows], ending: Ending) -> None:
     """Each half passes alone. Raises _ExhaustedError."""
     if ending.manner in ("loop", "sleep"):  # perhaps both together only take long
         trials.be_patient()
         ending = trials.full(rows)
         if ending.manner == "passed":
-            return {}
+            return
     first, second = halves
     needed = np.union1d(_needed(trials, first, second), _needed(trials, second, first))
-    return _confirmed(trials, needed, ending)
+    _confirm(trials, needed, ending)
 
 
 def _needed(trials: _Trials, rows: Rows, others: Rows) -> Rows:
@@ -221,15 +241,25 @@ def _needed(trials: _Trials, rows: Rows, others: Rows) -> Rows:
     )
 
 
-def _confirmed(trials: _Trials, rows: Rows, ending: Ending) -> dict[int, Ending]:
-    """What a short limit said of these rows, with the whole one."""
+def _confirm(trials: _Trials, rows: Rows, ending: Ending) -> None:
+    """What a short limit said of these rows, with the last one. Raises _ExhaustedError where everybody loops."""
     if ending.manner in ("loop", "sleep") or len(rows) > 1:
         ending = trials.full(rows)
     if ending.manner == "passed":
-        return {}
-    confirmed = dict.fromkeys(rows.tolist(), ending)
-    trials.found |= confirmed
-    return confirmed
+        return
+    if ending.manner in ("loop", "sleep") and not _others_pass(trials):
+        raise _ExhaustedError
+    trials.found |= dict.fromkeys(rows.tolist(), ending)
+
+
+def _others_pass(trials: _Trials) -> bool:
+    """Whether anything has passed, or some other row ends soon. If nothing does the stage takes so long with whatever
+    it is given, and no row is to blame for it; of a batch of one row nobody can tell."""
+    count = trials.batch.rows
+    if trials.pace is None and count > 1:
+        others = np.unique(np.linspace(0, count - 1, min(count, OTHERS_MAX)).astype(np.intp))
+        return any(trials.quick(row).manner not in ("loop", "sleep") for row in np.split(others, len(others)))
+    return True
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from streampiped import trial
+from streampiped.errors import StorageError
 from streampiped.records import Batch, Span
+from streampiped.runtime import throwaway
 from streampiped.runtime.linux import children
 from streampiped.skips import Skips, overlaps
 from streampiped.stages.base import SinkStage, Stage, StageContext, StageOptions
@@ -25,6 +27,7 @@ from support.streams import Events, numbered
 
 CPU_S = 0.1  # an innocent fork takes a few milliseconds on the CPU, however busy the machine is
 WALL_S = 0.4
+HANG_S = 0.5
 SEGFAULT, RAISE, LOOP, SLEEP, LEAVE, KILL, CHATTER = range(1, 8)
 SLEEPS = signal.pause  # for ever, in a child that nobody signals
 
@@ -83,7 +86,8 @@ def judged(stage: Stage, suspect: Batch, ticks: list[float] | None = None) -> Ve
         if ticks is not None:
             ticks.append(time.monotonic())
 
-    return judge(stage, suspect, cpu_limit=CPU_S, wall_limit=WALL_S, tick=tick, forget_outside=lambda: None)
+    limits = {"cpu_limit": CPU_S, "wall_limit": WALL_S, "hang_limit": HANG_S}
+    return judge(stage, suspect, **limits, tick=tick, forget_outside=lambda: None)
 
 
 def guilty(suspect: Batch, stage: Stage | None = None) -> list[int]:
@@ -187,6 +191,7 @@ def test_the_outside_is_forgotten_first(tmp_path: Path) -> None:
         batch(),
         cpu_limit=CPU_S,
         wall_limit=WALL_S,
+        hang_limit=HANG_S,
         tick=lambda: None,
         forget_outside=lambda: muted.append(1),
     )
@@ -222,7 +227,8 @@ def test_a_batch_that_only_takes_long_is_innocent() -> None:
                 spent.clear()
             return batch
 
-    verdict = judge(Slow(), batch(), cpu_limit=0.22, wall_limit=5.0, tick=lambda: None, forget_outside=lambda: None)
+    limits = {"cpu_limit": 0.22, "wall_limit": 5.0, "hang_limit": 0.0}
+    verdict = judge(Slow(), batch(), **limits, tick=lambda: None, forget_outside=lambda: None)
     assert verdict.guilty == ()
     assert stage.seen == 0
 
@@ -263,8 +269,7 @@ def test_many_guilty_rows_are_found_alone() -> None:
 
 
 def test_what_there_is_no_time_for_is_left_to_the_next_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When forks run out, those that were found alone are guilty, and nobody else; when nobody was, the part at hand is
-    guilty as a whole, so that every trial comes closer to the end."""
+    """When forks run out, those that were found alone are guilty, and nobody else; perhaps nobody."""
     harm = dict.fromkeys(range(0, 50, 3), RAISE)
     monkeypatch.setattr(trial, "FORKS_MAX", 20)
     verdict = judged(Fragile(), batch(harm=harm))
@@ -272,19 +277,89 @@ def test_what_there_is_no_time_for_is_left_to_the_next_trial(monkeypatch: pytest
     assert {row.index for row in verdict.guilty} < set(harm)
     assert verdict.forks <= 30
     monkeypatch.setattr(trial, "FORKS_MAX", 4)
-    assert {row.index for row in judged(Fragile(), batch(harm=harm)).guilty} >= {0, 3}
+    assert {row.index for row in judged(Fragile(), batch(harm=harm)).guilty} <= set(harm)
 
 
 def test_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When time runs out, the part at hand is guilty; and the watcher is told all the while."""
-    monkeypatch.setattr(trial, "SECONDS_MAX", 0.5)
+    """When time runs out before anybody is found nobody is guilty; and the watcher is told all the while."""
+    monkeypatch.setattr(trial, "SECONDS_FIRST_MAX", 0.1)
     ticks: list[float] = []
     began = time.monotonic()
     verdict = judged(Fragile(), batch(harm={5: SLEEP}), ticks)
-    assert 5 in {row.index for row in verdict.guilty}
-    assert verdict.seconds < 0.5 + 4 * WALL_S
+    assert verdict.guilty == ()
+    assert verdict.seconds < 0.1 + 4 * HANG_S
     moments = np.diff([began, *ticks, time.monotonic()])
     assert moments.max() < 1.5
+
+
+def test_every_trial_finds_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that wait for ever, spread out so that every large part has one, are found one by one by trials that have
+    no time for more, and nobody beside them."""
+    monkeypatch.setattr(trial, "SECONDS_MAX", 0.0)
+    left = dict.fromkeys((7, 37, 67, 97), SLEEP)
+    for _ in range(4):
+        (row,) = guilty(batch(harm=left))
+        assert left.pop(row)
+    assert guilty(batch(harm=left)) == []
+
+
+class Heavy(Fragile):
+    """Takes longer than CPU_S whatever it is given, as a refit would."""
+
+    SECONDS = 2 * CPU_S
+
+    def process(self, batch: Batch) -> Batch | None:
+        until = time.process_time() + self.SECONDS
+        while time.process_time() < until:
+            pass
+        return super().process(batch)
+
+
+def test_slow_is_not_looping() -> None:
+    """Where every call takes longer than the limit of the search nobody is guilty for that; a row that is guilty for
+    something else, or takes as long as a process that hangs, is found, and nobody beside it."""
+    assert guilty(batch(), Heavy()) == []
+    assert guilty(batch(8 + 60, harm={64: RAISE}), Heavy()) == [64]
+    assert guilty(batch(8 + 60, harm={61: LOOP}), Heavy()) == [61]
+
+
+def test_where_every_row_loops_none_is_guilty() -> None:
+    """A stage that hangs at whatever it is given is the stage's fault; of a single row nobody can tell."""
+
+    class Stuck(Heavy):
+        SECONDS = 1e6
+
+    assert guilty(batch(64), Stuck()) == []
+    assert guilty(numbered(9, 1, harm=[0.0], pair=[0.0]), Stuck()) == [0]
+
+
+def test_signs_of_life_begin_the_limits_anew() -> None:
+    """A row whose work takes longer than a hang, and that says so meanwhile, is innocent: in life it lives."""
+
+    class Refits(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            for _ in range(8):
+                until = time.process_time() + HANG_S / 4
+                while time.process_time() < until:
+                    pass
+                throwaway.alive()
+            return super().process(batch)
+
+    assert guilty(batch(harm={3: RAISE})) == [3]
+    assert guilty(batch(), Refits()) == []
+
+
+def test_a_full_disk_is_no_verdict() -> None:
+    """What is no death in life condemns nobody: StorageError ends the trial, whoever is guilty beside it."""
+
+    class Full(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            if batch.rows < 60:
+                raise StorageError("/mnt/full: no space left on device")
+            return super().process(batch)
+
+    with pytest.raises(StorageError, match="no space left on device"):
+        judged(Full(), batch(harm={3: RAISE}))
 
 
 # --- sinks --------------------------------------------------------------------------------------------------------

@@ -111,8 +111,9 @@ class Deaths:
         process = self._roster[event.name]
         if process.incarnation != event.incarnation:
             return
-        self._poison.judged(event.name)
-        if event.guilty:
+        if not event.guilty:
+            self._poison.judged(event.name)
+        else:  # still suspected: the next trial says whether the batch is survived without them, or looks further
             process.intensity.forget()
             if event.generation == self._generations.current and self._ending.closing is None:
                 self._generations.reset(f"{event.guilty} of {event.name}'s records put aside")

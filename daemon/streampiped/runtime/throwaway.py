@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import mmap
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NoReturn, TypeAlias
 
 from streampiped.runtime.linux import die_with_parent
@@ -34,12 +35,25 @@ _PASSED: Final = b"\0"  # first byte of the answer; else it is `reason NUL trace
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a child ended. `seconds` is the time on the CPU, its own and that of its threads."""
+    """How a child ended. `seconds` is the time on the CPU, its own and that of its threads; `lasted` the time by the
+    clock."""
 
     manner: Manner
     reason: str = ""
     traceback: str = ""
     seconds: float = 0.0
+    lasted: float = 0.0
+
+
+_signs: mmap.mmap | None = None
+_cpu_limit = 0.0
+
+
+def alive() -> None:
+    """In a child: its limits begin anew, as those of a process that says that it does not hang. Elsewhere nothing."""
+    if _signs is not None:
+        _signs[0] = (_signs[0] + 1) & 0xFF
+        signal.setitimer(signal.ITIMER_PROF, _cpu_limit)
 
 
 def run(work: Callable[[], None], *, cpu_limit: float, sleep_limit: float, tick: Callable[[], None]) -> Ending:
@@ -47,7 +61,9 @@ def run(work: Callable[[], None], *, cpu_limit: float, sleep_limit: float, tick:
     it does not exist in the child.
 
     A child that uses `cpu_limit` seconds on the CPU loops. One that for `sleep_limit` seconds neither ran nor was kept
-    from running sleeps: a machine that has no time for it condemns nobody. Either is killed, and so is its group."""
+    from running sleeps: a machine that has no time for it condemns nobody. Either is killed, and so is its group. Both
+    begin anew whenever the child calls `alive`."""
+    signs = mmap.mmap(-1, 1)
     output, output_end = os.pipe2(os.O_CLOEXEC)
     answer, answer_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -58,12 +74,15 @@ def run(work: Callable[[], None], *, cpu_limit: float, sleep_limit: float, tick:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
-            _be_child(work, parent, output_end, answer_end, cpu_limit)
+            _be_child(work, parent, output_end, answer_end, cpu_limit, signs)
         os.close(output_end)
         os.close(answer_end)
         output_end = answer_end = -1
-        return _watch(pid, output, answer, sleep_limit, tick)
+        began = time.monotonic()
+        ending = _watch(pid, output, answer, sleep_limit, tick, signs)
+        return replace(ending, lasted=time.monotonic() - began)
     finally:
+        signs.close()
         for fd in (output, output_end, answer, answer_end):
             if fd >= 0:
                 os.close(fd)
@@ -72,7 +91,10 @@ def run(work: Callable[[], None], *, cpu_limit: float, sleep_limit: float, tick:
 # --- the child ----------------------------------------------------------------------------------------------------
 
 
-def _be_child(work: Callable[[], None], parent: int, output: int, answer: int, cpu_limit: float) -> NoReturn:
+def _be_child(
+    work: Callable[[], None], parent: int, output: int, answer: int, cpu_limit: float, signs: mmap.mmap
+) -> NoReturn:
+    global _signs, _cpu_limit
     code = 1
     try:
         os.setpgid(0, 0)  # what it starts is killed with it
@@ -84,6 +106,7 @@ def _be_child(work: Callable[[], None], parent: int, output: int, answer: int, c
         faulthandler.enable(2)
         # The dump is written by the handler itself, whatever Python is doing; then the default action kills.
         faulthandler.register(signal.SIGPROF, 2, all_threads=True, chain=True)
+        _signs, _cpu_limit = signs, cpu_limit
         signal.setitimer(signal.ITIMER_PROF, cpu_limit)
         work()
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -120,12 +143,14 @@ def _described(error: BaseException) -> bytes:
 # --- the parent ---------------------------------------------------------------------------------------------------
 
 
-def _watch(pid: int, output: int, answer: int, sleep_limit: float, tick: Callable[[], None]) -> Ending:
+def _watch(
+    pid: int, output: int, answer: int, sleep_limit: float, tick: Callable[[], None], signs: mmap.mmap
+) -> Ending:
     said, slept = b"", False
     try:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # whoever of the two comes first
             os.setpgid(pid, pid)
-        said, slept = _await(pid, output, sleep_limit, tick)
+        said, slept = _await(pid, output, sleep_limit, tick, signs)
     finally:
         os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
@@ -139,7 +164,7 @@ def _watch(pid: int, output: int, answer: int, sleep_limit: float, tick: Callabl
     return _ending(status, answered, said.decode(errors="replace"), seconds, sleep_limit if slept else None)
 
 
-def _await(pid: int, output: int, sleep_limit: float, tick: Callable[[], None]) -> tuple[bytes, bool]:
+def _await(pid: int, output: int, sleep_limit: float, tick: Callable[[], None], signs: mmap.mmap) -> tuple[bytes, bool]:
     """What it wrote, the end of it, and whether it was still there when its time was over."""
     os.set_blocking(output, False)
     pidfd = os.pidfd_open(pid)
@@ -147,11 +172,13 @@ def _await(pid: int, output: int, sleep_limit: float, tick: Callable[[], None]) 
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.register(output, select.POLLIN)
-        began = time.monotonic()
-        said = b""
+        began = since = time.monotonic()
+        said, sign, rested = b"", signs[0], 0.0
         while True:
-            elapsed = time.monotonic() - began
-            left = min(sleep_limit - _asleep(pid, elapsed), sleep_limit * STRETCH - elapsed)
+            asleep = _asleep(pid, time.monotonic() - began)
+            if signs[0] != sign:
+                sign, since, rested = signs[0], time.monotonic(), asleep
+            left = min(sleep_limit - (asleep - rested), sleep_limit * STRETCH - (time.monotonic() - since))
             if left <= 0:
                 return said, True
             ready = {fd for fd, _ in poll.poll(max(1.0, min(left, TICK_S) * 1e3))}
