@@ -173,8 +173,8 @@ class SupervisionSection(Section):
     probe_timeout: Duration = Field(
         _SUPERVISION.probe_timeout,
         gt=0,
-        description="Time on the CPU after which such a trial seems to loop, and its rows are tried in smaller parts. A "
-        "row is put aside for it only when it takes as long as the stage's hang_timeout alone, and others do not.",
+        description="Time on the CPU after which such a trial seems to loop, and its rows are tried in smaller parts. "
+        "A row is put aside for it only when it takes as long as the stage's hang_timeout alone, and others do not.",
     )
 
 

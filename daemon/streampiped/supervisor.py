@@ -284,6 +284,7 @@ class Supervisor:
             case m.Guilty():
                 self.verdicts.named(name, incarnation, message)
             case m.Judged():
+                self.dispatch(p.Judging(name, incarnation))
                 self.start(self.verdicts.judged(name, incarnation, message))
             case m.Reply():
                 self._queries.answered(message)
@@ -294,8 +295,8 @@ class Supervisor:
         if (heard := event_of(name, incarnation, message)) is not None:
             self.dispatch(heard)
 
-    def _on_verdict(self, name: str, incarnation: int, generation: int, rows: int) -> None:
-        """A trial's verdict is durable."""
+    def _on_verdict(self, name: str, incarnation: int, generation: int, rows: int | None) -> None:
+        """A trial's verdict is durable, or (None) never will be."""
         if rows:
             self.log.write("records_quarantined", stage=name, count=rows)
         self.dispatch(p.Judged(name, incarnation, generation, rows))

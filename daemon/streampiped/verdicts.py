@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -19,15 +20,17 @@ class Verdicts:
     """Collects the guilty rows that stages name, and keeps them."""
 
     def __init__(
-        self, disk: Disk, kept: Callable[[str, int, int, int], None], failed: Callable[[str, str], None]
+        self, disk: Disk, kept: Callable[[str, int, int, int | None], None], failed: Callable[[str, str], None]
     ) -> None:
-        """`kept(stage, incarnation, generation, rows)` when a verdict is durable, `failed(stage, reason)` each time the
-        disk refuses it; it is tried again."""
+        """`kept(stage, incarnation, generation, rows)` when a verdict is durable, or (None rows) never will be;
+        `failed(stage, reason)` each time the disk refuses it; it is tried again as long as its stage lives."""
         self._disk = disk
         self._kept = kept
         self._failed = failed
         self._named: dict[tuple[str, int], list[Guilty]] = {}
         self._refused: dict[str, str] = {}
+        self._pending: dict[tuple[str, int], asyncio.Event] = {}
+        """Set when the stage has died."""
 
     def of(self, stage: str) -> str | None:
         """Why this stage waits for its verdict; None: it does not."""
@@ -46,21 +49,35 @@ class Verdicts:
         rows.append(row)
 
     def died(self, stage: str, incarnation: int) -> None:
-        """A trial that did not come to its end has found nothing."""
+        """A trial that did not come to its end has found nothing, and what the disk does not take now it need not take
+        any more: the successor tries the same."""
         self._named.pop((stage, incarnation), None)
+        if (pending := self._pending.get((stage, incarnation))) is not None:
+            pending.set()
 
     async def judged(self, stage: str, incarnation: int, verdict: Judged) -> None:
-        """The trial is over. Returns when its verdict is kept; the stage waits for that."""
+        """The trial is over. Returns when its verdict is kept, the stage and everybody else waits for that; or when its
+        stage has died before the disk took it."""
         rows = self._named.pop((stage, incarnation), [])
+        dead = self._pending[stage, incarnation] = asyncio.Event()
+        try:
+            kept = not rows or await self._keep(stage, rows, dead)
+        finally:
+            del self._pending[stage, incarnation]
+            self._refused.pop(stage, None)
+        self._kept(stage, incarnation, verdict.generation, len(rows) if kept else None)
+
+    async def _keep(self, stage: str, rows: list[Guilty], dead: asyncio.Event) -> bool:
         delay = RETRY_FIRST_S
-        while rows:
+        while True:
             try:
                 await self._disk.condemn(stage, rows)
-                break
+                return True
             except (StorageError, StateError) as error:
                 self._refused[stage] = f"{stage}: {len(rows)} guilty records cannot be put aside: {error}"
                 self._failed(stage, str(error))
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(dead.wait(), delay)
+            if dead.is_set():
+                return False
             delay = min(RETRY_MAX_S, 2.0 * delay)
-        self._refused.pop(stage, None)
-        self._kept(stage, incarnation, verdict.generation, len(rows))

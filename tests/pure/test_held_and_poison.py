@@ -478,6 +478,29 @@ def test_verdict_costs_no_restart_and_resets_once() -> None:
     assert play.machine.running
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_no_generation_before_a_verdict_is_durable(kept: bool) -> None:
+    """Whoever dies while a verdict is on its way to the disk, its own stage too: the next generation is opened when it
+    is there or never will be, for the stages read then what is left out."""
+    for dead in ("middle", "source"):
+        play = Play().up()
+        for _ in range(2):
+            die_inside(play)
+            play.all_ready()
+        generation, incarnation = play.machine.generation, play.incarnation("middle")
+        play.say(p.Judging("middle", incarnation))
+        play.died(dead)
+        if play.state(dead) is State.BACKOFF:
+            play.wait((play.machine.processes[dead].deadline or 0.0) - play.now)
+        play.born(dead)
+        assert play.machine.generation == generation
+        play.say(p.Judged("middle", incarnation, generation, 1 if kept else None))
+        assert play.machine.generation == generation + 1
+        play.all_ready()
+        assert play.machine.running
+        assert suspects(play) == ROWS
+
+
 def test_innocent_records_bring_no_reset() -> None:
     """When no fork has died the stage goes on where it is, and the count begins anew."""
     play = Play().up()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -190,6 +190,7 @@ class Daemon(Actor):
     def _died(self, process: Process, reason: str) -> None:
         self.children.pop((process.name, process.incarnation), None)
         killed = reason == "killed by SIGKILL"
+        self._verdicts.died(process.name, process.incarnation)
         self.dispatch(p.Died(process.name, process.incarnation, reason, process.inside, killed))
 
     def _hear(self, process: Process, data: bytes) -> None:
@@ -313,7 +314,10 @@ class Daemon(Actor):
 
     def _judged(self, verdict: p.Judged, rows: Sequence[Verdict]) -> None:
         self.law.condemned(verdict.name, rows)
-        self._verdicts.keep(verdict.name, rows, lambda: self.dispatch(verdict))
+        self.dispatch(p.Judging(verdict.name, verdict.incarnation))
+        lost = replace(verdict, guilty=None)
+        kept: Callable[[bool], None] = lambda done: self.dispatch(verdict if done else lost)  # noqa: E731
+        self._verdicts.keep(verdict.name, verdict.incarnation, rows, kept)
 
     # epochs
 

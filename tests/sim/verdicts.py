@@ -24,25 +24,31 @@ def skips(disk: Disk, stage: str) -> dict[tuple[str, str, int], list[int]]:
 
 
 class Verdicts:
-    """The supervisor's list: a row is condemned when that is durable, however often it takes. One after the other."""
+    """The supervisor's list: a row is condemned when that is durable, however often it takes, unless its stage dies
+    before. One after the other."""
 
     def __init__(self, world: World, actor: Actor, fuse: Fuse) -> None:
         self._world = world
         self._actor = actor
         self._fuse = fuse
-        self._queue: deque[tuple[str, Collection[Verdict], Callable[[], None]]] = deque()
+        self._queue: deque[tuple[str, int, Collection[Verdict], Callable[[bool], None]]] = deque()
+        self._dead: set[tuple[str, int]] = set()
 
-    def keep(self, stage: str, rows: Collection[Verdict], kept: Callable[[], None]) -> None:
-        """`kept()` when they are."""
+    def keep(self, stage: str, incarnation: int, rows: Collection[Verdict], kept: Callable[[bool], None]) -> None:
+        """`kept(True)` when they are, `kept(False)` when they never will be."""
         if not rows:
-            kept()
+            kept(True)
             return
-        self._queue.append((stage, rows, kept))
+        self._queue.append((stage, incarnation, rows, kept))
         if len(self._queue) == 1:
             self._write()
 
+    def died(self, stage: str, incarnation: int) -> None:
+        """What the disk refuses to take of it is not tried again."""
+        self._dead.add((stage, incarnation))
+
     def _write(self) -> None:
-        stage, rows, _ = self._queue[0]
+        stage, _, rows, _ = self._queue[0]
         text = json.dumps(sorted({*put_aside(self._world.disk, stage), *rows}))
         steps = save(self._world.disk, self._fuse, f"letters/{stage}", text.encode())
         self._world.after(DISK_S, self._actor, self._step, steps)
@@ -51,14 +57,26 @@ class Verdicts:
         try:
             next(steps)
         except StopIteration:
-            _, _, kept = self._queue.popleft()
-            if self._queue:
-                self._write()
-            kept()
+            self._next(True)
         except OSError:
-            self._world.after(RETRY_S, self._actor, self._write)
+            if self._queue[0][:2] in self._dead:
+                self._next(False)
+            else:
+                self._world.after(RETRY_S, self._actor, self._retry)
         else:
             self._world.after(DISK_S, self._actor, self._step, steps)
+
+    def _retry(self) -> None:
+        if self._queue[0][:2] in self._dead:
+            self._next(False)
+        else:
+            self._write()
+
+    def _next(self, done: bool) -> None:
+        *_, kept = self._queue.popleft()
+        if self._queue:
+            self._write()
+        kept(done)
 
 
 def put_aside(disk: Disk, stage: str) -> list[Verdict]:

@@ -108,8 +108,9 @@ class Deaths:
 
     def on_judged(self, event: p.Judged, now: float) -> None:
         """A trial is over. Guilty rows are skipped from the next reset on, and no fault of the stage's."""
+        self._generations.judged(event)
         process = self._roster[event.name]
-        if process.incarnation != event.incarnation:
+        if process.incarnation != event.incarnation or event.guilty is None:
             return
         if not event.guilty:
             self._poison.judged(event.name)

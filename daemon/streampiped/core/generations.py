@@ -40,6 +40,7 @@ class Generations:
         self._poison = poison
         self._limits = limits
         self._reset_wanted: str | None = None
+        self._judging: set[tuple[str, int]] = set()
         self._impairments = 0
         self._pace = Pace()
 
@@ -57,7 +58,7 @@ class Generations:
 
     def reset(self, reason: str) -> None:
         """Another generation is needed. `settle` opens it, as soon as no manifest under way can still become the
-        commit; several reasons within one call make one generation."""
+        commit, and no verdict what is left out; several reasons within one call make one generation."""
         self.end()
         self._reset_wanted = reason
         for stage in self._roster.stages:
@@ -67,9 +68,9 @@ class Generations:
         """Open the generation that is wanted, let the current one go, whichever the state of the stages asks for."""
         if self.reset_at is not None and now >= self.reset_at:
             self.reset_at = None  # what is waited for from now on, a manifest, wakes us by itself
-        if self._reset_wanted is not None and self.reset_at is None and not self.epochs.writing:
+        if self._reset_wanted is not None and self.reset_at is None and not self.epochs.writing and not self._judging:
             self._open(self._reset_wanted, now)
-        if not self.running and self._reset_wanted is None and self._all_ready():
+        if not self.running and self._reset_wanted is None and not self._judging and self._all_ready():
             self._go(now)
 
     def _open(self, reason: str, now: float) -> None:
@@ -129,6 +130,14 @@ class Generations:
         stage.ready_for = event.generation
         self._desk.emit("stage_ready", stage.name, generation=event.generation)
         stage.move(Input.READY, now)
+
+    def on_judging(self, event: p.Judging, now: float) -> None:
+        """The list of what is left out is about to change, and a stage reads it when a generation is opened."""
+        self._judging.add((event.name, event.incarnation))
+
+    def judged(self, event: p.Judged) -> None:
+        """It has, or will not."""
+        self._judging.discard((event.name, event.incarnation))
 
     def on_impaired(self, event: p.Impaired, now: float) -> None:
         """Nobody is dead, and nothing goes on: all stages go back to the committed epoch, again and again with

@@ -115,14 +115,23 @@ class Impaired:
 
 
 @dataclass(frozen=True, slots=True)
+class Judging:
+    """A stage has tried the batch that it is suspected of dying of, and its verdict is on its way to the disk: `Judged`
+    follows. No generation may be opened before, for its stages read the list."""
+
+    name: str
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
-    """A stage has tried the batch that it is suspected of dying of. `guilty` rows will be skipped from the next reset
-    on; that is durable."""
+    """`guilty` rows will be skipped from the next reset on; that is durable. None: the disk had not taken the verdict
+    when the stage died, and never will."""
 
     name: str
     incarnation: int
     generation: int
-    guilty: int
+    guilty: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +242,8 @@ class FarewellSaid:
 
 Event: TypeAlias = (
     LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
-    | SnapshotDone | SnapshotFailed | Impaired | Judged | ManifestWritten | ManifestFailed | CommitDone | SourceEnded
-    | Sampled | Tick | Operate | Checkpoint | Propose | Reload | StopsKept | Shutdown | FarewellSaid
+    | SnapshotDone | SnapshotFailed | Impaired | Judging | Judged | ManifestWritten | ManifestFailed | CommitDone
+    | SourceEnded | Sampled | Tick | Operate | Checkpoint | Propose | Reload | StopsKept | Shutdown | FarewellSaid
 )  # fmt: skip
 
 # commands

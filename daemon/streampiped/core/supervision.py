@@ -66,6 +66,7 @@ class Supervision:
             p.SnapshotDone: generations.on_snapshot_done,
             p.SnapshotFailed: generations.on_snapshot_failed,
             p.Impaired: generations.on_impaired,
+            p.Judging: generations.on_judging,
             p.Judged: deaths.on_judged,
             p.ManifestWritten: generations.on_manifest_written,
             p.ManifestFailed: generations.on_manifest_failed,
