@@ -241,10 +241,13 @@ class SupervisorBackend:
             with _refusals():
                 changes = await self._supervisor.disk.plan_replay(letters, stage)
             epoch = 0
-            for change in changes:
-                left = max(0.001, until - time.monotonic())
-                request = self._put(lambda ticket, c=change, t=left: p.Propose(ticket, c, t), late)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-                epoch = int(await request.ended())
+            try:
+                for change in changes:
+                    left = max(0.001, until - time.monotonic())
+                    request = self._put(lambda ticket, c=change, t=left: p.Propose(ticket, c, t), late)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+                    epoch = int(await request.ended())
+            finally:
+                await self._supervisor.disk.end_replay()
         return {"letters": sum(len(change["letters"]) for change in changes), "epoch": epoch or None}
 
     @contextlib.asynccontextmanager
@@ -264,9 +267,8 @@ class SupervisorBackend:
             patience.cancel()
 
     async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
-        disk = self._supervisor.disk
         with _refusals():
-            return {"letters": await disk.do(disk.letters.drop, letters, stage)}
+            return {"letters": await self._supervisor.disk.drop_letters(letters, stage)}
 
     # logs and subscriptions
 

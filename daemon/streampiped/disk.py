@@ -86,6 +86,19 @@ class Disk:
 
         return await self.do(plan)
 
+    async def end_replay(self) -> None:
+        """Whatever was planned and is in no manifest will not be in one."""
+        await self.do(self._letters.forget_plan)
+
+    async def drop_letters(self, letters: Sequence[int], stage: str | None) -> int:
+        """`DeadLetters.drop`, knowing of every manifest that is written."""
+
+        def drop() -> int:
+            self._mark_replayed()
+            return self._letters.drop(letters, stage)
+
+        return await self.do(drop)
+
     @property
     def letters(self) -> DeadLetters:
         """Only for calls through `do`."""

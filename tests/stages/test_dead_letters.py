@@ -339,6 +339,24 @@ def test_bytes_of_a_plan_are_bounded(letters: DeadLetters, monkeypatch: pytest.M
     assert caught.value.code == ExitCode.USAGE
 
 
+def test_what_is_on_its_way_is_not_dropped(letters: DeadLetters) -> None:
+    """Between its plan and the manifest a letter is neither dropped by its number nor with all; afterwards it is
+    replayed, or, when no manifest came, dead as before."""
+    letters.add(STAGE, [guilty(n) for n in range(3)], now=1.0)
+    (change,) = letters.plan([1, 2])
+    with pytest.raises(RpcError, match="letter 1 is on its way") as caught:
+        letters.drop([3, 1])
+    assert caught.value.code == ExitCode.REFUSED
+    assert letters.drop() == 1
+    assert statuses(letters) == [(0, 0, "dead"), (1, 0, "dead"), (2, 0, "dropped")]
+    letters.replayed({**change, "letters": [[1, 1]]}, 5)
+    with pytest.raises(RpcError, match="letter 1 is replayed"):
+        letters.drop([1])
+    letters.forget_plan()
+    assert letters.drop() == 1
+    assert statuses(letters) == [(0, 1, "replayed"), (1, 0, "dropped"), (2, 0, "dropped")]
+
+
 def test_dead_again(letters: DeadLetters) -> None:
     """A letter that dies in its replay is dead with that attempt, whether the verdict or the manifest came first; its
     next attempt is another one."""

@@ -116,14 +116,16 @@ def test_one_record_is_put_aside_and_comes_back_once(flag: Path) -> None:
 
 def test_replay_behind_one_that_waits_says_so(flag: Path) -> None:
     """A replay that no barrier comes to commit (a stage is frozen) is answered with 8 and why, and so is the one behind
-    it, which then comes to its turn and finds its record replayed."""
+    it, which then comes to its turn and finds its record replayed. Meanwhile the letter cannot be dropped."""
     with running(poisoned("raise", flag)) as daemon:
         assert finished(daemon)["rows"] == RECORDS - 1
         flag.unlink()
         frozen = daemon.pids()["total"]
         os.kill(frozen, signal.SIGSTOP)
         first, second = (daemon.ctl("dlq", "replay", "1", "--timeout", "0.3") for _ in range(2))
+        dropped = daemon.ctl("dlq", "drop", "1")
         os.kill(frozen, signal.SIGCONT)
+        assert (dropped.returncode, "on its way back" in dropped.stderr) == (7, True)
         assert (first.returncode, second.returncode) == (8, 8)
         assert "still going on after 0.3 s: " in first.stderr
         assert second.stderr == "streampipectl: still going on after 0.3 s: it comes behind another replay\n"

@@ -53,6 +53,7 @@ class DeadLetters:
     def __init__(self, root: Path) -> None:
         self._path = root / FILE
         self._opened: sqlite3.Connection | None = None
+        self._planned: set[int] = set()
 
     def add(self, stage: str, verdicts: Sequence[Guilty], now: float) -> None:
         """Put the rows on the list, all or none, durably; again what is there already changes nothing. `now`: seconds
@@ -122,12 +123,13 @@ class DeadLetters:
         """The changes that would replay these letters, or without any all dead ones (of the stage): one per stage, in
         the form that goes into a manifest. At most REPLAY_LETTERS_MAX letters and REPLAY_BYTES_MAX, the oldest. Changes
         nothing; a plan is old when another replay was recorded after it. RpcError, as the operator should read it, for
-        a letter that is not there or not dead."""
+        a letter that is not there or not dead. Until `replayed` or `forget_plan` the letters cannot be dropped."""
         changes: dict[str, list[list[int]]] = {}
         with self._reading() as db:
             _check_dead(db, letters)
             for number, owner, attempt in _dead(db, letters, stage) if db else ():
                 changes.setdefault(owner, []).append([number, attempt + 1])
+        self._planned = {number for pairs in changes.values() for number, _ in pairs}
         return [{"kind": "replay", "stage": owner, "letters": pairs} for owner, pairs in sorted(changes.items())]
 
     def replayed(self, change: Mapping[str, Any], epoch: int) -> None:
@@ -135,10 +137,16 @@ class DeadLetters:
         with self._transaction() as db:
             if db:
                 db.executemany(REPLAYED, _marks(change, epoch))
+        self._planned -= {number for number, _ in change["letters"]}
+
+    def forget_plan(self) -> None:
+        """What was planned last and not replayed will not be."""
+        self._planned.clear()
 
     def reconcile(self, epoch: int | None, changes: Iterable[Mapping[str, Any]] = ()) -> None:
         """At a start that restores `epoch`, whose manifest names `changes`: replays of later epochs did not happen,
         those of `changes` did. StateError when a change names a letter that is not there: it could not be repeated."""
+        self._planned.clear()
         with self._transaction() as db:
             if db:
                 sooner = -1 if epoch is None else epoch
@@ -152,13 +160,16 @@ class DeadLetters:
                     db.executemany(REPLAYED, _marks(change, epoch))
 
     def drop(self, letters: Sequence[int] = (), stage: str | None = None) -> int:
-        """Give up these letters, or without any all dead ones (of the stage), for ever; how many. RpcError as `plan`;
-        then none was dropped."""
+        """Give up these letters, or without any all dead ones (of the stage) that are not planned to be replayed, for
+        ever; how many. RpcError as `plan`, and for one that is planned; then none was dropped."""
         where, values = _where(stage, "dead")
         chosen = f" AND id IN ({', '.join('?' * len(letters))})" if letters else ""
-        update = f"UPDATE letters SET status = 'dropped' WHERE 1 {where}{chosen}"
+        spared = f" AND id NOT IN ({', '.join(map(str, sorted(self._planned)))})"
+        update = f"UPDATE letters SET status = 'dropped' WHERE 1 {where}{chosen}{spared}"
         with self._transaction() as db:
             _check_dead(db, letters)
+            if planned := self._planned.intersection(letters):
+                raise RpcError(f"letter {min(planned)} is on its way back into the stream", ExitCode.REFUSED)
             return db.execute(update, (*values, *letters)).rowcount if db else 0
 
     def complaints(self) -> list[str]:
