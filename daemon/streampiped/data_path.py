@@ -68,10 +68,10 @@ class DataPath:
         self._ways = {via: place for place, via in enumerate(process.plan.ways())}
         self._saver = Saver(process, stage)
         self._api = StageApi(process, stage)
-        self._gate = Gate(process, stage)
         self._side = side.StageSide(holds_back=self._saver.holds_back)
         frame_bytes_max = process.plan.links.frame_bytes_max
         self._links = StageLinks(process.loop, frame_bytes_max, self._may_flow, self._run, self._output_idle)
+        self._gate = Gate(process, stage, self._links.encode)
         self._reset: tuple[m.Reset, list[int]] | None = None
         self._cut: Cut | None = None
         self._report: tuple[m.SnapshotDone | m.SnapshotFailed, ...] = ()
@@ -247,9 +247,8 @@ class DataPath:
             self._process.blackbox.enter(Phase.WAITING)
             self._next_turn()
 
-    def _emit(self, batch: Batch) -> None:
-        self._words[bb.RECORDS_OUT] += batch.rows
-        self._links.emit(batch)
+    def _left_out(self, batch: Batch, error: FrameError) -> None:
+        self._process.emit("record_left_out", position=batch.spans[0].start, reason=str(error))
 
     def _throttle(self, rows: int) -> None:
         if self._spec.max_rate:
@@ -271,7 +270,7 @@ class DataPath:
         if isinstance(result, Batch):
             result.ingest_ns = time.monotonic_ns()
             self._count(result, int(now * 1e9))
-            self._emit(result)
+            words[bb.RECORDS_OUT] += self._links.emit_parts(result, self._left_out)
             self._throttle(result.rows)
             return True
         if isinstance(result, Ended):
@@ -350,12 +349,14 @@ class DataPath:
         self._side.moved = True
         began = time.monotonic_ns()
         result = self._stage.process(batch)
+        frame = self._links.encode(result) if result is not None else []  # what makes no frame is the batch's fault too
         words[bb.INSIDE] = 0  # and not after an exception: the supervisor sees what the stage has died of
         words[bb.PULSE] += 1
         words[bb.PHASE] = Phase.WAITING
         self._count(batch, began)
         if result is not None:
-            self._emit(result)
+            words[bb.RECORDS_OUT] += result.rows
+            self._links.send(frame)
         self._throttle(batch.rows)
 
     def _count(self, batch: Batch, began: int) -> None:

@@ -77,6 +77,7 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "warning", "epoch {epoch} took {seconds:.3f} s, {median:.3f} s are usual; most of it was {part}"
     ),
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
+    "record_left_out": EventSpec("error", "record {position} makes no frame and is left out: {reason}"),
     "records_quarantined": EventSpec("error", "{count} records put aside; streampipectl dlq list shows them"),
     "verdict_failed": EventSpec("error", "a verdict on records cannot be kept: {reason}; it is tried again"),
     "records_suspected": EventSpec("warning", "died of {records} again; its successor tries them in a fork first"),

@@ -4,7 +4,7 @@ put aside come back. docs/specs/dead_letters.md is the contract."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,9 @@ REPLAY_BATCH_BYTES: Final = 4 << 20  # of texts in one batch of a replay: a thou
 class Gate:
     """Of one stage. Costs one look while there is neither a suspect nor a row to skip."""
 
-    def __init__(self, process: Host, stage: Stage) -> None:
+    def __init__(self, process: Host, stage: Stage, encode: Callable[[Batch], object]) -> None:
+        """`encode`: what becomes of the stage's results."""
+        self._encode = encode
         self._process = process
         self._stage = stage
         self._root = Path(process.plan.paths.state)
@@ -75,6 +77,7 @@ class Gate:
             cpu_limit=limit,
             wall_limit=SLEEP_PER_CPU * limit,
             hang_limit=hang,
+            encode=self._encode,
             tick=self._process.tick,
             forget_outside=self._process.channel.mute,
         )

@@ -29,6 +29,10 @@ class Host(Protocol):
         """Say 'not hung' from inside of something that takes long on purpose."""
         ...
 
+    def emit(self, event: str, /, **fields: Any) -> None:
+        """Log an event of the catalogue."""
+        ...
+
     def fail(self, phase: str, error: BaseException) -> NoReturn:
         """Say why, and die."""
         ...

@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from streampiped.core.credits import WINDOW_MAX, Window
 from streampiped.core.stage_side import Inlet
+from streampiped.errors import FrameError
 from streampiped.records import Batch
 from streampiped.runtime.pipes import PipeWriter
 from streampiped.wire.frames import Frame, FrameReader, FrameWriter
@@ -146,11 +149,29 @@ class StageLinks:
 
     def emit(self, frame: Frame) -> None:
         """Queue a frame to every output before anything waits for one of them: a diamond would deadlock."""
-        if self._outputs:
-            buffers = self._frames.encode(frame)
-            counts = isinstance(frame, Batch)
-            for output in self._outputs:
-                output.write(buffers, counts=counts)
+        self.send(self.encode(frame), counts=isinstance(frame, Batch))
+
+    def encode(self, frame: Frame) -> list[Any]:
+        """What `send` takes; nothing where nobody listens. FrameError when it is no frame."""
+        return self._frames.encode(frame) if self._outputs else []
+
+    def send(self, buffers: list[Any], *, counts: bool = True) -> None:
+        """Queue an encoded frame to every output; `counts`: it is a batch."""
+        for output in self._outputs:
+            output.write(buffers, counts=counts)
+
+    def emit_parts(self, batch: Batch, left_out: Callable[[Batch, FrameError], None]) -> int:
+        """Queue a batch, or, where it makes no frame, its halves, and so on; a record that makes none alone is told to
+        `left_out`. How many were queued. Of a source: the same batch makes the same parts again."""
+        try:
+            self.emit(batch)
+        except FrameError as error:
+            if batch.rows == 1:
+                left_out(batch, error)
+                return 0
+            first = np.arange(batch.rows) < batch.rows // 2
+            return sum(self.emit_parts(batch.select(half), left_out) for half in (first, ~first))
+        return batch.rows
 
     def listen(self) -> None:
         """Read from every input that does not wait at a barrier, as soon as there is something."""

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.errors import StorageError
+from streampiped.errors import FrameError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.throwaway import Ending
@@ -72,6 +72,7 @@ def judge(
     hang_limit: float,
     tick: Callable[[], None],
     forget_outside: Callable[[], None],
+    encode: Callable[[Batch], object] = lambda _: None,
 ) -> Verdict:
     """Try `batch` on `stage` as it is now. Changes neither. Main thread only, and no thread may be at work in the
     stage (a `prepare`): a fork has only the thread that forks.
@@ -80,14 +81,15 @@ def judge(
     seems to wait for ever, as long as nothing has passed that would say how long it takes. A row is guilty of either
     only after `hang_limit`, if that is longer: what a stage may take in life it may take here. `tick` is called at
     least every second; `forget_outside` in each child before anything else: it has to mute what would reach others. A
-    sink is isolated there, and one that cannot be is not tried: its whole batch is guilty.
+    result is given to `encode`, for what makes no frame no process survives either. A sink is isolated there, and one
+    that cannot be is not tried: its whole batch is guilty.
 
     When time runs out the verdict is those that were found, and the rest wants another trial. StorageError when the
     disk refuses something to the stage: there is no verdict then.
     """
     began = time.monotonic()
     limits = (cpu_limit, wall_limit, max(cpu_limit, hang_limit), max(wall_limit, hang_limit))
-    trials = _Trials(stage, batch, *limits, tick, forget_outside)
+    trials = _Trials(stage, batch, *limits, tick, forget_outside, encode)
     guilty = _search(trials, np.arange(batch.rows))
     rows = tuple(_row(batch, index, guilty[index]) for index in sorted(guilty))
     return Verdict(rows, trials.forks, time.monotonic() - began)
@@ -117,6 +119,7 @@ class _Trials:
     wall_last: float
     tick: Callable[[], None]
     forget_outside: Callable[[], None]
+    encode: Callable[[Batch], object]
     began: float = 0.0
     """When the search for parts began."""
     forks: int = 0
@@ -169,7 +172,9 @@ class _Trials:
             except NotImplementedError as error:
                 raise _UntestableError from error
         try:
-            self.stage.process(part)
+            result = self.stage.process(part)
+            if result is not None:
+                self.encode(result)
         except StorageError as error:  # no death in life either: everybody waits until there is room
             raise _RefusedError(str(error)) from error
 
@@ -218,6 +223,8 @@ def _look_for(trials: _Trials, rows: Rows, ending: Ending) -> None:
 
 def _look_for_accomplices(trials: _Trials, rows: Rows, halves: Sequence[Rows], ending: Ending) -> None:
     """Each half passes alone. Raises _ExhaustedError."""
+    if ending.reason.startswith(f"{FrameError.__name__}: "):  # the results together are too long: none of them is
+        return
     if ending.manner in ("loop", "sleep"):  # perhaps both together only take long
         trials.be_patient()
         ending = trials.full(rows)

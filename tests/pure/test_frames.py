@@ -51,12 +51,15 @@ ONE_ROW = Batch.build({"x": [1.0], "y": [2.0]}, spans=(Span("numbers", 0, 1),))
 NO_ROWS = Batch.build({"x": np.zeros(0), "n": np.zeros(0, np.int64)})
 ONLY_TEXT = Batch.build({"who": ["", None], "what": ["b" * 300, "c"]})
 NO_COLUMNS = Batch.build({})
+HALF_CHARACTERS = Batch.build({"who": ["\ud83d", "a\udc00b"], "x": [1.0, 2.0]})
+"""Lone surrogates, as json.loads gives them."""
 
 STREAMS: dict[str, list[Frame]] = {
     "every_type": [Hello(EVERY_TYPE.schema), EVERY_TYPE],
     "one_row": [Hello(ONE_ROW.schema), ONE_ROW],
     "no_rows": [Hello(NO_ROWS.schema), NO_ROWS],
     "only_text": [Hello(ONLY_TEXT.schema), ONLY_TEXT],
+    "half_characters": [Hello(HALF_CHARACTERS.schema), HALF_CHARACTERS],
     "no_columns": [Hello(NOTHING), NO_COLUMNS],
     "barrier": [Hello(NOTHING), Barrier(3), Barrier(2**32)],
     "end_and_barrier": [Hello(ONE_ROW.schema), ONE_ROW, End(), Barrier(4)],
@@ -413,3 +416,11 @@ def test_selected_rows_keep_their_way() -> None:
     batch = Batch.build({"x": [0.0, 1.0, 2.0, 3.0]}, spans=(Span("a", 5, 2, "left"), Span("a", 5, 2, "right")))
     part = batch.select(np.array([False, True, True, False]))
     assert part.spans == (Span("a", 6, 1, "left"), Span("a", 5, 1, "right"))
+
+
+def test_header_that_no_reader_takes_is_not_written() -> None:
+    """Texts that make a header over the limit are refused where they are, whatever a frame may have."""
+    batch = Batch.build({"who": ["x" * (HEADER_BYTES_MAX // 2)] * 2})
+    with pytest.raises(FrameError, match="lower the source's batch_max"):
+        FrameWriter(GENERATION).encode(batch)
+    FrameWriter(GENERATION).encode(batch.select(np.array([True, False])))

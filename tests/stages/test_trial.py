@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from streampiped import trial
-from streampiped.errors import StorageError
+from streampiped.errors import FrameError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.linux import children
@@ -360,6 +360,27 @@ def test_a_full_disk_is_no_verdict() -> None:
 
     with pytest.raises(StorageError, match="no space left on device"):
         judged(Full(), batch(harm={3: RAISE}))
+
+
+def test_a_result_that_makes_no_frame_is_found() -> None:
+    """A row whose result cannot be sent is guilty as one that raises; where only all of them together are too long
+    nobody is."""
+
+    class Polite(Fragile):
+        def process(self, batch: Batch) -> Batch | None:
+            return batch
+
+    limits = {"cpu_limit": CPU_S, "wall_limit": WALL_S, "hang_limit": HANG_S}
+    for room, harm in ((1000, {33: RAISE}), (60, {})):
+
+        def encode(result: Batch, room: int = room) -> None:
+            if (result["harm"] == RAISE).any() or result.rows > room:
+                raise FrameError("too long")
+
+        verdict = judge(
+            Polite(), batch(harm=harm), **limits, tick=lambda: None, forget_outside=lambda: None, encode=encode
+        )
+        assert [row.index for row in verdict.guilty] == list(harm)
 
 
 # --- sinks --------------------------------------------------------------------------------------------------------

@@ -250,6 +250,26 @@ class Long(Count):
         return batch.with_columns({"text": ["t" * self._long.chars if p in self._long.at else "t" for p in positions]})
 
 
+class SwellOptions(StageOptions):
+    """`at`: positions; `chars`: of the text that they get."""
+
+    at: list[int]
+    chars: int
+
+
+class Swell(Stage):
+    """Adds a column of texts, some of which are too long for a frame."""
+
+    Options = SwellOptions
+
+    def __init__(self, options: SwellOptions, context: StageContext) -> None:
+        self._options = options
+
+    def process(self, batch: Batch) -> Batch:
+        long, positions = "t" * self._options.chars, batch.positions().tolist()
+        return batch.with_columns({"text": [long if p in self._options.at else "t" for p in positions]})
+
+
 class ChokeOptions(StageOptions):
     """`at`: values of x; `flag`: as in `MischiefOptions`."""
 

@@ -219,6 +219,41 @@ def test_long_records_come_back_whole(flag: Path) -> None:
             assert db.execute(query).fetchall() == [(at, CHARS) for at in (500, 510, 520, 530, 540)]
 
 
+SWELL = """
+[stages.count]
+class = "support.simple_stages:Long"
+records = 2000
+batch_max = 100
+{count}
+[stages.swell]
+class = "support.simple_stages:Swell"
+input = "count"
+{swell}
+[stages.total]
+class = "support.simple_stages:Total"
+input = "swell"
+[log_extractor]
+enabled = false
+[service_monitor]
+enabled = false
+"""
+TOO_LONG = (16 << 20) + 1
+"""Characters that no frame takes."""
+
+
+def test_what_makes_no_frame_ends_nobody() -> None:
+    """A record whose result is too long for a frame is put aside as any that kills; one that comes so from the source
+    is left out, named, and the others of its batch go on."""
+    count = f"at = [500]\nchars = {TOO_LONG}"
+    with running(HEAD + SWELL.format(count=count, swell=f"at = [1500]\nchars = {TOO_LONG}")) as daemon:
+        found = finished(daemon)
+        assert (found["rows"], found["sum"]) == (2000 - 2, 2000 * 1999 // 2 - 500 - 1500)
+        assert [event["position"] for event in daemon.events("record_left_out")][-1] == 500
+        (letter,) = daemon.call("dead_letters")["letters"]
+        assert (letter["stage"], letter["position"], letter["reason"][:10]) == ("swell", 1500, "FrameError")
+        assert daemon.process_status("count")["restarts"] == 0
+
+
 KILLS = int(os.environ.get("STREAMPIPE_POISON_KILLS", "20"))
 INSIDE = 0.5
 """The share of them, at least, that must fall into `process`; mostly four in five do."""

@@ -32,6 +32,8 @@ VERSION: Final = 1
 PREFIX: Final = struct.Struct("<4sHHIIQ40x")  # magic, version, kind, header bytes, header CRC-32, data bytes
 HEADER_BYTES_MAX: Final = 16 << 20  # text columns live in the header
 FRAME_BYTES_MAX: Final = 64 << 20  # default; the configuration may say less
+SURROGATES: Final = "surrogatepass"
+"""Half of a character, as json.loads gives it, has no UTF-8; it travels in its three bytes, as in wire/letters.py."""
 BUFFER_BYTES: Final = 256 << 10  # first size of a reader's buffer: a few frames of the usual 1024 rows
 
 assert PREFIX.size == COLUMN_ALIGN_BYTES
@@ -96,6 +98,11 @@ class FrameWriter:
         blocks = [block.data for block in (batch.floats, batch.ints) if block.data.size]
         head = _frame(BATCH, header, sum(data.nbytes for data in blocks))
         total = len(head) + sum(data.nbytes for data in blocks)
+        if len(head) - PREFIX.size > HEADER_BYTES_MAX:
+            raise FrameError(
+                f"a batch of {batch.rows} rows makes a header of {len(head)} bytes with its texts, at most "
+                f"{HEADER_BYTES_MAX}; lower the source's batch_max"
+            )
         if total > self._frame_bytes_max:
             raise FrameError(
                 f"a batch of {batch.rows} rows makes a frame of {total} bytes, at most {self._frame_bytes_max}; "
@@ -105,7 +112,10 @@ class FrameWriter:
 
 
 def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:
-    body: bytes = msgpack.packb(header)
+    try:
+        body: bytes = msgpack.packb(header)
+    except UnicodeEncodeError:  # told by trying: the tolerant way is slower
+        body = msgpack.packb(header, unicode_errors=SURROGATES)
     prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
     return b"".join((prefix, body, bytes(padded(len(body)) - len(body))))
 
@@ -177,7 +187,7 @@ class FrameReader:
         if kind not in _DECODERS:
             raise FrameError(f"frame of unknown kind {kind}")
         try:
-            generation, *fields = msgpack.unpackb(body)
+            generation, *fields = msgpack.unpackb(body, unicode_errors=SURROGATES)
             if generation != self._generation:
                 raise FrameError(f"frame of generation {generation}, expected {self._generation}")
             if kind == BATCH:

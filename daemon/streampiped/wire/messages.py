@@ -6,7 +6,8 @@ Whatever belongs to a generation carries it, and what is not current is dropped 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from typing import Any, Final, TypeAlias
 
 import msgpack
@@ -295,13 +296,17 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     FirstBatch, Reply, Event, Examine,
 )  # fmt: skip
 _TAGS: Final = {kind: tag for tag, kind in enumerate(_KINDS)}
-_FIELDS: Final = {kind: tuple(f.name for f in fields(kind)) for kind in _KINDS}
+_FIELDS: Final = {kind: tuple(f.name for f in fields_of(kind)) for kind in _KINDS}
 
 
 def encode(message: Message) -> bytes:
     """One datagram. A message over MESSAGE_BYTES_MAX is a wrong program."""
     kind = type(message)
-    data: bytes = msgpack.packb([_TAGS[kind], *(getattr(message, name) for name in _FIELDS[kind])])
+    fields = [_TAGS[kind], *(getattr(message, name) for name in _FIELDS[kind])]
+    try:
+        data: bytes = msgpack.packb(fields)
+    except UnicodeEncodeError:  # an exception quotes what it was given: better legible than none
+        data = msgpack.packb(fields, unicode_errors="backslashreplace")
     if len(data) > MESSAGE_BYTES_MAX:
         raise FrameError(f"{kind.__name__} message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX}")
     return data

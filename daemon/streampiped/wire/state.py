@@ -24,7 +24,7 @@ BIGINT_EXT: Final = 2  # msgpack extension: an int beyond 64 bits, as decimal te
 
 def pack(kind: str, state: Mapping[str, Any]) -> bytes:
     """`kind` names the class that wrote it, `module:Class`."""
-    body: bytes = msgpack.packb([kind, state], default=_default, strict_types=True)
+    body: bytes = msgpack.packb([kind, state], default=_default, strict_types=True, unicode_errors="surrogatepass")
     return PREFIX.pack(MAGIC, VERSION, 0, zlib.crc32(body), len(body)) + body
 
 
@@ -39,7 +39,7 @@ def unpack(data: bytes, kind: str) -> dict[str, Any]:
     if len(body) != length or zlib.crc32(body) != checksum:
         raise StateError(f"snapshot is damaged: {len(body)} of {length} bytes, checksum {zlib.crc32(body):08x}")
     try:
-        found, state = msgpack.unpackb(body, ext_hook=_ext_hook, strict_map_key=False)
+        found, state = msgpack.unpackb(body, ext_hook=_ext_hook, strict_map_key=False, unicode_errors="surrogatepass")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise StateError(f"snapshot cannot be read: {error}") from error
     if found != kind:
