@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -605,3 +606,58 @@ def test_another_pipelines_state_is_left_alone(root: Path, capsys: pytest.Captur
     assert perform(task) == ExitCode.CONFIG
     assert capsys.readouterr().err.count("expected format 1 of pipeline 'other'") == 2
     assert contents(root) == before
+
+
+def interrupted(root: Path) -> Path:
+    """A list of 300 letters whose writer was killed within a transaction, after the file was written into."""
+    letters = DeadLetters(root)
+    words = {"manner": "exception", "reason": "r" * 50, "traceback": "t" * 3000, "record": b"\x80"}
+    letters.add("count", [Guilty(1, "", "s", n, 0, **words) for n in range(300)], now=1.0)
+    letters.close()
+    pid = os.fork()
+    if not pid:
+        db = sqlite3.connect(root / FILE, isolation_level=None)
+        db.execute("PRAGMA cache_size = 1")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("UPDATE letters SET status = 'dropped', reason = reason || 'x'")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert (root / f"{FILE}-journal").stat().st_size
+    return root / FILE
+
+
+def test_fsck_plays_a_journal_back_into_a_copy(tmp_path: Path) -> None:
+    """A list whose writer was killed within a commit is whole for fsck, as it is for a start, and not touched."""
+    state = StateDirectory(tmp_path / "state", "p")
+    interrupted(state.root)
+    before = {path: path.read_bytes() for path in state.root.glob(f"{FILE}*")}
+    assert len(before) == 2
+    assert look_over(state) == []
+    assert {path: path.read_bytes() for path in state.root.glob(f"{FILE}*")} == before
+    state.close()
+
+
+@pytest.mark.parametrize("hot", [False, True])
+def test_a_mended_list_belongs_to_whom_the_old_one_belonged(tmp_path: Path, hot: bool) -> None:
+    """Owner and mode stay, whoever repairs; no journal of the damaged list is left for the new one."""
+    state = StateDirectory(tmp_path / "state", "p")
+    path = interrupted(state.root)
+    if not hot:
+        letters = DeadLetters(state.root)
+        assert letters.counts()["dead"] == 300
+        letters.close()
+    path.chmod(0o640)
+    owner = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(path, *owner)
+    whole = path.read_bytes()
+    for page in range(len(whole) // 4096 - 1, 1, -1):  # the first one from the end that no journal brings back
+        path.write_bytes(whole[: page * 4096] + b"\xff" * 4096 + whole[(page + 1) * 4096 :])
+        if findings := look_over(state):
+            break
+    assert [finding.remedy for finding in findings] == [Remedy.SALVAGE]
+    mend(state, findings)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (*owner, 0o640)
+    assert look_over(state) == []
+    assert not Path(f"{path}-journal").exists()
+    state.close()

@@ -137,7 +137,7 @@ class DeadLetters:
         with self._transaction() as db:
             if db:
                 db.executemany(REPLAYED, _marks(change, epoch))
-        self._planned -= {number for number, _ in change["letters"]}
+                self._planned -= {number for number, _ in change["letters"]}
 
     def forget_plan(self) -> None:
         """What was planned last and not replayed will not be."""

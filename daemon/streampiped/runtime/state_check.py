@@ -6,7 +6,6 @@ numpy (a snapshot has arrays) and is not for the supervisor.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from streampiped.runtime.dead_letters_schema import VERSION, VERSION_BEFORE, ver
 from streampiped.runtime.durable import TEMPORARY
 from streampiped.runtime.epoch_store import DAMAGED, Damage
 from streampiped.runtime.manifests import Manifest
-from streampiped.runtime.salvage import readable, salvage
+from streampiped.runtime.salvage import looked_at, readable, salvage
 from streampiped.runtime.snapshots import StateDirectory
 from streampiped.wire import state as wire_state
 
@@ -135,7 +134,7 @@ def _dead_letters(root: Path) -> Iterator[Finding]:
     if not path.exists():
         return
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        with looked_at(path) as db:
             problems = [str(row[0]) for row in db.execute("PRAGMA quick_check(10)")]
             if problems == ["ok"]:
                 version_of(db, VERSION, VERSION_BEFORE)
