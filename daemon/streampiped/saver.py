@@ -8,6 +8,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from streampiped.errors import StateError
 from streampiped.host import Host
@@ -15,6 +16,8 @@ from streampiped.runtime.snapshots import snapshot_name, write_durably
 from streampiped.stages.base import SinkStage, SourceStage, Stage
 from streampiped.wire import state as wire_state
 from streampiped.wire.messages import SnapshotDone, SnapshotFailed
+
+TICK_S: Final = 0.25  # between two words to whoever watches us; no `hang_timeout` of sense is shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Saver:
     def __init__(self, process: Host, stage: Stage) -> None:
         self._stage = stage
         self._loop = process.loop
+        self._tick = process.tick
         self._name = process.spec.name
         self._kind = process.spec.klass
         self._epochs = Path(process.plan.paths.state, "epochs")
@@ -77,8 +81,11 @@ class Saver:
         self._stage.restore(state)
 
     def join(self) -> None:
-        """Wait for what is under way, whatever comes of it: a fork must find no thread at work."""
-        self._thread.submit(lambda: None).result()
+        """Wait for what is under way, whatever comes of it: a fork must find no thread at work. A slow disk is no
+        hang."""
+        idle = self._thread.submit(lambda: None)
+        while concurrent.futures.wait([idle], TICK_S).not_done:
+            self._tick()
 
     def close(self) -> None:
         """Wait for what is under way."""

@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -19,6 +21,7 @@ from streampiped.errors import FrameError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.linux import children
+from streampiped.saver import Saver
 from streampiped.skips import Skips, overlaps
 from streampiped.stages.base import SinkStage, Stage, StageContext, StageOptions
 from streampiped.stages.consumer import Consumer, ConsumerOptions
@@ -381,6 +384,25 @@ def test_a_result_that_makes_no_frame_is_found() -> None:
             Polite(), batch(harm=harm), **limits, tick=lambda: None, forget_outside=lambda: None, encode=encode
         )
         assert [row.index for row in verdict.guilty] == list(harm)
+
+
+def test_waiting_for_a_slow_disk_is_no_hang(tmp_path: Path) -> None:
+    """Before a trial the thread that waits for fsync is waited for, and whoever watches is told all the while."""
+    released = threading.Event()
+    ticks: list[float] = []
+
+    def tick() -> None:
+        ticks.append(time.monotonic())
+        if len(ticks) == 2:
+            released.set()
+
+    plan = SimpleNamespace(paths=SimpleNamespace(state=str(tmp_path)))
+    spec = SimpleNamespace(name="fragile", klass="x:Fragile")
+    saver = Saver(SimpleNamespace(loop=None, tick=tick, plan=plan, spec=spec), Fragile())  # type: ignore[arg-type]  # a fake
+    saver._thread.submit(released.wait, 20.0)  # a disk that is slow
+    saver.join()
+    saver.close()
+    assert len(ticks) >= 2
 
 
 # --- sinks --------------------------------------------------------------------------------------------------------
