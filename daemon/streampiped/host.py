@@ -21,10 +21,6 @@ class Host(Protocol):
     channel: Channel
     credentials: Credentials
 
-    def emit(self, event: str, /, **fields: Any) -> None:
-        """Log an event of the catalogue."""
-        ...
-
     def tick(self) -> None:
         """Say 'not hung' from inside of something that takes long on purpose."""
         ...
