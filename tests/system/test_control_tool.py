@@ -188,14 +188,15 @@ def test_letters_are_shown_and_exported(daemon: Daemon) -> None:
 
 
 def test_letters_are_decided_about(daemon: Daemon) -> None:
-    """replay and drop say how many, in which epoch, and what is left."""
+    """replay and drop say how many, in which epoch, and what is left; what is being replayed is not dropped."""
     bury(daemon, {}, {}, {}, {})
     assert tool(daemon, "dlq", "replay", "2").stdout.startswith("replay: 1 letter, epoch 232, 0.")
     assert tool(daemon, "dlq", "drop", "1").stdout == "drop: 1 letter, 2 still dead\n"
     daemon.backend.hold = daemon.do(asyncio.Event)
     assert tool(daemon, "dlq", "replay", "3", "--no-wait").stdout == "replay: accepted, going on\n"
     assert tool(daemon, "dlq", "replay", "3", "--timeout", "100ms").returncode == 8
-    assert tool(daemon, "dlq", "drop", "--all", "--stage", "trainer").stdout == "drop: 2 letters\n"
+    assert tool(daemon, "dlq", "drop", "3").returncode == 7  # it is on its way back into the stream
+    assert tool(daemon, "dlq", "drop", "--all", "--stage", "trainer").stdout == "drop: 1 letter, 1 still dead\n"
 
 
 @pytest.mark.parametrize(
