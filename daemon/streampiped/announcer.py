@@ -17,6 +17,7 @@ from streampiped.topology import Plan
 
 STATUS_PERIOD_S: Final = 1.0
 EXTENSION_S: Final = 30.0  # for a start or stop that goes on, from the last progress that was seen
+OWED_S: Final = 0.1  # until the next attempt to say what systemd had no room for
 NAMES_MAX: Final = 3  # of processes that are waited for; a line of `systemctl status` should stay one
 
 
@@ -48,6 +49,7 @@ class Announcer:
         self._ready = False
 
     def step(self, now: float) -> None:
+        self._notifier.catch_up()
         if now >= self._ping_at:
             self._notifier.ping()
             self._ping_at = now + self._notifier.ping_every
@@ -67,10 +69,11 @@ class Announcer:
         self._notifier.stopping()
         self._notifier.extend(seconds)
 
-    def due(self) -> float:
+    def due(self, now: float) -> float:
         """When the next step must be made, whether or not anything happens. While records flow something does, several
         times in every epoch: the line is then looked at on that occasion."""
-        return min(self._ping_at, self._look_at) if self._in_between else self._ping_at
+        soon = now + OWED_S if self._notifier.owes else float("inf")
+        return min(soon, self._ping_at, self._look_at if self._in_between else float("inf"))
 
     @property
     def _in_between(self) -> bool:

@@ -209,7 +209,7 @@ class Supervisor:
             self._timer.cancel()
             self._timer = None
         looks = float("inf") if self.supervision.leaving else self.observation.look_at
-        due = min(self.supervision.deadline() or looks, self._announcer.due(), looks)
+        due = min(self.supervision.deadline() or looks, self._announcer.due(time.monotonic()), looks)
         if due < float("inf"):
             self._timer = self._loop.call_later(max(0.0, due - time.monotonic()), self._tick)
 

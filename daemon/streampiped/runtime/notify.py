@@ -20,6 +20,7 @@ class Notifier:
         """Seconds between two pings, half of what systemd waits for one; 0: no watchdog."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._last = ""
+        self._owed: list[str] = []
         self._is_ready = False
 
     @property
@@ -29,21 +30,21 @@ class Notifier:
 
     def ready(self) -> None:
         self._is_ready = True
-        self._send("READY=1")
+        self._tell("READY=1")
 
     def reloading(self) -> None:
         """The configuration is being read again, until `reloaded`. While we start there is nothing to tell: that end
         would be taken for readiness."""
         if self._is_ready:
-            self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self) -> None:
         """Applied or refused: we are as ready as before."""
         if self._is_ready:
-            self._send("READY=1")
+            self._tell("READY=1")
 
     def stopping(self) -> None:
-        self._send("STOPPING=1")
+        self._tell("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
         """Stopping takes up to this much longer."""
@@ -59,12 +60,31 @@ class Notifier:
             self._last = text
             self._send(f"STATUS={text}")
 
-    def _send(self, state: str) -> None:
+    @property
+    def owes(self) -> bool:
+        """Something that must be heard is not said yet, because there was no room."""
+        return bool(self._owed)
+
+    def catch_up(self) -> None:
+        """Say what is owed, in its order, as far as there is room."""
+        while self._owed and self._send(self._owed[0]):
+            del self._owed[0]
+
+    def _tell(self, state: str) -> None:
+        """What nobody says again: a lost READY=1 would be a start that failed."""
+        self._owed.append(state)
+        self.catch_up()
+
+    def _send(self, state: str) -> bool:
+        """False: there is no room at the moment."""
         if not self._address:
-            return
+            return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
                 sock.sendto(state.encode(), self._address)
+        except BlockingIOError:
+            return False
         except OSError:  # a manager that does not listen must not stop the pipeline
             os.environ.pop("NOTIFY_SOCKET", None)
+        return True
