@@ -8,11 +8,13 @@ alone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,6 +26,7 @@ BESIDE: Final = "credentials"
 KEY: Final = "credential"
 NAME: Final = re.compile(r"(?!\.\.?$)[A-Za-z0-9_.-]{1,255}")
 MASK: Final = "********"
+LINE_CHARS_MIN: Final = 8  # of a line of a secret that is masked alone; shorter ones are words
 
 Loc = tuple[int | str, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -73,7 +76,19 @@ class Credentials:
         return text
 
     def masked_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self.masked(value) if isinstance(value, str) else value for name, value in fields.items()}
+        """The same of every text in the fields, however deep."""
+        return {name: self._masked_value(value) for name, value in fields.items()} if self._secrets else dict(fields)
+
+    def _masked_value(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.masked(value)
+            case dict():
+                return {self._masked_value(key): self._masked_value(inner) for key, inner in value.items()}
+            case list() | tuple():
+                return [self._masked_value(inner) for inner in value]
+            case _:
+                return value
 
     def _read(self, name: str) -> str:
         """The text of the file, without the line end that an editor leaves."""
@@ -82,15 +97,27 @@ class Credentials:
         path = self._directory / name
         given = f"a service is given it by LoadCredential={name}:FILE in a drop-in"
         try:
-            text = path.read_text(encoding="utf-8").removesuffix("\n")
+            text = path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise OptionError(f"{path} should be UTF-8 text") from None
         except OSError as error:
             raise OptionError(f"{path} cannot be read: {error.strerror}; {given}") from None
         if not text:
             raise OptionError(f"{path} is empty")
-        self._secrets.add(text)
+        self._secrets |= set(_forms(text))
         return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """How it may stand in a text: as it is, quoted by Python, JSON or a URL, and each line of a longer one (a key)."""
+    for text in (secret, *(line for line in secret.splitlines() if len(line) >= LINE_CHARS_MIN)):
+        yield text
+        yield repr(text)[1:-1]
+        yield json.dumps(text)[1:-1]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
+        yield quote(text)
+        yield quote(text, safe="")
+        yield quote_plus(text)
 
 
 def is_name(value: Any) -> bool:

@@ -128,11 +128,19 @@ class StageProcess:
         throwaway.alive()
 
     def fail(self, phase: str, error: BaseException) -> NoReturn:
-        """Say why, and die: the supervisor decides what comes next."""
+        """Say why, and die, whatever comes: who lived on would let the next barrier pass, behind a batch that is lost.
+        The supervisor decides what comes next."""
+        try:
+            self.channel.send(self._failure(phase, error))
+        except Exception as unsaid:  # noqa: BLE001  an exception's text is user code as well
+            reason = f"{type(error).__name__}, of which nothing can be told: {type(unsaid).__name__}"
+            self.channel.send(m.Failed(phase, reason, ""))
+        finally:
+            self._exit(1)
+
+    def _failure(self, phase: str, error: BaseException) -> m.Failed:
         text = self.credentials.masked("".join(traceback.format_exception(error)))[-32_000:]
-        reason = self.credentials.masked(f"{type(error).__name__}: {error}")[:2000]
-        self.channel.send(m.Failed(phase, reason, text))
-        self._exit(1)
+        return m.Failed(phase, self.credentials.masked(f"{type(error).__name__}: {error}")[:2000], text)
 
     def _guard(self, phase: str, work: Callable[[], None]) -> None:
         try:
@@ -190,12 +198,14 @@ class StageProcess:
         self._exit(0)
 
     def _exit(self, code: int) -> NoReturn:
-        self.blackbox.enter(Phase.LEAVING)
-        self.channel.flush(FLUSH_S)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        try:
+            self.blackbox.enter(Phase.LEAVING)
+            self.channel.flush(FLUSH_S)
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+        finally:
+            os._exit(code)
 
 
 def load(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 from pydantic import ValidationError
 
-from streampiped.credentials import CredentialError, Credentials
+from streampiped.credentials import MASK, CredentialError, Credentials
 from streampiped.stages.consumer import ConsumerOptions
 from streampiped.stages.generator import GeneratorOptions
 from support.config_files import loaded, problems
@@ -135,6 +137,20 @@ def test_faults_beside_it_do_not_quote_it(given: Path) -> None:
     with pytest.raises(ValidationError) as caught:
         made(given, token=named(), refuse="perhaps")
     assert SECRET[:6] not in str(caught.value)
+
+
+def test_every_form_of_a_secret_is_masked(tmp_path: Path) -> None:
+    """As Python, JSON and a URL would quote it, each line of a key, and deep in the fields of an event as well. The line
+    end of an editor is no part of it, of Windows' neither."""
+    (tmp_path / "mqtt").write_bytes(b'it\'s a "p\\th" \xc3\xa4/?\nLONGKEYLINE\r\n')
+    credentials = Credentials("none.toml", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    secret = credentials.options(CarelessOptions, {"token": named()}).token
+    assert secret.endswith("LONGKEYLINE")
+    for form in (secret, repr(secret), json.dumps(secret), quote(secret), quote_plus(secret), *secret.splitlines()):
+        masked = credentials.masked(f"<{form}>")
+        assert not any(word in masked for word in ("it", "LONG", "th")), masked
+    deep = credentials.masked_fields({"tried": [{"with": secret, secret: 1}]})
+    assert deep == {"tried": [{"with": MASK, MASK: 1}]}
 
 
 def test_masked_fields(given: Path) -> None:

@@ -42,6 +42,19 @@ def test_readiness_waits_for_room(tmp_path: Path) -> None:
         assert [text.partition("=")[0] for text in received(manager)] == ["READY", "RELOADING", "STOPPING"]
 
 
+def test_a_status_is_one_assignment(tmp_path: Path) -> None:
+    """Whatever stands in a reason, systemd hears one STATUS= and nothing else."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(path)
+        notifier = Notifier({"NOTIFY_SOCKET": path})
+        notifier.status("failed: boom\nWATCHDOG=trigger\r\n\udc80\x00MAINPID=1" + "x" * 5000)
+        (heard,) = received(manager)
+        assert heard.startswith("STATUS=failed: boom WATCHDOG=trigger \\udc80\\x00MAINPID=1xx")
+        assert len(heard.splitlines()) == 1
+        assert len(heard) < 500
+
+
 def test_nobody_listens() -> None:
     """Without a manager, or with one that is gone, nothing is owed to anybody."""
     for environ in ({}, {"NOTIFY_SOCKET": "/nowhere"}):

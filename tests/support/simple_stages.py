@@ -123,6 +123,10 @@ class Mischief(Stage):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self._is_due("raise", batch):
             raise RuntimeError("process refused on purpose")
+        if self._is_due("raise_surrogate", batch):
+            raise RuntimeError("no such file: \udc80.csv")
+        if self._is_due("raise_unsayable", batch):
+            raise UnsayableError
         if self._is_due("segfault", batch):
             os.kill(os.getpid(), signal.SIGSEGV)
         if self._is_due("exit", batch):
@@ -148,6 +152,13 @@ class Mischief(Stage):
                 if self._options.ticks and (not self._options.flag or os.path.exists(self._options.flag)):
                     self._context.tick()
         return batch
+
+
+class UnsayableError(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise KeyError("no text")
 
 
 class Total(Stage):

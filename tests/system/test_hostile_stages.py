@@ -59,7 +59,14 @@ def flag(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("raise", "process refused on purpose"), ("segfault", "SIGSEGV"), ("exit", "SystemExit: 3")]
+    ("kind", "said"),
+    [
+        ("raise", "process refused on purpose"),
+        ("raise_surrogate", "RuntimeError: no such file: \\udc80.csv"),
+        ("raise_unsayable", "UnsayableError, of which nothing can be told: KeyError"),
+        ("segfault", "SIGSEGV"),
+        ("exit", "SystemExit: 3"),
+    ],
 )
 def test_stage_that_fails_in_process(kind: str, said: str, patient: Patient) -> None:
     """A stage that raises, segfaults or exits in a batch is restarted, and the other stages are the same processes; its

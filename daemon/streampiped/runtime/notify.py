@@ -6,6 +6,11 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
+from typing import Final
+
+from streampiped.runtime.event_format import printable
+
+STATUS_CHARS_MAX: Final = 400  # of one line; more is read in the log
 
 
 class Notifier:
@@ -55,7 +60,9 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; the same line is not sent twice."""
+        """One line for `systemctl status`; the same is not sent twice. A text may be a stranger's: a line end in it
+        would begin another assignment, and could say that we hang."""
+        text = printable(" ".join(text.split()))[:STATUS_CHARS_MAX]
         if text != self._last:
             self._last = text
             self._send(f"STATUS={text}")
@@ -82,7 +89,7 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.setblocking(False)
-                sock.sendto(state.encode(), self._address)
+                sock.sendto(state.encode("utf-8", "backslashreplace"), self._address)
         except BlockingIOError:
             return False
         except OSError:  # a manager that does not listen must not stop the pipeline
