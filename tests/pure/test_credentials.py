@@ -140,7 +140,7 @@ def test_faults_beside_it_do_not_quote_it(given: Path) -> None:
 
 
 def test_every_form_of_a_secret_is_masked(tmp_path: Path) -> None:
-    """As Python, JSON and a URL would quote it, each line of a key, and deep in the fields of an event as well. The line
+    """As Python, JSON and a URL would quote it, each line of a key, and deep in the fields of an event too. The line
     end of an editor is no part of it, of Windows' neither."""
     (tmp_path / "mqtt").write_bytes(b'it\'s a "p\\th" \xc3\xa4/?\nLONGKEYLINE\r\n')
     credentials = Credentials("none.toml", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
