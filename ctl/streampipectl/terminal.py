@@ -22,7 +22,7 @@ LEAVE: Final = "\x1b[?2026l\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 BEGIN: Final = "\x1b[?2026h"  # a synchronized update: terminals that know it show it at once, others ignore it
 END: Final = "\x1b[?2026l"
 TOLD: Final = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Ended(BaseException):

@@ -9,9 +9,11 @@ import pytest
 
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier
+from streampiped.core.health import Sample
 from streampiped.core.lifecycle import State
 from streampiped.core.reload import LIVE, Difference, aligned, compare
 from streampiped.errors import ExitCode
+from streampiped.phases import Phase
 from streampiped.topology import (
     Checkpoint,
     Control,
@@ -301,6 +303,27 @@ def test_restart_that_fails_leaves_the_reload_whole() -> None:
         play.died(name)
     play.all_ready()
     assert answers(play)[2:] == [(2, ExitCode.OK)]
+
+
+def test_starved_successor_has_the_time_that_it_did_not_get() -> None:
+    """A successor that has not loaded in time is looked at: what it waited for a CPU does not count, the rest does."""
+    play = Play().up()
+    reload(play, "middle")
+    number = heirs(play, "middle")["middle"]
+    play.say(p.Forked("middle", number, 99))
+    heir = play.machine.processes["middle"].successor
+    assert heir is not None
+    limit = Supervision().start_timeout
+    play.wait(limit)
+    assert heir.asked
+    waited = Sample(0, Phase.LOADING, False, False, False, cpu=1.0, queued=limit - 1.0)
+    play.say(p.Sampled("middle", number, waited))
+    play.wait(limit - 2.0)
+    assert not heir.asked
+    play.wait(1.5)
+    assert heir.asked
+    play.say(p.Sampled("middle", number, waited))
+    assert p.Kill("middle", number) in play.of(p.Kill)
 
 
 def test_crash_while_a_successor_imports() -> None:

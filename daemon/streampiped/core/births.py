@@ -81,7 +81,7 @@ class Births:
             process.pid = event.pid  # asked to leave or killed meanwhile
             self._desk.put(p.Kill(event.name, event.incarnation))
         elif (heir := process.heir(event.incarnation)) is not None:
-            heir.pid = event.pid
+            heir.pid, heir.since = event.pid, now
         else:
             self._desk.put(p.Kill(event.name, event.incarnation))
 

@@ -76,9 +76,13 @@ def own_time(before: Sample, after: Sample, seconds: float) -> float:
     >>> from dataclasses import replace
     >>> own_time(still, replace(still, kernel=RUNNABLE), 2.0)  # it has waited all the time, and still does
     0.0
+    >>> own_time(still, replace(still, cpu=4.0, queued=9.0), 2.0)  # threads of it have had both CPUs, and wanted more
+    2.0
     """
-    own = seconds - min(seconds, max(0.0, after.queued - before.queued))
-    return min(own, max(0.0, after.cpu - before.cpu)) if after.kernel == RUNNABLE else own
+    had = min(seconds, max(0.0, after.cpu - before.cpu))
+    if after.kernel == RUNNABLE:
+        return had
+    return max(had, seconds - min(seconds, max(0.0, after.queued - before.queued)))
 
 
 class StallClock:

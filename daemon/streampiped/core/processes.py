@@ -46,7 +46,10 @@ class Successor:
     pid: int = 0
     loaded: bool = False
     deadline: float = 0.0
-    """When it must have loaded."""
+    """When it must have loaded, or (`asked`) a look at it must have been answered."""
+    since: float = 0.0
+    """When it was forked."""
+    asked: bool = False
     said: str | None = None
     """Why it cannot, in its own words or in ours."""
     hurry: bool = False

@@ -9,11 +9,14 @@ from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
 from streampiped.core.health import CONDITIONS, Sample, own_time
 from streampiped.core.lifecycle import State
-from streampiped.core.processes import LOOK_PERIOD_MIN_S, TIMED, Desk, Limits, Process, Roster
+from streampiped.core.processes import LOOK_PERIOD_MIN_S, TIMED, Desk, Limits, Process, Roster, Successor
+from streampiped.phases import Phase
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
 ANSWER_S: Final = 1.0  # for a look, which is answered at once by whoever lives
 LATE: Final = 0.5  # of `hang_timeout`: from here on one wants to see where a process is
+FORKED: Final = Sample(0, Phase.LOADING, False, False, False)
+"""Of a process that has had no time yet."""
 LATE_LOOKS: Final = 2  # periods between two looks that are believed; when there are more it was us who stood still
 
 
@@ -30,6 +33,8 @@ class Watch:
     def on_sampled(self, event: p.Sampled, now: float) -> None:
         """A process that is late has its stack dumped; one that hangs, once more, and is killed a moment later."""
         process = self._roster[event.name]
+        if (heir := process.heir(event.incarnation)) is not None and heir.asked:
+            self._judge_successor(process, heir, event.sample, now)
         if process.incarnation == event.incarnation and process.state in TIMED:
             self._judge_late(process, event.sample, now)
         if process.incarnation != event.incarnation or process.state is not State.RUNNING or process.kill_at:
@@ -78,9 +83,25 @@ class Watch:
         successor = process.successor
         if successor is None or successor.loaded or now < successor.deadline:
             return
-        successor.said = f"not loaded after {self._limits.start_timeout:g} s"
-        self._desk.put(p.Kill(process.name, successor.incarnation))
-        successor.deadline = now + self._limits.start_timeout  # its death is on the way
+        if successor.pid and not successor.asked:
+            successor.asked, successor.deadline = True, now + ANSWER_S
+            self._desk.put(p.Look(process.name, successor.incarnation))
+        else:
+            self._kill_successor(process, successor, now)
+
+    def _judge_successor(self, process: Process, heir: Successor, sample: Sample, now: float) -> None:
+        """As `_judge_late`; what the kernel has counted it counts from the fork on."""
+        heir.asked = False
+        own = own_time(FORKED, sample, now - heir.since)
+        if own >= self._limits.start_timeout:
+            self._kill_successor(process, heir, now)
+        else:
+            heir.deadline = now + max(LOOK_PERIOD_MIN_S, self._limits.start_timeout - own)
+
+    def _kill_successor(self, process: Process, heir: Successor, now: float) -> None:
+        heir.said = f"not loaded after {self._limits.start_timeout:g} s"
+        self._desk.put(p.Kill(process.name, heir.incarnation))
+        heir.asked, heir.deadline = True, now + self._limits.start_timeout  # its death is on the way
 
     def _tick_hang(self, process: Process, now: float) -> None:
         if process.kill_at is not None and now >= process.kill_at:
