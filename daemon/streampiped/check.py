@@ -8,6 +8,7 @@ that the operator sees all of them at once. It imports user code, so it runs in 
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import importlib
 import os
@@ -22,13 +23,15 @@ import msgpack
 from pydantic import ValidationError
 
 from streampiped.credentials import CredentialError, Credentials
-from streampiped.errors import OptionError
+from streampiped.errors import OptionError, StorageError
 from streampiped.faults import ABSENT, Report, did_you_mean, place_of, report_faults
 from streampiped.stages.base import Service, SinkStage, SourceStage, Stage, StageContext, StageOptions
 from streampiped.topology import Role
 
 SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path has 108 bytes, one of them for the final NUL (unix(7))
 WAYS_MAX = 256  # eight forks in a row that join again; each is a text in every process' memory
+SHORT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""A disk or a machine that is short of something now."""
 DIRECTORY_MODE = 0o750  # the group may reach the sockets; a umask may take that away again
 
 BUILTIN: Mapping[str, str] = {
@@ -275,7 +278,8 @@ def _cycle(left: Mapping[str, set[str]]) -> list[str]:
 def claim_directory(path: Path, key: str, report: Report) -> list[Path]:
     """Make the directory where it is missing and write a file into it; the directories made, outermost first.
 
-    Trying is the only honest test: permission bits say nothing to root, and nothing about a read-only mount.
+    Trying is the only honest test: permission bits say nothing to root, nor of a read-only mount. StorageError
+    when the machine is short of something: no edit of the file would help.
     """
     made: list[Path] = []
     try:
@@ -286,6 +290,8 @@ def claim_directory(path: Path, key: str, report: Report) -> list[Path]:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
+        if error.errno in SHORT:
+            raise StorageError(f"{key} {path}: {error.strerror}") from error
         report(key, str(path), f"should be a directory that can be written: {error.strerror} ({error.filename})")
     return made
 

@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     except ApartError as error:
         # Not a finding about a key: the check itself could not end, so its traceback is what there is to say.
         print(f"the configuration could not be checked: {error}\n{error.trace}".rstrip(), file=sys.stderr)
-        return ExitCode.CONFIG
+        return ExitCode.FAILED if error.passing else ExitCode.CONFIG  # systemd tries again, or leaves it
     except KeyboardInterrupt:  # nothing has started, so there is nothing to drain
         return ExitCode.OK if "run" in arguments else ExitCode.FAILED
     if answer["task"] is not None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from streampiped import __version__
-from streampiped.errors import ExitCode
+from streampiped.errors import ExitCode, StorageError
 from streampiped.runtime.event_log import complain
 from streampiped.topology import Plan
 
@@ -155,6 +155,9 @@ def _plan_of(
     except ConfigProblems as found:
         complain(str(found))
         raise typer.Exit(ExitCode.CONFIG) from None
+    except StorageError as error:
+        complain(f"{file}: {error}")
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def run(
         held = stopped.load(Path(plan.paths.state))
     except (StreampipeError, OSError) as error:
         complain(f"streampiped: {error}")
-        return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError) else ExitCode.CONFIG
+        return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError | OSError) else ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
     raise_descriptor_limit()

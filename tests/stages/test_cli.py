@@ -114,6 +114,16 @@ def test_class_that_kills_its_process(tmp_path: Path, check: Check) -> None:
     assert "the configuration could not be checked: the process was killed by SIGSEGV" in done.stderr
 
 
+def test_check_that_somebody_kills(tmp_path: Path, check: Check) -> None:
+    """A check that was killed from outside, as by the OOM killer, says nothing of the file: exit 1, which systemd tries
+    again, where 78 would keep the service down for good."""
+    (tmp_path / "user_killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    text = CHAIN.replace(TRANSFORM, 'class = "user_killed:X"')
+    done = check("--config", written(tmp_path, f'[pipeline]\npython_path = ["."]\n{text}'))
+    assert done.returncode == ExitCode.FAILED
+    assert "the configuration could not be checked: the process was killed by SIGKILL" in done.stderr
+
+
 def test_class_that_prints(tmp_path: Path) -> None:
     """What a user's module prints while it is imported is not taken for the answer of the command."""
     (tmp_path / "user_prints.py").write_text(

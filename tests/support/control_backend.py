@@ -103,6 +103,7 @@ class FakeBackend:
 
     async def reload(self, dry_run: bool, timeout: float, who: str) -> dict[str, Any]:
         if not dry_run:
+            self.changes.append(("reload", (), who))
             await self._change("reload")
         return {"changed": ["trainer"], "changes": ["stages.trainer.alpha: 1 -> 2"], "dry_run": dry_run}
 

@@ -285,6 +285,22 @@ def test_interrupted_change_goes_on(daemon: Daemon) -> None:
     until(lambda: daemon.backend.finished == ["restart"], "the change finishes")
 
 
+@pytest.mark.parametrize(("by", "code"), [("systemd", 0), ("", -signal.SIGTERM)])
+def test_reload_is_ended_with_its_service(daemon: Daemon, by: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`systemctl stop` ends a `systemctl reload` under way by SIGTERM: as ExecReload= that is no failure, which would
+    leave a unit that was stopped in good order as failed."""
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
+    if by:
+        monkeypatch.setenv("INVOCATION_ID", "0")
+    daemon.backend.hold = daemon.do(asyncio.Event)
+    with begun(daemon, "reload") as running_tool:
+        until(lambda: daemon.backend.changes, "the reload begins")
+        running_tool.terminate()
+        running_tool.communicate(timeout=DEADLINE_S)
+    assert running_tool.returncode == code
+    daemon.do(daemon.backend.hold.set)
+
+
 def test_logs(daemon: Daemon) -> None:
     """Events are one line each, as text or as JSON, and escape sequences in them stay text."""
     daemon.backend.log("stage_output", "trainer", line="hello \x1b[2J")

@@ -34,10 +34,12 @@ _READ_BYTES = 1 << 16
 class ApartError(StreampipeError):
     """The function raised, its process died or did not end in time. The message is for people."""
 
-    def __init__(self, message: str, trace: str = "") -> None:
+    def __init__(self, message: str, trace: str = "", *, passing: bool = False) -> None:
         super().__init__(message)
         self.trace = trace
         """The traceback in the child, if it raised."""
+        self.passing = passing
+        """It may be otherwise the next time: somebody else (the OOM killer) has ended the child, or time was short."""
 
 
 def run_apart(
@@ -84,7 +86,8 @@ def bring_back(fork: Callable[[], tuple[int, int]], timeout: float) -> Any:
         _end_orphans(before)
         become_subreaper(False)
     if payload is None:
-        raise ApartError(_fate(status))
+        passing = os.waitstatus_to_exitcode(status) in (-signal.SIGKILL, -signal.SIGTERM)
+        raise ApartError(_fate(status), passing=passing)
     raised, value, trace = msgpack.unpackb(payload)
     if raised:
         raise ApartError(value, trace)
@@ -162,7 +165,10 @@ def _receive(reader: int, pid: int, timeout: float) -> bytes | None:
         while (left := deadline - time.monotonic()) > 0:
             ready = {fd for fd, _ in poll.poll(left * 1000)}
             if reader in ready:
-                chunk = os.read(reader, _READ_BYTES)
+                try:
+                    chunk = os.read(reader, _READ_BYTES)
+                except ConnectionResetError:  # a socket, and the child died before it had read what we wrote
+                    chunk = b""
                 data += chunk
                 if (answer := _whole(data)) is not None:
                     return answer
@@ -170,7 +176,7 @@ def _receive(reader: int, pid: int, timeout: float) -> bytes | None:
                     poll.unregister(reader)
             elif pidfd in ready:
                 return None
-        raise ApartError(f"no answer within {timeout:g} s")
+        raise ApartError(f"no answer within {timeout:g} s", passing=True)
     finally:
         os.close(pidfd)
 
