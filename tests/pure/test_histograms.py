@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampiped.histograms import ABOVE, BUCKETS, EDGES, bucket, cumulated, quantile
-from streampiped.runtime.blackbox import END, BlackBox
+from streampiped.runtime.blackbox import END, STRIDE_MAX, BlackBox
 
 NS = st.integers(min_value=-1000, max_value=1 << 62)
 
@@ -67,17 +67,21 @@ def test_a_black_box_counts_for_its_whole_life() -> None:
     box.close()
 
 
-def test_a_batch_that_is_timed_stands_for_those_before_it() -> None:
-    """Of many batches in a millisecond one is timed, and counts for all since the last one: sums and counts stay those
-    of all batches."""
+@pytest.mark.parametrize("quick", [MS // 20, MS // 2, 50 * MS])
+def test_a_slow_batch_stands_for_no_quick_ones(quick: int) -> None:
+    """Where few of the batches are put into the buckets, which ones does not depend on how long they take: of a stream
+    in which every tenth batch takes a hundred times as long, sums are exact and shares of the counts near the truth."""
     box = BlackBox(BlackBox.make("test"))
     box.begin(1, 0)
-    for n in range(1001):
-        box.count(1, began_ns=n * MS // 10 - MS // 20, now_ns=n * MS // 10, ingest_ns=n * MS // 10 - 3 * MS)
+    now, slow, batches = MS, 100 * quick, 20_000
+    for n in range(batches):
+        began, now = now, now + (slow if n % 10 == 9 else quick)
+        box.count(1, began_ns=began, now_ns=now, ingest_ns=began)
     times = box.times()
-    assert sum(times.work) == sum(times.age) == 1001
-    assert times.work[bucket(MS // 20)] == 1001
-    assert times.work_s == pytest.approx(1001 * 0.05e-3)
+    assert times.work_s == times.age_s == pytest.approx((now - MS) / 1e9)
+    assert batches - 2 * STRIDE_MAX <= sum(times.work) == sum(times.age) <= batches
+    assert times.work[bucket(slow)] / sum(times.work) == pytest.approx(0.1, abs=0.02)
+    assert times.work[bucket(quick)] + times.work[bucket(slow)] == sum(times.work)
     box.close()
 
 

@@ -142,6 +142,29 @@ def test_a_branch_that_is_held_up_by_the_other() -> None:
     assert verdicts["fork"].cause == "slow"
 
 
+def test_an_idle_branch_holds_up_nobody() -> None:
+    """Behind a fork the branch that only waits for records does not hold up the source; who is slow may stand
+    further down the other one."""
+    fork = (
+        Member("source"), Member("branch", ("source",)), Member("quick", ("source",)), Member("slow", ("quick",)),
+    )  # fmt: skip
+    looks = {"branch": running(age=0.1), "quick": running(Phase.CREDITS, age=4.0)}
+    verdicts = Ward(fork).passes(20, source=HELD, slow=running(Phase.PROCESSING, age=8.0), **looks)
+    assert verdicts["source"].cause == "slow"
+    assert {name for name, verdict in verdicts.items() if verdict.health is Health.LAGGING} == {"slow"}
+
+
+def test_one_lagging_stage_lowers_nobodys_limit() -> None:
+    """Records that are 3 s old are healthy whoever else lags; only who lags has to come below half of the limit."""
+    two = (Member("a"), Member("b"))
+    ward = Ward(two)
+    verdicts = ward.passes(20, a=running(age=9.0), b=running(age=3.0))
+    assert [verdicts[name].health for name in "ab"] == [Health.LAGGING, Health.HEALTHY]
+    verdicts = ward.passes(20, a=running(age=3.0), b=running(age=3.0))
+    assert verdicts["a"].health is Health.LAGGING
+    assert "3.0 s old, at most 2.5 s are healthy" in (verdicts["a"].reason or "")
+
+
 def test_one_late_batch_is_no_lag() -> None:
     """A single batch that took long, as after a pause of the machine, makes nobody lagging."""
     ward = Ward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -271,10 +272,14 @@ def _move(path: Path) -> None:
     path.rename(path.with_name("mine"))
 
 
+def _copy(path: Path) -> None:
+    shutil.copy(path, path.with_name(f"{path.name}.9"))
+
+
 @pytest.mark.parametrize("down", [False, True], ids=["running", "down"])
-@pytest.mark.parametrize("act", [_delete, _empty, _cut, _move])
+@pytest.mark.parametrize("act", [_delete, _empty, _cut, _move, _copy])
 def test_operator_meddles_with_the_file(pipeline: Pipeline, act: Callable[[Path], None], down: bool) -> None:
-    """The newest file deleted, emptied, cut or moved away, with the extractor running or down: nothing that was
+    """The newest file deleted, emptied, cut, moved away or copied, with the extractor running or down: nothing that was
     counted is counted again, neither of it nor of the older files."""
     pipeline.rotate_at(2000, 3)
     extractor = pipeline.extractor()
@@ -297,6 +302,19 @@ def test_operator_meddles_with_the_file(pipeline: Pipeline, act: Callable[[Path]
     settle(extractor, now + 2)
     assert events(extractor) == (41 if uncertain else 44)
     assert summary(extractor)["gaps"] > 0 or not uncertain
+
+
+def test_emptied_and_filled_again_between_two_looks(pipeline: Pipeline) -> None:
+    """A log that was emptied and has grown beyond what was read of it is read from its top, and says that lines may be
+    missing."""
+    extractor = pipeline.extractor()
+    pipeline.say(5)
+    now = settle(extractor)
+    os.truncate(pipeline.file.path, 0)
+    pipeline.say(20)
+    settle(extractor, now + 1)
+    found = summary(extractor)
+    assert (found["events"], found["garbage"], found["gaps"]) == (25, 0, 1)
 
 
 def test_half_a_line_waits(pipeline: Pipeline) -> None:

@@ -154,7 +154,10 @@ class Judge:
         chart.stall.look(sample, now, inf)
         chart.still = chart.stall.whole  # starved or not: nobody dies of a verdict
         held = (sample.phase in _HELD and sample.blocked_output) or sample.phase is Phase.ALIGNING
-        chart.phases.append("held" if held else "throttled" if sample.phase is Phase.THROTTLED else "")
+        idle = sample.phase is Phase.WAITING and not sample.waiting_input
+        chart.phases.append(
+            "held" if held else "throttled" if sample.phase is Phase.THROTTLED else "idle" if idle else ""
+        )
         seen = look.generation, look.batches
         if seen != chart.seen:
             chart.late = look.age
@@ -167,16 +170,18 @@ class Judge:
 
     def _blame(self, looks: Mapping[str, Look], now: float) -> dict[str, str]:
         """For every stage whose records are late: who is behind, perhaps itself."""
-        limit = self._limits.lagging_after
-        if any(chart.verdict.health is Health.LAGGING for chart in self._charts.values()):
-            limit *= LAGGING_LEFT
-        found = {name: self._culprit(name) for name in looks if self._charts[name].late > limit}
+        found = {name: self._culprit(name) for name in looks if self._charts[name].late > self._lagging_limit(name)}
         for name, chart in self._charts.items():
             if name not in found.values() or chart.mostly("throttled"):
                 chart.blamed_since = None
             elif chart.blamed_since is None:
                 chart.blamed_since = now
         return found
+
+    def _lagging_limit(self, name: str) -> float:
+        """Who is lagging has to come well below the limit before it is not."""
+        left = LAGGING_LEFT if self._charts[name].verdict.health is Health.LAGGING else 1.0
+        return self._limits.lagging_after * left
 
     def _culprit(self, name: str) -> str:
         """Itself, unless its records were late already when they came, or a reader does not take them."""
@@ -190,10 +195,15 @@ class Judge:
         return self._culprit(first) if first is not None and late[first] * 2 > chart.late else name
 
     def _holder(self, name: str) -> str | None:
-        """The first reader down the stream that is not held up itself."""
+        """The first reader down the stream that is at work and not held up itself; behind a fork not the one that only
+        waits for records."""
         readers = [member.name for member in self._members.values() if name in member.inputs]
-        free = [reader for reader in readers if not self._charts[reader].mostly("held")]
-        return free[0] if free else self._holder(readers[0]) if readers else None
+        held = [reader for reader in readers if self._charts[reader].mostly("held")]
+        free = [reader for reader in readers if reader not in held]
+        busy = [reader for reader in free if not self._charts[reader].mostly("idle")]
+        if busy or not held:
+            return next(iter(busy or free), None)
+        return self._holder(held[0])
 
     # the verdict of one look
 
@@ -212,7 +222,7 @@ class Judge:
         stalled = min(limits.stalled_after, self._members[name].hang_timeout / 2)
         if chart.still >= stalled and look.sample is not None:
             return Verdict(Health.STALLED, _standstill(chart.still, stalled, look.sample))
-        age = f"its records are {chart.late:.1f} s old, at most {limits.lagging_after:g} s are healthy"
+        age = f"its records are {chart.late:.1f} s old, at most {self._lagging_limit(name):g} s are healthy"
         if late.get(name) == name and chart.mostly("throttled"):
             return Verdict(Health.HEALTHY, f"its records are {chart.late:.1f} s old, for its max_rate lets no more in")
         if chart.blamed_since is not None and now - chart.blamed_since >= LAGGING_FOR_S:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -29,8 +30,11 @@ WORK: Final = PAGE_BYTES // 8  # a sum in ns, then a count for each bucket: what
 AGE: Final = WORK + 1 + BUCKETS  # as before: from a batch's ingest until it was done here
 END: Final = AGE + 1 + BUCKETS
 TIMED_EVERY_NS: Final = 1_000_000
-"""A batch is timed at most so often, and stands for those since the last one. Timing costs 1 us: too much for the 15 us
-of a small batch in a stage that does nothing, and a thousandth of this. Up to 1,000 batches a second all are timed."""
+"""About so often a batch is put into the buckets, and stands for those since the last: that costs 1 us, too much for
+the 15 us of a small batch in a stage that does nothing. Which one it will be is drawn before any of them begins, for a
+slow batch must not be chosen because it is slow. Up to 500 batches a second all are chosen."""
+STRIDE_MAX: Final = 64  # batches for which one stands on the average, at most: a stage may become slow at any time
+SILENCE_NS: Final = 1_000_000_000  # without a choice for so long the next batch is chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,9 @@ class BlackBox:
         os.close(fd)
         self.words = memoryview(self._map).cast("Q")
         """The fields, by the names of this module; the hot path writes them directly."""
-        self._time_at = 0
-        self._untimed = 0  # batches since the last that was timed
+        self._random = random.Random(0)
+        self._left = self._stride = 1  # batches until the chosen one; for how many it stands
+        self._chosen_at = 0
 
     @staticmethod
     def make(name: str) -> int:
@@ -117,19 +122,24 @@ class BlackBox:
         words[RECORDS_IN] += rows
         words[LAG_NS] = age_ns = now_ns - ingest_ns if now_ns > ingest_ns else 0
         words[BATCHES] = batches = words[BATCHES] + 1
-        self._untimed += 1
-        if now_ns >= self._time_at:
-            self._time_at = now_ns + TIMED_EVERY_NS
-            self._time(max(0, now_ns - began_ns), age_ns)
+        work_ns = now_ns - began_ns if now_ns > began_ns else 0
+        words[WORK] += work_ns
+        words[AGE] += age_ns
+        self._left -= 1
+        if self._left <= 0:
+            self._choose(work_ns, age_ns, now_ns)
+        elif now_ns - self._chosen_at > SILENCE_NS:
+            self._stride, self._left = self._stride - self._left + 1, 1
         return batches
 
-    def _time(self, work_ns: int, age_ns: int) -> None:
-        words, weight = self.words, self._untimed
-        self._untimed = 0
-        words[WORK] += work_ns * weight
+    def _choose(self, work_ns: int, age_ns: int, now_ns: int) -> None:
+        """Put a batch into the buckets, and draw the next one."""
+        words, weight = self.words, self._stride
         words[WORK + 1 + bucket(work_ns)] += weight
-        words[AGE] += age_ns * weight
         words[AGE + 1 + bucket(age_ns)] += weight
+        passed, self._chosen_at = max(1, now_ns - self._chosen_at), now_ns
+        rate = min(STRIDE_MAX, weight * TIMED_EVERY_NS // passed)
+        self._stride = self._left = self._random.randint(1, 2 * rate - 1) if rate > 1 else 1
 
     def times(self) -> Times:
         work, *counts = self.words[WORK:END].tolist()

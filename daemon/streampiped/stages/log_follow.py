@@ -99,6 +99,8 @@ class EventFollower:
         if self._fd < 0 and not self._find():
             return None
         while True:
+            if self._offset and not _begins(self._fd, self._head):  # emptied, and perhaps refilled beyond where we are
+                self._truncated(0)
             data = os.pread(self._fd, READ_BYTES, self._offset)
             end = data.rfind(b"\n") + 1
             if end or len(data) == READ_BYTES:
@@ -124,11 +126,13 @@ class EventFollower:
         return Chunk(lines, position, self._torn + (not end), self._gaps)
 
     def _find(self) -> bool:
-        """Open the file of the position; if it is gone, the oldest that is not done. False: there is no file."""
+        """Open the file of the position, the newest of its copies; if it is gone, the oldest that is not done. False:
+        there is no file."""
         files = self._scan()
         if not files:
             return False
-        chosen = next((fd for fd in files if self._head and _begins(fd, self._head)), -1)
+        mine = [fd for fd in files if self._head and _begins(fd, self._head)]
+        chosen = max(mine, key=lambda fd: (os.fstat(fd).st_size >= self._offset, files.index(fd)), default=-1)
         if chosen < 0:
             chosen = self._oldest_new(files)
             self._gaps += bool(self._head)
@@ -170,7 +174,7 @@ class EventFollower:
         self._torn += bool(unread)
         self._leave()
         if mine in known:
-            chosen = files[known.index(mine) + 1]
+            chosen = self._oldest_new(files[known.index(mine) + 1 :])
         else:  # deleted already: others may have come and gone in between
             chosen = self._oldest_new(files)
             self._gaps += len(files) > 1
