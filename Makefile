@@ -36,7 +36,8 @@ law: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m sim.run --schedules 100000 --seed 1
 	PYTHONPATH=tests $(BIN)/python -m support.chaos --signals 1000 --seed 1
 	PYTHONPATH=tests $(BIN)/python -m support.recovery --kills 40
-	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none
+	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none --pairs 14
+	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none --pairs 10 --interval 50ms
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink sqlite
 
 lint: $(VENV)/installed-dev
