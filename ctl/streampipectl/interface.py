@@ -40,7 +40,7 @@ Timeout = Annotated[
     str,
     typer.Option(parser=_checked(values.duration), metavar="TIME", help="Then exit with 8; the change goes on."),
 ]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or only ask for it.")]
 CHANGE_TIMEOUT = f"{values.CHANGE_TIMEOUT_S:g}s"
 
 app = typer.Typer(

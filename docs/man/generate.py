@@ -312,7 +312,7 @@ PAGES: Final[Mapping[str, Any]] = {
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: generate.py DIRECTORY")
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)

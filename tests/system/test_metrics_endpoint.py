@@ -126,6 +126,7 @@ def test_a_request_in_pieces(served: Served) -> None:
         (b"\x16\x03\x01\x02\x00\x01\xff\xfe\r\n\r\n", 400),
         (b"\x00" * 16 + b"\r\n\r\n", 400),
         (b"GET /metrics HTTP/1.1\r\nX: " + b"y" * HEAD_BYTES_MAX, 431),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"y" * HEAD_BYTES_MAX + b"\r\n\r\n", 431),
     ],
 )
 def test_bad_requests(served: Served, request_: bytes, code: int) -> None:

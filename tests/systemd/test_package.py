@@ -157,6 +157,16 @@ def test_upgrade_leaves_a_stopped_service_stopped(service: Service, packages: di
     service.box.run("systemctl", "enable", "--now", service.name)
 
 
+def test_upgrade_after_an_interrupted_one_restarts_what_runs(service: Service, packages: dict[str, Path]) -> None:
+    """An upgrade of a stopped service that was broken off has left its mark; the operator has started the service since.
+    The next upgrade restarts it: no old code goes on over new files."""
+    service.box.run("touch", "/run/streampipe.stopped")
+    before = service.status()["pid"]
+    install(service, packages, NEW)
+    assert service.status()["pid"] != before
+    assert service.box.run("ls", "/run/streampipe.stopped", check=False).stdout == ""
+
+
 def test_removal_leaves_what_is_the_operators(service: Service) -> None:
     """Removing stops the service and takes the program; the configuration, the state and the logs stay."""
     dpkg(service.box, "--remove", "streampipe")

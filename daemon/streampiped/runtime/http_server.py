@@ -131,7 +131,8 @@ class Connection(asyncio.Protocol):
         if self._done:
             return
         self._head += data
-        if b"\r\n\r\n" in self._head:
+        end = self._head.find(b"\r\n\r\n")
+        if 0 <= end <= HEAD_BYTES_MAX:
             self._end(self._server.answer(self._head))
         elif len(self._head) > HEAD_BYTES_MAX:
             self._end(response(431, f"a request's head has at most {HEAD_BYTES_MAX} bytes\n"))
