@@ -158,7 +158,7 @@ def test_upgrade_leaves_a_stopped_service_stopped(service: Service, packages: di
 
 
 def test_upgrade_after_an_interrupted_one_restarts_what_runs(service: Service, packages: dict[str, Path]) -> None:
-    """An upgrade of a stopped service that was broken off has left its mark; the operator has started the service since.
+    """An upgrade of a stopped service that was broken off has left its mark, and the operator has started it since.
     The next upgrade restarts it: no old code goes on over new files."""
     service.box.run("touch", "/run/streampipe.stopped")
     before = service.status()["pid"]
