@@ -64,7 +64,7 @@ class FakeBackend:
 
     def __init__(self, directory: Path) -> None:
         self.identity = Identity("friedman", "0.1.0", (), "streampipe")
-        self.changes: list[tuple[Verb, tuple[str, ...], str]] = []
+        self.changes: list[tuple[str, tuple[str, ...], str]] = []
         self.finished: list[str] = []
         self.forced: list[Verb] = []
         self.epochs = [checkpoint(230), checkpoint(231, live=True)]
