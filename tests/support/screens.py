@@ -123,6 +123,8 @@ class Session:
         while self.process.poll() is None and time.monotonic() < until:
             if select.select([self._master], [], [], 0.02)[0]:
                 self.text += os.read(self._master, 65536).decode(errors="replace")
+        while select.select([self._master], [], [], 0)[0]:  # its last words
+            self.text += os.read(self._master, 65536).decode(errors="replace")
         return self.process.wait(0)
 
     def close(self) -> None:
