@@ -172,7 +172,7 @@ class ControlServer:
 
     async def reload(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         dry_run = given["dry_run"]
-        who = self._received("reload", "of the configuration" + (", to look only" if dry_run else ""), peer)
+        who = self._received("reload", "of the configuration" + (" (dry run)" if dry_run else ""), peer)
         work = self._backend.reload(dry_run, given["timeout"], who)
         return {"changed": [], "changes": [], "dry_run": dry_run} | await self._carried_out("reload", work, given)
 

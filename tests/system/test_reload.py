@@ -244,6 +244,7 @@ def test_dry_run_says_and_does_nothing(daemon: Daemon) -> None:
         assert done.returncode == 0, done.stderr
         assert "would be replaced: trainer" in done.stdout
         assert "stages.trainer.retain_versions" in done.stdout
+        assert daemon.events("command_received")[-1]["params"] == "of the configuration (dry run)"
         assert changed(before, daemon.pids()) == set()
         assert daemon.status()["config"]["reloads"] == 0
     finally:
