@@ -139,5 +139,7 @@ _UNSET: Final = _Unset()
 
 
 def _shown(value: Any) -> str:
+    if value is None:  # a setting that may be left out, and is
+        value = _UNSET
     text = repr(list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value)
     return text if len(text) <= VALUE_CHARACTERS_MAX else text[: VALUE_CHARACTERS_MAX - 3] + "..."
