@@ -304,6 +304,17 @@ def test_operator_meddles_with_the_file(pipeline: Pipeline, act: Callable[[Path]
     assert summary(extractor)["gaps"] > 0 or not uncertain
 
 
+def test_a_copy_that_is_there_at_first(pipeline: Pipeline) -> None:
+    """The log is read on where its copy ended."""
+    pipeline.say(40)
+    path = pipeline.file.path
+    shutil.copy(path, path.with_name(path.name + ".1"))
+    pipeline.say(3)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    assert (events(extractor), summary(extractor)["gaps"]) == (43, 0)
+
+
 def test_emptied_and_filled_again_between_two_looks(pipeline: Pipeline) -> None:
     """A log that was emptied and has grown beyond what was read of it is read from its top, and says that lines may be
     missing."""

@@ -171,13 +171,11 @@ class EventFollower:
         if not files or known[-1] == mine:  # the newest went away again while we looked
             _close_all(files)
             return False
-        self._torn += bool(unread)
-        self._leave()
-        if mine in known:
-            chosen = self._oldest_new(files[known.index(mine) + 1 :])
-        else:  # deleted already: others may have come and gone in between
-            chosen = self._oldest_new(files)
-            self._gaps += len(files) > 1
+        chosen = self._oldest_new(files[known.index(mine) + 1 :] if mine in known else files)
+        if not (self._head and _begins(chosen, self._head)):  # a copy of ours is read on where ours ended
+            self._torn += bool(unread)
+            self._gaps += mine not in known and len(files) > 1  # others may have come and gone in between
+            self._leave()
         _close_all(fd for fd in files if fd != chosen)
         self._become(chosen)
         return True
@@ -189,8 +187,13 @@ class EventFollower:
         self._head, self._offset = b"", 0
 
     def _oldest_new(self, files: list[int]) -> int:
-        seen = (*self._done, self._head) if self._head else self._done
-        return next((fd for fd in files if not any(_begins(fd, head) for head in seen)), files[-1])
+        return next((fd for fd in files if self._has_more(fd)), files[-1])
+
+    def _has_more(self, fd: int) -> bool:
+        """Neither a copy of a file that is done, nor one of ours that ends where we are or before."""
+        if self._head and _begins(fd, self._head):
+            return os.fstat(fd).st_size > self._offset
+        return not any(_begins(fd, head) for head in self._done)
 
     def _scan(self) -> list[int]:
         """Descriptors of the files there are, oldest first. A listing made while somebody renames may show a file
