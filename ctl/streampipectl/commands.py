@@ -80,7 +80,7 @@ def change(verb: str) -> Callable[..., int]:
 
 
 def reload(path: str, dry_run: bool, timeout: float, wait: bool) -> int:
-    if "INVOCATION_ID" in os.environ:  # as ExecReload=: who stops the service ends us too, and that is no failure of it
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):  # ExecReload=: a stop ends us too, and is no failure
         import signal  # enum and all, which nobody else needs
 
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -8,13 +8,12 @@ that the operator sees all of them at once. It imports user code, so it runs in 
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import importlib
 import os
 import tempfile
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,13 @@ import msgpack
 from pydantic import ValidationError
 
 from streampiped.credentials import CredentialError, Credentials
-from streampiped.errors import OptionError, StorageError
+from streampiped.errors import OptionError, refuse_when_short
 from streampiped.faults import ABSENT, Report, did_you_mean, place_of, report_faults
 from streampiped.stages.base import Service, SinkStage, SourceStage, Stage, StageContext, StageOptions
 from streampiped.topology import Role
 
 SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un.sun_path has 108 bytes, one of them for the final NUL (unix(7))
 WAYS_MAX = 256  # eight forks in a row that join again; each is a text in every process' memory
-SHORT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""A disk or a machine that is short of something now."""
 DIRECTORY_MODE = 0o750  # the group may reach the sockets; a umask may take that away again
 
 BUILTIN: Mapping[str, str] = {
@@ -169,8 +166,9 @@ def _validate(
 def _construct(
     loaded: Any, role: Role, klass: str, name: str, options: StageOptions, key: str, report: Report, resuming: bool
 ) -> Trial | None:
-    """An option may be valid by its type and still impossible; only the constructor knows."""
-    with tempfile.TemporaryDirectory(prefix="streampipe-check-") as directory:
+    """An option may be valid by its type and still impossible; only the constructor knows. StorageError when the
+    machine is short of something."""
+    with _try_out(key) as directory:
         try:
             made = loaded(options, StageContext(name=name, directory=Path(directory), resuming=resuming))
             api = bool(made.api()) if hasattr(made, "api") else False
@@ -179,9 +177,22 @@ def _construct(
             report(key, ABSENT, str(error))
             return None
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's class does is an answer
+            refuse_when_short(error, key)
             report(key, ABSENT, f"{klass} cannot be made with these options: {_blame(error)}")
             return None
     return Trial(BUILTIN.get(klass, klass), role, api, bool(getattr(loaded, "retractable", True)))
+
+
+@contextlib.contextmanager
+def _try_out(key: str) -> Iterator[str]:
+    """A directory to be a stage in."""
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="streampipe-check-")
+    except OSError as error:
+        refuse_when_short(error, key)
+        raise
+    with directory as path:
+        yield path
 
 
 def _blame(error: BaseException) -> str:
@@ -290,8 +301,7 @@ def claim_directory(path: Path, key: str, report: Report) -> list[Path]:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        if error.errno in SHORT:
-            raise StorageError(f"{key} {path}: {error.strerror}") from error
+        refuse_when_short(error, key)
         report(key, str(path), f"should be a directory that can be written: {error.strerror} ({error.filename})")
     return made
 

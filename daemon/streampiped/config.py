@@ -31,7 +31,7 @@ from streampiped.check import (
     try_stage,
 )
 from streampiped.credentials import Credentials
-from streampiped.errors import StreampipeError
+from streampiped.errors import StreampipeError, refuse_when_short
 from streampiped.faults import ABSENT, did_you_mean, report_faults
 from streampiped.runtime.epoch_store import EpochStore
 from streampiped.sections import (
@@ -155,6 +155,7 @@ def _read(file: Path, findings: _Findings) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
+        refuse_when_short(error, "it cannot be read")
         findings.report("", ABSENT, f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
         findings.report("", ABSENT, f"should be UTF-8 text; byte {error.start} is not")

@@ -6,7 +6,9 @@ the same contract (docs/specs/control.md).
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -44,6 +46,17 @@ class StateBusyError(StateError):
 class StorageError(StreampipeError):
     """The disk refuses (full, read-only, an I/O error) and nobody is dead: worth another try. A sink that raises it has
     dropped what was not prepared and takes nothing until the next `rollback`."""
+
+
+SHORT: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""A disk or a machine that is short of something now."""
+
+
+def refuse_when_short(error: BaseException, where: str) -> None:
+    """StorageError for an error that says nothing about what was asked for, and may be gone the next time."""
+    if isinstance(error, OSError) and error.errno in SHORT:
+        place = f" ({error.filename})" if error.filename else ""
+        raise StorageError(f"{where}: {error.strerror}{place}") from error
 
 
 class OptionError(StreampipeError):

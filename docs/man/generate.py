@@ -25,10 +25,10 @@ for _directory in ("daemon", "ctl", "tests"):  # of this checkout, whatever is i
 
 import typer  # noqa: E402  after the path
 
-from streampipectl import interface  # noqa: E402
-from streampipectl.render_top import KEYS  # noqa: E402
-from streampiped import commands  # noqa: E402
-from support.example_config import render as example  # noqa: E402
+from streampipectl import interface  # noqa: E402  after the path
+from streampipectl.render_top import KEYS  # noqa: E402  after the path
+from streampiped import commands  # noqa: E402  after the path
+from support.example_config import render as example  # noqa: E402  after the path
 
 VERSION: Final[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 CONTROL: Final = REPOSITORY / "docs" / "specs" / "control.md"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from streampiped.config import ConfigProblems, load
+from streampiped.errors import StorageError
 from support.config_files import CHAIN, SINK, SOURCE, TRANSFORM, loaded, problems, written
 
 WRONG_KEYS = [
@@ -116,6 +118,17 @@ def test_cycle_is_named(tmp_path: Path) -> None:
         text += f'[stages.{name}]\n{TRANSFORM}\ninput = "{wanted}"\n'
     rights = [problem.right.partition(";")[0] for problem in problems(tmp_path, text)]
     assert rights == ["a cycle: a -> b -> c -> a", "a cycle: p -> q -> p"]
+
+
+def test_full_temporary_directory_is_no_problem_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stages cannot be tried because there is no room for it, that is said, and nothing of the file."""
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    with pytest.raises(StorageError, match=r"^stages\.numbers: No space left on device \(/tmp/x\)$"):
+        loaded(tmp_path, CHAIN)
 
 
 def diamonds(count: int) -> str:

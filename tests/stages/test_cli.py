@@ -124,6 +124,19 @@ def test_check_that_somebody_kills(tmp_path: Path, check: Check) -> None:
     assert "the configuration could not be checked: the process was killed by SIGKILL" in done.stderr
 
 
+def test_machine_that_is_short_of_something(tmp_path: Path, check: Check) -> None:
+    """A full disk that a stage's constructor meets is not the file's fault: a clear line and exit 1, tried again."""
+    (tmp_path / "user_full.py").write_text(
+        "import errno\nfrom streampiped.stages.base import Stage\nclass X(Stage):\n"
+        "    def __init__(self, options, context): raise OSError(errno.ENOSPC, 'No space left on device', '/data')\n"
+    )
+    text = CHAIN.replace(TRANSFORM, 'class = "user_full:X"')
+    file = written(tmp_path, f'[pipeline]\npython_path = ["."]\n{text}')
+    done = check("--config", file)
+    assert (done.returncode, done.stdout) == (ExitCode.FAILED, "")
+    assert done.stderr == f"{file}: stages.scale: No space left on device (/data)\n"
+
+
 def test_class_that_prints(tmp_path: Path) -> None:
     """What a user's module prints while it is imported is not taken for the answer of the command."""
     (tmp_path / "user_prints.py").write_text(

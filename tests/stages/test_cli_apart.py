@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from streampiped.runtime.apart import RESULT_BYTES_MAX, ApartError, run_apart
+from streampiped.runtime.apart import RESULT_BYTES_MAX, ApartError, bring_back, run_apart
 
 pytestmark = pytest.mark.system
 
@@ -80,6 +81,24 @@ def _leave_grandchild(writer: int) -> int:
     if (pid := os.fork()) == 0:
         signal.pause()  # it holds `writer`; the end of the file says that it is gone
     return pid
+
+
+def test_child_that_dies_before_it_has_read() -> None:
+    """Where the answer comes over a socket, a child that was killed with something unread is the death that it is, and
+    may be otherwise the next time."""
+
+    def fork() -> tuple[int, int]:
+        ours, theirs = socket.socketpair()
+        ours.sendall(b"a question")
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        theirs.close()
+        return pid, ours.detach()
+
+    with pytest.raises(ApartError, match="killed by SIGKILL") as caught:
+        bring_back(fork, 10.0)
+    assert caught.value.passing
 
 
 def test_grandchild_is_ended() -> None:

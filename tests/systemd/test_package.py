@@ -190,9 +190,14 @@ def test_installed_again_it_goes_on(service: Service, packages: dict[str, Path])
 
 def test_purge_leaves_nothing(service: Service) -> None:
     """After a purge there is no file, link, unit or directory of ours, whatever the operator had put into
-    /etc/streampipe; the user stays, as Debian's system users do."""
+    /etc/streampipe; the user stays, as Debian's system users do. Also where a policy keeps packages from stopping
+    services: no daemon is left without its files."""
     service.box.write("/etc/streampipe/credentials/mqtt", "secret")
+    service.box.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n")
+    service.box.run("chmod", "755", "/usr/sbin/policy-rc.d")
     dpkg(service.box, "--purge", "streampipe")
+    service.box.run("rm", "/usr/sbin/policy-rc.d")
+    assert service.box.run("pgrep", "-u", "streampipe", check=False).stdout == ""
     assert ours(service) == []
     assert service.box.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "streampipe*").stdout == ""
     service.box.run("id", "streampipe")
