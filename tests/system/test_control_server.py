@@ -307,17 +307,25 @@ def test_broken_handler_is_an_answer(daemon: Daemon) -> None:
     assert client.call("hello", {})["protocol"] == 1
 
 
-def test_reader_may_not_change(tmp_path: Path) -> None:
-    """A user who is not root, the daemon's user or an operator may read and is refused changes by name."""
+AS_NOBODY = "import os, sys\nfrom streampipectl.app import main\nos.setgid(65534); os.setuid(65534)\n"
+"""The beginning of a program that speaks as a user whom nobody has named."""
+
+
+@contextlib.contextmanager
+def open_to_all(directory: Path) -> Iterator[Daemon]:
+    """A daemon whose socket any user may open."""
     if os.getuid() != 0:
         pytest.skip("needs root to speak as somebody else")
-    with running(tmp_path) as daemon:
+    with running(directory) as daemon:
         os.chmod(daemon.path, 0o666)
-        opened_for(tmp_path)
-        script = (
-            "import os, sys\n"
-            "from streampipectl.app import main\n"
-            "os.setgid(65534); os.setuid(65534)\n"
+        opened_for(directory)
+        yield daemon
+
+
+def test_reader_may_not_change(tmp_path: Path) -> None:
+    """A user who is not root, the daemon's user or an operator may read and is refused changes by name."""
+    with open_to_all(tmp_path) as daemon:
+        script = AS_NOBODY + (
             "path = sys.argv[1]\n"
             "reading = ['status', 'why trainer', 'checkpoints', 'dlq list', 'dlq show 1', 'dlq export']\n"
             "changing = ['restart', 'checkpoint', 'checkpoints --forget a', 'dlq replay --all', 'dlq drop 1']\n"
@@ -338,17 +346,8 @@ def test_reader_may_not_change(tmp_path: Path) -> None:
 def test_operators_of_a_reload_are_known_at_once(tmp_path: Path) -> None:
     """A user whom a reload has made an operator may change things from then on, and one whom it has struck off may
     not."""
-    if os.getuid() != 0:
-        pytest.skip("needs root to speak as somebody else")
-    with running(tmp_path) as daemon:
-        os.chmod(daemon.path, 0o666)
-        opened_for(tmp_path)
-        script = (
-            "import os, sys\n"
-            "from streampipectl.app import main\n"
-            "os.setgid(65534); os.setuid(65534)\n"
-            "sys.exit(main(['--socket', sys.argv[1], 'restart']))"
-        )
+    with open_to_all(tmp_path) as daemon:
+        script = AS_NOBODY + ("sys.exit(main(['--socket', sys.argv[1], 'restart']))")
         assert run_python(script, daemon.path) == ExitCode.NOT_PERMITTED
         before = daemon.backend.identity
         daemon.backend.identity = replace(before, operators=("somebody",), uids=frozenset({65534}))
