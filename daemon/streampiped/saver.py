@@ -17,7 +17,7 @@ from streampiped.stages.base import SinkStage, SourceStage, Stage
 from streampiped.wire import state as wire_state
 from streampiped.wire.messages import SnapshotDone, SnapshotFailed
 
-TICK_S: Final = 0.25  # between two words to whoever watches us; no `hang_timeout` of sense is shorter
+TICK_S: Final = 0.1  # between two words to whoever watches us; no `hang_timeout` of sense is shorter
 
 
 @dataclass(frozen=True, slots=True)

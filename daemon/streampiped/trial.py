@@ -79,10 +79,10 @@ def judge(
 
     `cpu_limit` are seconds on the CPU after which a part seems to loop, `wall_limit` seconds of sleep after which it
     seems to wait for ever, as long as nothing has passed that would say how long it takes. A row is guilty of either
-    only after `hang_limit`, if that is longer: what a stage may take in life it may take here. `tick` is called at
-    least every second; `forget_outside` in each child before anything else: it has to mute what would reach others. A
-    result is given to `encode`, for what makes no frame no process survives either. A sink is isolated there, and one
-    that cannot be is not tried: its whole batch is guilty.
+    only after `hang_limit`, if that is longer: what a stage may take in life it may take here. `tick` is called every
+    `throwaway.TICK_S` at the latest; `forget_outside` in each child before anything else: it has to mute what would
+    reach others. A result is given to `encode`, for what makes no frame no process survives either. A sink is isolated
+    there, and one that cannot be is not tried: its whole batch is guilty.
 
     When time runs out the verdict is those that were found, and the rest wants another trial. StorageError when the
     disk refuses something to the stage: there is no verdict then.

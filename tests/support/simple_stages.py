@@ -65,7 +65,8 @@ WORK_S = 0.3
 class MischiefOptions(StageOptions):
     """`mischief`: what goes wrong ("": what stands in the file `flag`); `at`: the position at which it does (for
     `process`; -1: at any); `flag`: a file that must exist for it to go wrong, so that a test can end it; `once`: a
-    batch that goes wrong takes the flag with it; `ticks`: while there is the flag, or none is named."""
+    batch that goes wrong takes the flag with it, and no trial of it goes wrong instead; `ticks`: while there is the
+    flag, or none is named."""
 
     mischief: str = ""
     at: int = 0
@@ -83,6 +84,7 @@ class Mischief(Stage):
     def __init__(self, options: MischiefOptions, context: Any) -> None:
         self._options = options
         self._context = context
+        self._pid = os.getpid()
         if self._is("raise_in_construction"):
             raise RuntimeError("construction refused on purpose")
         if self._is("ignore_sigterm"):
@@ -109,6 +111,8 @@ class Mischief(Stage):
         if not self._is(mischief) or (self._options.at >= 0 and self._options.at not in batch.positions()):
             return False
         if self._options.once:
+            if os.getpid() != self._pid:
+                return False
             Path(self._options.flag).unlink(missing_ok=True)
         return True
 

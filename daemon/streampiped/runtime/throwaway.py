@@ -26,7 +26,7 @@ Manner: TypeAlias = Literal["passed", "exception", "crash", "loop", "sleep", "ki
 
 TRACEBACK_BYTES_MAX: Final = 16 << 10  # the end of it is kept: that is where it happened
 REASON_CHARS_MAX: Final = 2000  # as of a stage's own failure
-TICK_S: Final = 1.0  # between two words to whoever watches the parent
+TICK_S: Final = 0.1  # between two words to whoever watches the parent; no `hang_timeout` of sense is as short
 PIPE_BYTES: Final = 64 << 10  # a pipe holds no more: one read empties it
 STRETCH: Final = 10  # times the limit of sleep that a child may take by the clock, however little of it was sleep
 
