@@ -13,7 +13,7 @@ import pytest
 
 from support.tree import files, imports, modules, parse, shown
 
-VOCABULARY: Final = {"records", "errors", "events", "histograms", "metrics", "phases", "topology", "units"}
+VOCABULARY: Final = {"records", "errors", "events", "histograms", "marks", "metrics", "phases", "topology", "units"}
 """Modules of values that every layer may speak in."""
 
 ALLOWED: Final[dict[str, set[str]]] = {

@@ -1,30 +1,23 @@
-"""A model as plain numbers for use elsewhere: no numpy, no pickle. docs/components/trainer.md has the formula."""
+"""A model as plain numbers for use elsewhere: no numpy, no pickle. docs/components/trainer.md has the formulas."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from streampiped.learn.model import OnlineModel
+from streampiped.learn.pool import Pool
 from streampiped.learn.portable import to_plain
 
 
-def export(model: OnlineModel, columns: int) -> dict[str, Any]:
-    """format, the target's scaling, and either the coefficients of a linear model (`streampipe-linear/1`) or all that
-    the estimator has learned (`streampipe-estimator/1`; arrays as dtype, shape and little-endian bytes)."""
-    common = {
-        "estimator": model.recipe.path,
-        "target_mean": model.mean,
-        "target_deviation": model.spread,
-        "scale_target": model.scale_target,
-        "limit": model.limit,
-        "rows_learned": model.rows,
+def export(pool: Pool) -> dict[str, Any]:
+    """`streampipe-model/1`: the champion, its parameters where they are plain numbers, and all that it has learned
+    (arrays as dtype, shape and little-endian bytes)."""
+    champion = pool.champion
+    return {
+        "format": "streampipe-model/1",
+        "champion": champion.name,
+        "kind": champion.member.kind,
+        "parameters": champion.member.parameters(),
+        "frame": to_plain(pool.frame_state()),
+        "state": to_plain(champion.state()),
+        "rows_learned": pool.learned,
     }
-    learned = vars(model.estimator)
-    coefficients, intercept = learned.get("coef_"), learned.get("intercept_")
-    if isinstance(coefficients, np.ndarray) and coefficients.shape == (columns,) and intercept is not None:
-        linear = {"coefficients": coefficients.tolist(), "intercept": float(np.ravel(intercept)[0])}
-        return {"format": "streampipe-linear/1", **common, **linear}
-    state = to_plain(model.recipe.freeze(model.estimator))
-    return {"format": "streampipe-estimator/1", **common, "params": model.recipe.params, "state": state}

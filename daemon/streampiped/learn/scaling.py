@@ -71,10 +71,8 @@ class Standardiser:
         return self.moments.mean, factor
 
     def deviation(self) -> Array:
-        """Standard deviations; exactly 0 for what is constant up to rounding."""
-        deviation = np.sqrt(self.moments.variance())
-        constant = deviation <= np.maximum(CONSTANT_RELATIVE * np.abs(self.moments.mean), CONSTANT_BELOW)
-        return np.where(constant, 0.0, deviation)
+        """As `deviation_of`."""
+        return deviation_of(self.moments)
 
     def state(self) -> dict[str, Any]:
         """Portable, and exact: the argument of `restore`."""
@@ -122,3 +120,10 @@ class Standardiser:
         if not outside.any():
             return table
         return np.clip(table, low[:, None], high[:, None])
+
+
+def deviation_of(moments: Moments) -> Array:
+    """Standard deviations; exactly 0 for what is constant up to rounding."""
+    deviation = np.sqrt(moments.variance())
+    constant = deviation <= np.maximum(CONSTANT_RELATIVE * np.abs(moments.mean), CONSTANT_BELOW)
+    return np.where(constant, 0.0, deviation)

@@ -1,6 +1,4 @@
-"""The trainer: a scikit-learn regressor that predicts every row before it learns it, versioned by epoch and served.
-
-A batch is predicted as a whole and then learned as a whole, except at the start of a stream (see WARM_UP).
+"""The trainer: a pool of models that predicts every row before it learns it, versioned by epoch and served.
 
 Two numberings: `model_version`, in the output, counts the blocks learned by the model that predicted; a *version* of
 the API is an epoch, whose model is kept immutable once the epoch is committed. `snapshot` comes before its epoch's
@@ -13,37 +11,43 @@ under none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.export import export
 from streampiped.learn.features import Rows, complete, matrix_of, numbers_of
+from streampiped.learn.lineup import NAMES, lineup
+from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.metrics import scores_of
-from streampiped.learn.model import OnlineModel
+from streampiped.learn.past import Looks
+from streampiped.learn.pool import Pool
 from streampiped.learn.scaling import LIMIT
-from streampiped.records import Array, Batch, held_out
+from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
+from streampiped.records import Array, Batch, IntArray, held_out
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 
 SGD: Final = "sklearn.linear_model.SGDRegressor"
 STEP: Final = 0.01  # SGD's constant step on scaled features; 0.05 gains on trump_approval, loses on chick_weights
 STEP_COLUMNS: Final = 0.5  # step times columns: beyond 2 the squared length of a row makes SGD diverge
-WARM_UP: Final = 8
-"""A block has at most this part of the rows seen before it. A first batch of 64 rows predicted as a whole, by a model
-that knows nothing, leaves R2 -38 on a stream of 1001 rows where 0.139 is reached so (with 1 in place of 8: 0.026, with
-4: 0.109). 8000 rows of warm-up cost 71 steps of about 0.6 ms."""
-COUNTS: Final = ("rows", "held_out", "missing_target", "imputed", "fallbacks")
+COUNTS: Final = ("held_out", "missing_target", "quarantined", "imputed", "fallbacks")
+
+Flags: TypeAlias = NDArray[np.bool_]
 
 
 class TrainerOptions(StageOptions):
     """Options of `[stages.trainer]`."""
 
+    members: Literal["auto"] | list[str] = "auto"
+    """Who competes beside the guesses (mean, recent_mean, fast_mean, last_label, which always do): "auto" is all that
+    suit the number of features, or a list of estimator, ridge, ridge_1000, ridge_100, squares, squares_2000,
+    squares_500, lagged, lagged_300."""
     estimator: str = SGD
-    """Import path of a scikit-learn regressor with `partial_fit`."""
+    """Import path of the scikit-learn regressor with `partial_fit` that is the member `estimator`."""
     params: dict[str, Any] | None = None
     """Parameters of its constructor. Left out: for SGDRegressor a constant step of 0.01 (less above 50 features),
     for others their own defaults."""
@@ -53,61 +57,76 @@ class TrainerOptions(StageOptions):
     ignore: list[str] = Field(default_factory=list)
     """Float columns that are no features when `features` is "all"."""
     scale_target: bool = True
-    """Learn the target scaled to mean 0 and deviation 1 by what was seen; predictions come in its own unit."""
+    """Let the estimator learn the target scaled to mean 0 and deviation 1 by what was seen."""
     limit: float = Field(default=LIMIT, ge=0)
-    """Standard deviations around the target's mean that bound what is learned and predicted; 0 for no bound."""
+    """Standard deviations that bound what the estimator learns and answers; 0 for no bound."""
     holdout: float = Field(default=0.02, ge=0, le=1)
     """Share of the rows that are predicted but never learned."""
-    warm_up: bool = True
-    """Cut the first batches into growing blocks, each predicted and then learned, so that a large first batch is
-    not predicted by a model that knows nothing."""
     prediction: str = "prediction"
-    """Name of the column with the predictions."""
+    """Name of the column with the predictions; the interval's bounds are in NAME_low and NAME_high."""
     retain_versions: int = Field(default=3, ge=1, le=100)
     """Committed epochs whose models are served."""
 
+    @model_validator(mode="after")
+    def _known(self) -> TrainerOptions:
+        unknown = [] if self.members == "auto" else [name for name in self.members if name not in NAMES]
+        if unknown:
+            raise ValueError(f"members should be among {', '.join(NAMES)}, got {', '.join(unknown)}")
+        return self
+
 
 class Trainer(Stage):
-    """Adds the float column `prediction` and the int column `model_version`."""
+    """Adds the float columns `prediction`, `prediction_low` and `prediction_high` and the int columns `model_version`
+    and `model_generation`."""
 
     Options: ClassVar[type[StageOptions]] = TrainerOptions
 
     def __init__(self, options: TrainerOptions, context: StageContext) -> None:
         self._options = options
         self._context = context
-        Recipe(options.estimator, self._params(1), context.seed).try_out()
+        self._recipe(1).try_out()
         self.restore(None)
 
     def process(self, batch: Batch) -> Batch:
         """Predict, then learn; the batch with the predictions."""
-        model = self._model_for(batch)
+        pool = self._pool_for(batch)
         features = self._matrix(batch)
         targets = np.asarray(batch[self._options.target], dtype=np.float64)
-        learnable = self._learnable(batch, targets)
-        predictions = np.empty(batch.rows)
-        versions = np.empty(batch.rows, dtype=np.int64)
-        for block in self._blocks(batch.rows):
-            versions[block] = model.version
-            predictions[block], fallbacks = model.predict(features[block])
-            self._counts["fallbacks"] += fallbacks
-            keep = learnable[block]
-            if keep.any():
-                model.learn(features[block][keep], targets[block][keep])
-        return batch.with_columns({self._options.prediction: predictions, "model_version": versions})
+        marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
+        known = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
+        learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
+        self._count(targets, marks, known, learnable)
+        predictions, low, high = (np.empty(batch.rows) for _ in range(3))
+        versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
+        for part in self._parts(pool, marks):
+            row = part.start
+            while row < part.stop:
+                version, generation = pool.blocks, pool.generation
+                some = slice(row, part.stop)
+                forecast = pool.work(features[some], targets[some], known[some], learnable[some])
+                block = slice(row, row + len(forecast.prediction))
+                predictions[block], low[block], high[block] = forecast.prediction, forecast.low, forecast.high
+                versions[block], generations[block] = version, generation
+                self._counts["fallbacks"] += forecast.fallbacks
+                row = block.stop
+        name = self._options.prediction
+        bounds = {f"{name}_low": low, f"{name}_high": high}
+        numbers = {"model_version": versions, "model_generation": generations}
+        return batch.with_columns({name: predictions, **bounds, **numbers})
 
     def snapshot(self) -> State:
         self._freeze()
         return {
-            "model": self._model.state() if self._model else None,
+            "model": self._pool.state() if self._pool else None,
             "features": list(self._features),
             "estimator": self._options.estimator,
             "counts": self._counts.copy(),
         }
 
     def restore(self, state: State | None) -> None:
-        self._model: OnlineModel | None = None
+        self._pool: Pool | None = None
         self._freeze()
-        self._epochs: dict[int, OnlineModel] = {}
+        self._epochs: dict[int, Pool] = {}
         self._features: tuple[str, ...] = ()
         self._counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         if state is None:
@@ -121,8 +140,8 @@ class Trainer(Stage):
             if self._options.features not in ("all", list(state["features"])):
                 raise StateError(f"the snapshot is of features {state['features']}, the options have others")
             self._features = tuple(state["features"])
-            self._model = self._new_model()
-            self._model.restore(state["model"])
+            self._pool = self._new_pool()
+            self._pool.restore(state["model"])
             self._freeze()
 
     def committed(self, epoch: int) -> None:
@@ -132,9 +151,11 @@ class Trainer(Stage):
             del self._epochs[old]
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
-        if method != "summary":
-            raise KeyError(method)
-        return {**self._counts, **self._progress(), "estimator": self._options.estimator}
+        if method == "summary":
+            return {**self._counts, **self._progress(), "estimator": self._options.estimator}
+        if method == "section":
+            return {"name": "model", "results": self._section(), "operations": {}}
+        raise KeyError(method)
 
     def api(self) -> Mapping[str, Callable[..., Any]]:
         """predict, score, info, export. Wrong arguments raise ValueError with a text for the caller."""
@@ -144,19 +165,35 @@ class Trainer(Stage):
         """Predictions for rows of features as the trainer gets them, which is normalised: lists in the order of
         `info()["features"]`, or name -> list with any further columns ignored. None and NaN are missing and count as
         0. `version` is a committed epoch; None is the present model."""
-        model = self._served(version)
-        predictions, _ = model.predict(matrix_of(rows, self._features))
-        return {"predictions": predictions.tolist(), "version": version, "rows_learned": model.rows}
+        pool = self._served(version)
+        forecast = pool.predict(matrix_of(rows, self._features))
+        return {
+            "predictions": forecast.prediction.tolist(),
+            "low": forecast.low.tolist(),
+            "high": forecast.high.tolist(),
+            "fallback": forecast.fallback,
+            "champion": pool.champion.name,
+            "version": version,
+            "rows_learned": pool.learned,
+        }
 
-    def score(self, rows: Rows, targets: Sequence[float | None], version: int | None = None) -> dict[str, Any]:
-        """mse, rmse, mae and r2 over the rows whose target is finite; `rows` and `version` as for `predict`."""
+    def score(
+        self,
+        rows: Rows,
+        targets: Sequence[float | None],
+        version: int | None = None,
+        past: Mapping[str, Sequence[Any]] | None = None,
+    ) -> dict[str, Any]:
+        """mse, rmse, mae and r2 over the rows whose target is finite; `rows` and `version` as for `predict`. `past`:
+        what was known of the labels before each row, a list per field of `learn.past.Looks`; left out, they come
+        next."""
         model = self._served(version)
         table = matrix_of(rows, self._features)
         wanted = numbers_of(targets, "targets")
         if wanted.shape != (len(table),):
             raise ValueError(f"targets must be one list of {len(table)} numbers, one per row")
         finite = np.isfinite(wanted)
-        predictions, _ = model.predict(table)
+        predictions = model.predict(table, _looks_of(past, len(table))).prediction
         return {**scores_of(wanted[finite], predictions[finite]).values(), "version": version}
 
     def info(self) -> dict[str, Any]:
@@ -170,18 +207,18 @@ class Trainer(Stage):
             "holdout": self._options.holdout,
             "versions": sorted(self._epochs),
             **self._progress(),
-            "last_fault": self._model.last_fault if self._model else "",
+            "members": self._pool.info() if self._pool else [],
         }
 
     def export(self, version: int | None = None) -> dict[str, Any]:
         """The model for use elsewhere, as plain numbers (docs/components/trainer.md has the formula)."""
         model = self._served(version)
         named = {"features": list(self._features), "target": self._options.target, "version": version}
-        return {**export(model, len(self._features)), **named}
+        return {**export(model), **named}
 
     def _freeze(self) -> None:
         """Keep the present model as the candidate for the next epoch to be committed."""
-        self._candidate: OnlineModel | None = self._model.copy() if self._model else None
+        self._candidate: Pool | None = self._pool.copy() if self._pool else None
 
     def _params(self, columns: int) -> dict[str, Any]:
         if self._options.params is not None:
@@ -190,17 +227,24 @@ class Trainer(Stage):
             return {}
         return {"learning_rate": "constant", "eta0": min(STEP, STEP_COLUMNS / max(columns, 1))}
 
-    def _new_model(self) -> OnlineModel:
-        options = self._options
-        recipe = Recipe(options.estimator, self._params(len(self._features)), self._context.seed)
-        return OnlineModel(recipe, scale_target=options.scale_target, limit=options.limit)
+    def _recipe(self, columns: int) -> Recipe:
+        return Recipe(self._options.estimator, self._params(columns), self._context.seed)
 
-    def _model_for(self, batch: Batch) -> OnlineModel:
-        """The present model; the first batch decides on the features."""
-        if self._model is None:
+    def _new_pool(self) -> Pool:
+        options, columns = self._options, len(self._features)
+
+        def estimator() -> EstimatorMember:
+            recipe = self._recipe(columns)
+            return EstimatorMember(recipe, columns, scale_target=options.scale_target, limit=options.limit)
+
+        return Pool(lineup(None if options.members == "auto" else options.members, columns, estimator), columns)
+
+    def _pool_for(self, batch: Batch) -> Pool:
+        """The present pool; the first batch decides on the features."""
+        if self._pool is None:
             self._features = self._choose(batch)
-            self._model = self._new_model()
-        return self._model
+            self._pool = self._new_pool()
+        return self._pool
 
     def _choose(self, batch: Batch) -> tuple[str, ...]:
         options, there = self._options, batch.schema.floats
@@ -224,34 +268,65 @@ class Trainer(Stage):
         self._counts["imputed"] += imputed
         return matrix
 
-    def _learnable(self, batch: Batch, targets: Array) -> NDArray[np.bool_]:
-        """Which rows may be learned, with the others counted."""
-        finite = np.isfinite(targets)
-        spared = held_out(self._context.pipeline_seed, batch, self._options.holdout)
-        self._counts["held_out"] += int(np.count_nonzero(spared))
-        self._counts["missing_target"] += int(np.count_nonzero(~finite))
-        return finite & ~spared
+    def _count(self, targets: Array, marks: IntArray, known: Flags, learnable: Flags) -> None:
+        missing = int(len(targets) - np.count_nonzero(np.isfinite(targets)))
+        self._counts["missing_target"] += missing
+        self._counts["quarantined"] += int(len(targets) - np.count_nonzero(known)) - missing
+        self._counts["held_out"] += int(np.count_nonzero(known & ~learnable))
 
-    def _blocks(self, rows: int) -> Iterator[slice]:
-        """The parts of a batch that are predicted and learned in turn: one, once enough was seen (see WARM_UP)."""
+    @staticmethod
+    def _parts(pool: Pool, marks: IntArray) -> Iterator[slice]:
+        """The rows between two shifts; the pool is told of each when its turn has come."""
         start = 0
-        while start < rows:
-            size = max(1, self._counts["rows"] // WARM_UP) if self._options.warm_up else rows
-            stop = min(rows, start + size)
-            self._counts["rows"] += stop - start
-            yield slice(start, stop)
-            start = stop
+        for row in map(int, np.flatnonzero(marks & (REBASED | LABEL_REBASED))):
+            if row > start:
+                yield slice(start, row)
+            start = row
+            if marks[row] & REBASED:
+                pool.feature_shifted()
+            if marks[row] & LABEL_REBASED:
+                pool.label_shifted()
+        yield slice(start, len(marks))
 
     def _progress(self) -> dict[str, Any]:
-        model = self._model
-        names = ("version", "rows", "rollbacks", "resets")
-        values = [getattr(model, name) if model else 0 for name in names]
-        return dict(zip(("blocks_learned", "rows_learned", "rollbacks", "resets"), values, strict=True))
+        pool = self._pool
+        return {
+            "rows": pool.rows if pool else 0,
+            "blocks_learned": pool.blocks if pool else 0,
+            "rows_learned": pool.learned if pool else 0,
+            "champion": pool.champion.name if pool else None,
+            "fallback": pool.fallback if pool else True,
+            "generation": pool.generation if pool else 0,
+        }
 
-    def _served(self, version: int | None) -> OnlineModel:
-        model = self._model if version is None else self._epochs.get(version)
-        if model is not None:
-            return model
+    def _section(self) -> dict[str, Any]:
+        """The model's part of the report; everything follows from the records."""
+        pool = self._pool
+        return {
+            **self._progress(),
+            "members": pool.info() if pool else [],
+            "timeline": pool.history.timeline() if pool else [],
+            "drifts": pool.history.drifts() if pool else [],
+            "drift_count": pool.generation if pool else 0,
+            "counts": dict(self._counts),
+        }
+
+    def _served(self, version: int | None) -> Pool:
+        pool = self._pool if version is None else self._epochs.get(version)
+        if pool is not None:
+            return pool
         if version is None:
             raise ValueError("there is no model yet: no batch has arrived")
         raise ValueError(f"no model of epoch {version!r} is kept; there are {sorted(self._epochs)}")
+
+
+def _looks_of(past: Mapping[str, Sequence[Any]] | None, rows: int) -> Looks | None:
+    if past is None:
+        return None
+    try:
+        looks = Looks(*(numbers_of(past[name], f"past.{name}") for name in Looks.__slots__))
+    except KeyError as error:
+        raise ValueError(f"past lacks {error}; wanted are {list(Looks.__slots__)}") from None
+    if any(len(getattr(looks, name)) != rows for name in Looks.__slots__):
+        raise ValueError(f"each list of past must have {rows} entries, one per row")
+    return looks

@@ -1,0 +1,131 @@
+"""Who is served: the champion, until another member is better by a paired test on recent losses.
+
+Losses are compared row by row between members (paired: what makes a row hard is hard for all), discounted, and a
+challenger has to be better by SIGMAS standard errors of the mean difference. A trivial member needs less: when nothing
+beats guessing, guessing is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import exp, sqrt
+from typing import Any, Final
+
+import numpy as np
+
+from streampiped.records import Array
+
+MEMORY: Final = 1000.0  # rows that the comparison remembers
+SIGMAS: Final = 2.0
+TRIVIAL_SIGMAS: Final = 1.0
+RENEWED: Final = 50.0  # rows that the losses before a drift weigh after it
+LEADER_ROWS: Final = 64  # below, whoever has the least loss so far leads: two sigma of so few rows are never reached
+
+
+class Contest:
+    """Discounted sums over members: of losses, and of products of losses, from which every pair's mean difference and
+    its variance follow.
+
+    >>> contest = Contest((True, False))
+    >>> contest.score(np.array([[4.0, 1.0]] * 9))
+    >>> contest.champion
+    1
+    """
+
+    __slots__ = ("_products", "_sums", "_trivial", "_weight", "_weight2", "champion", "pinned", "rows", "seated")
+
+    def __init__(self, trivial: Sequence[bool], champion: int = 0) -> None:
+        self._trivial = tuple(trivial)
+        self.champion = champion
+        """Place of the member that is served."""
+        self.seated = False
+        """The champion has been there before, and is not to be replaced by whoever leads for a few rows."""
+        self.pinned = False
+        """The champion stays whatever the test says."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget every loss."""
+        members = len(self._trivial)
+        self.rows = 0
+        """Rows scored since."""
+        self._weight = self._weight2 = 0.0
+        self._sums: Array = np.zeros(members)
+        self._products: Array = np.zeros((members, members))
+
+    def renew(self, places: Sequence[int]) -> None:
+        """These members begin anew: they are as good as the champion until they show what they are. What was before
+        counts for little from here on, also between the others."""
+        keep, champion = RENEWED / max(self._weight, RENEWED), self.champion
+        self._sums, self._products = self._sums * keep, self._products * keep
+        self._weight, self._weight2 = self._weight * keep, self._weight2 * keep * keep
+        for place in places:
+            self._sums[place] = self._sums[champion]
+            self._products[place, :] = self._products[champion, :]
+            self._products[:, place] = self._products[:, champion]
+
+    def seat(self, champion: int) -> None:
+        """From here on this is the champion, until it is beaten."""
+        self.champion, self.seated = champion, True
+
+    def score(self, losses: Array) -> None:
+        """Take in the losses `(rows, members)` of one block, finite, and choose anew."""
+        rows = len(losses)
+        if rows == 0:
+            return
+        keep = exp(-rows / MEMORY)
+        self._weight = self._weight * keep + rows
+        self._weight2 = self._weight2 * keep * keep + rows
+        self._sums = self._sums * keep + losses.sum(axis=0)
+        self._products = self._products * keep + losses.T @ losses
+        self.rows += rows
+        self._choose()
+
+    def losses(self) -> Array:
+        """Mean discounted loss per member; 0 before any row."""
+        return self._sums / max(self._weight, 1.0)
+
+    def lead(self, challenger: int) -> float:
+        """Standard errors by which the challenger's loss is below the champion's; infinite when it always was by the
+        same."""
+        champion = self.champion
+        mean = (self._sums[champion] - self._sums[challenger]) / self._weight
+        square = self._products[champion, champion] + self._products[challenger, challenger]
+        variance = (square - 2.0 * self._products[champion, challenger]) / self._weight - mean * mean
+        error = sqrt(max(variance, 0.0) * self._weight2) / self._weight
+        if error == 0.0:
+            return 0.0 if mean == 0.0 else float(np.copysign(np.inf, mean))
+        return float(mean / error)
+
+    def state(self) -> dict[str, Any]:
+        """Portable and exact: the argument of `restore`."""
+        return {
+            "champion": self.champion,
+            "rows": self.rows,
+            "seated": self.seated,
+            "pinned": self.pinned,
+            "weights": [self._weight, self._weight2],
+            "sums": self._sums,
+            "products": self._products,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.champion, self.rows = int(state["champion"]), int(state["rows"])
+        self.seated, self.pinned = bool(state["seated"]), bool(state["pinned"])
+        self._weight, self._weight2 = (float(weight) for weight in state["weights"])
+        self._sums = np.array(state["sums"], dtype=np.float64)
+        self._products = np.array(state["products"], dtype=np.float64).reshape(len(self._sums), len(self._sums))
+
+    def _choose(self) -> None:
+        if self.pinned:
+            return
+        order = [int(place) for place in np.argsort(self._sums, kind="stable")]
+        if self.rows < LEADER_ROWS and not self.seated:
+            self.champion = order[0]
+            return
+        for challenger in order:
+            if challenger == self.champion:
+                return
+            if self.lead(challenger) > (TRIVIAL_SIGMAS if self._trivial[challenger] else SIGMAS):
+                self.champion = challenger
+                return

@@ -1,0 +1,1 @@
+"""Predictors that compete: one contract (`base`), one kind a file."""

@@ -1,0 +1,86 @@
+"""The contract of a member: what the pool asks of every predictor, trivial or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streampiped.learn.past import Looks
+from streampiped.records import Array
+
+Made = TypeVar("Made")
+
+
+class Inputs:
+    """Rows as members see them: `features` `(rows, columns)`, C order, finite, in their own units; the same `framed`,
+    in coordinates that stand still (`frame.py`); `looks` at the labels before each row, in the label's unit.
+
+    What several members make of the same rows is made once: `shared`.
+    """
+
+    __slots__ = ("_made", "features", "framed", "looks")
+
+    def __init__(self, features: Array, framed: Array, looks: Looks) -> None:
+        self.features = features
+        self.framed = framed
+        self.looks = looks
+        self._made: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Inputs:
+        return Inputs(self.features[rows], self.framed[rows], self.looks[rows])
+
+    def shared(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made at the first call under this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: Made = self._made[name]
+        return made
+
+
+class Member:
+    """A predictor. `predict` never changes it, `learn` alone does.
+
+    What it holds is replaced and never changed in place, so that a copy is cheap and a snapshot may share arrays.
+    """
+
+    kind: ClassVar[str]
+    trivial: ClassVar[bool] = False
+    """A guess that needs no features: what a model has to beat, and what is served when none does."""
+
+    def predict(self, inputs: Inputs) -> Array:
+        """`(len(inputs),)` in the label's unit. What is not finite counts as no answer."""
+        raise NotImplementedError
+
+    def learn(self, inputs: Inputs, labels: Array) -> bool:
+        """Learn at least one row; labels finite. False: what was learned is not finite, and must be taken back."""
+        return True
+
+    def move(self, scale: Array, shift: Array) -> None:
+        """From here on every framed feature is `x * scale + shift` of what it was."""
+
+    def state(self) -> dict[str, Any]:
+        """Portable and exact: the argument of `restore`."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become exactly what `state` saw."""
+
+    def fresh(self) -> Member:
+        """A new one of the same kind and options that has learned nothing."""
+        raise NotImplementedError
+
+    def copy(self) -> Member:
+        """An independent one in the same state."""
+        twin = self.fresh()
+        twin.restore(self.state())
+        return twin
+
+    def parameters(self) -> dict[str, Any]:
+        """What it has learned as plain numbers for people; may be empty."""
+        return {}

@@ -1,0 +1,59 @@
+"""Any scikit-learn regressor with `partial_fit` as a member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from sklearn import config_context
+
+from streampiped.learn.estimators import Recipe
+from streampiped.learn.members.base import Inputs, Member
+from streampiped.learn.model import OnlineModel
+from streampiped.learn.scaling import Standardiser
+from streampiped.records import Array
+
+UNCHECKED: Final = {"assume_finite": True, "skip_parameter_validation": True}
+"""Inputs are finite already; of 1.1 ms for 1024 rows scikit-learn's own checks are 0.3."""
+
+
+class EstimatorMember(Member):
+    """Learns scaled features and a scaled target: what has a learning rate needs both."""
+
+    kind = "estimator"
+
+    def __init__(self, recipe: Recipe, columns: int, *, scale_target: bool, limit: float) -> None:
+        self.recipe = recipe
+        self.columns = columns
+        self.model = OnlineModel(recipe, scale_target=scale_target, limit=limit)
+        self._scaler = Standardiser(columns, limit)
+
+    def predict(self, inputs: Inputs) -> Array:
+        if not self.model.fitted:
+            return np.full(len(inputs), np.nan)
+        with config_context(**UNCHECKED):
+            return self.model.predict(self._scaled(inputs))[0]
+
+    def learn(self, inputs: Inputs, labels: Array) -> bool:
+        self._scaler.learn(np.ascontiguousarray(inputs.features.T))
+        with config_context(**UNCHECKED):
+            return self.model.learn(self._scaled(inputs), labels)
+
+    def state(self) -> dict[str, Any]:
+        return {"model": self.model.state(), "scaler": self._scaler.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.model.restore(state["model"])
+        self._scaler.restore(state["scaler"])
+
+    def fresh(self) -> EstimatorMember:
+        model = self.model
+        return EstimatorMember(self.recipe, self.columns, scale_target=model.scale_target, limit=model.limit)
+
+    def _scaled(self, inputs: Inputs) -> Array:
+        shift, factor = self._scaler.scale()
+        scaled: Array = (inputs.features - shift) * factor
+        if self._scaler.limit:
+            np.clip(scaled, -self._scaler.limit, self._scaler.limit, out=scaled)
+        return scaled

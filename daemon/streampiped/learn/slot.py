@@ -1,0 +1,59 @@
+"""A member's place in the pool: the member, and how it has fared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from streampiped.learn.members.base import Member
+
+STRIKES: Final = 3  # blocks in a row that a member fails before it is begun anew
+COUNTS: Final = ("rows", "rollbacks", "resets", "strikes")
+
+
+@dataclass(slots=True)
+class Slot:
+    """One member. What it does wrong is its own: nobody else is rolled back for it."""
+
+    name: str
+    member: Member
+    rows: int = 0
+    """Learned since it was begun."""
+    rollbacks: int = 0
+    """Blocks that it failed: what it learned of them was taken back, or its answers were beyond all bounds."""
+    resets: int = 0
+    """Times it was begun anew for that."""
+    strikes: int = 0
+    """Failed blocks in a row."""
+
+    def learned(self, rows: int) -> None:
+        self.rows += rows
+        self.strikes = 0
+
+    def strike(self) -> None:
+        """It failed a block; after STRIKES in a row what it has learned is given up."""
+        self.rollbacks += 1
+        self.strikes += 1
+        if self.strikes >= STRIKES:
+            self.begin_anew()
+            self.resets += 1
+
+    def begin_anew(self) -> None:
+        """A fresh member; the counts of its failures stay."""
+        self.member = self.member.fresh()
+        self.rows = self.strikes = 0
+
+    def copy(self) -> Slot:
+        """Independent, in the same state."""
+        return Slot(self.name, self.member.copy(), self.rows, self.rollbacks, self.resets, self.strikes)
+
+    def state(self) -> dict[str, Any]:
+        """Portable and exact: the argument of `restore`."""
+        return {"member": self.member.state(), **{name: getattr(self, name) for name in COUNTS}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.member = self.member.fresh()
+        self.member.restore(state["member"])
+        for name in COUNTS:
+            setattr(self, name, int(state[name]))
