@@ -9,7 +9,8 @@ import pytest
 
 from streampiped.errors import OptionError
 from streampiped.learn.estimators import equal
-from streampiped.records import COLUMN_ALIGN_BYTES, Batch, Span
+from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
+from streampiped.records import COLUMN_ALIGN_BYTES, Batch, Schema, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.normalizer import Normalizer, NormalizerOptions
 
@@ -17,6 +18,8 @@ NAN, INF = float("nan"), float("inf")
 
 
 def normalizer(**options: Any) -> Normalizer:
+    """One that scales, where nothing else is said."""
+    options.setdefault("default_policy", "scale")
     return Normalizer(NormalizerOptions(**options), StageContext("normalizer"))
 
 
@@ -61,7 +64,8 @@ def test_the_target_and_the_envelope_are_untouched() -> None:
     assert out is not None
     assert out["y"].tobytes() == batch["y"].tobytes()
     assert (out["n"].tolist(), out["t"]) == ([1, 2], ["a", None])
-    assert (out.schema, out.sequence, out.spans, out.ingest_ns) == (batch.schema, 4, (Span("s", 8, 2),), 99)
+    schema = Schema(batch.schema.floats, (*batch.schema.ints, MARKS), batch.schema.texts)
+    assert (out.schema, out.sequence, out.spans, out.ingest_ns) == (schema, 4, (Span("s", 8, 2),), 99)
 
 
 def test_the_output_has_the_layout_of_every_block() -> None:
@@ -76,7 +80,7 @@ def test_policies_decide_per_column() -> None:
     """scale, center, pass and drop do to their columns what they say."""
     normal = normalizer(policy={"b": "center", "c": "pass", "d": "drop", "t": "drop"})
     out = one(normal, a=[1.0, 3.0], b=[1.0, 3.0], c=[1.0, NAN], d=[1.0, 3.0], t=["u", "v"])
-    assert out.schema.names == ("a", "b", "c")
+    assert out.schema.names == ("a", "b", "c", "marks")
     assert out["a"].tolist() == [-1.0, 1.0]
     assert out["b"].tolist() == [-1.0, 1.0]
     assert np.isnan(out["c"][1])
@@ -93,14 +97,15 @@ def test_only_chosen_columns_are_scaled() -> None:
 
 @pytest.mark.parametrize("missing", ["impute", "keep", "drop_row"])
 def test_missing_and_infinite_values_are_handled_and_counted(missing: str) -> None:
-    """Imputed as 0, kept as NaN or dropped with their row; counted per column in any case."""
+    """Imputed as the mean, kept as NaN or dropped with their row; counted per column in any case."""
     normal = normalizer(missing=missing)
     out = one(normal, a=[1.0, NAN, 3.0, INF, 2.0], b=[1.0, 2.0, 3.0, 4.0, NAN], y=[1.0, 2.0, NAN, 4.0, 5.0])
     summary = normal.query("summary", {})
     assert [summary["columns"]["a"][k] for k in ("missing", "infinite")] == [1, 1]
     assert [summary["columns"][c]["missing"] for c in "aby"] == [1, 1, 1]
     if missing == "impute":
-        assert out["a"][[1, 3]].tolist() == [0.0, 0.0]
+        assert out["a"][[1, 3]].tolist() == pytest.approx([0.0, 0.0])
+        assert (out["marks"] & IMPUTED).tolist() == [0, IMPUTED, 0, IMPUTED, IMPUTED]
         assert [summary["columns"][c]["imputed"] for c in "aby"] == [2, 1, 0]
     elif missing == "keep":
         assert np.isnan(out["a"]).tolist() == [False, True, False, True, False]
@@ -116,15 +121,57 @@ def test_a_batch_without_a_row_left_is_nothing() -> None:
     assert normalizer(missing="drop_row").process(batch) is None
 
 
-def test_nothing_leaves_the_limit() -> None:
-    """Spikes come out at the limit and are counted, and a column that was constant wakes within it."""
-    normal = normalizer(limit=5)
-    one(normal, a=np.random.default_rng(0).normal(size=500), dead=np.full(500, 3.0))
-    out = one(normal, a=[1e9, -1e9, 0.0], dead=[4.0, 3.0, 3.0])
-    assert out["a"][:2].tolist() == pytest.approx([5.0, -5.0], rel=0.2)
-    assert np.abs(out["a"]).max() <= 5
-    assert out["dead"][0] == 5.0
-    assert normal.query("summary", {})["columns"]["a"]["out_of_range"] == 2
+def test_by_default_values_stay_in_their_own_units() -> None:
+    """What nothing is wrong with comes out with the same bits, in the very same block."""
+    normal = normalizer(default_policy="clean")
+    for batch in stream(6):
+        out = normal.process(batch)
+        assert out is not None
+        assert out.floats is batch.floats or out.floats.data.tobytes() == batch.floats.data.tobytes()
+        assert out["marks"].tolist() == [0] * batch.rows
+
+
+def test_every_action_is_marked_and_counted() -> None:
+    """Spikes come out at the bound, missing values as the mean, a shift that lasts looks as before, a bad label is told
+    of: per row in the marks, per column in the summary."""
+    rng, normal = np.random.default_rng(0), normalizer(default_policy="clean")
+    one(normal, a=rng.normal(size=500), b=rng.normal(size=500), y=rng.normal(size=500))
+    a, b, y = rng.normal(size=(3, 100))
+    a[10], a[20], b[60:], y[30], y[31] = 1e9, NAN, 1000 * b[60:], NAN, 1e9
+    out = one(normal, a=a, b=b, y=y)
+    assert np.flatnonzero(out["marks"] & BOUNDED).tolist() == [10]
+    assert np.flatnonzero(out["marks"] & IMPUTED).tolist() == [20]
+    assert np.flatnonzero(out["marks"] & QUARANTINED).tolist() == [30, 31]
+    (row,) = np.flatnonzero(out["marks"] & REBASED).tolist()
+    assert 60 <= row < 64
+    assert 7 < out["a"][10] < 9
+    assert np.abs(out["b"][64:]).max() < 4
+    assert out["y"].tobytes() == y.tobytes()
+    section = normal.query("section", {})["results"]
+    assert [section["columns"]["a"][kind] for kind in ("bounded", "missing", "imputed", "rebased")] == [1, 1, 1, 0]
+    assert section["columns"]["b"]["rebased"] == 1
+    assert [section["label"][kind] for kind in ("quarantined_missing", "quarantined_spike", "rebased")] == [1, 1, 0]
+
+
+def test_another_level_of_the_label_is_believed() -> None:
+    """A label that stays away is no spike: from its first row on, quarantined alone, it is marked as re-based."""
+    rng, normal = np.random.default_rng(0), normalizer()
+    one(normal, a=rng.normal(size=500), y=rng.normal(size=500))
+    out = one(normal, a=rng.normal(size=100), y=np.where(np.arange(100) < 50, 0.0, 1000.0) + rng.normal(size=100))
+    assert np.flatnonzero(out["marks"] & LABEL_REBASED).tolist() == [50]
+    assert np.flatnonzero(out["marks"] & QUARANTINED).tolist() == [50]
+
+
+def test_columns_are_known_by_name() -> None:
+    """A stream whose columns come in another order goes on as before, in the order that was learned."""
+    plain, turned = normalizer(), normalizer()
+    for number, batch in enumerate(stream(6)):
+        swapped = Batch.build({name: batch[name] for name in ("b", "y", "a")}, spans=batch.spans) if number else batch
+        ours, theirs = plain.process(batch), turned.process(swapped)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.floats.data.tobytes() == theirs.floats.data.tobytes()
+    assert equal(plain.snapshot(), turned.snapshot())
 
 
 def test_an_empty_batch_passes() -> None:

@@ -1,43 +1,48 @@
-"""The normalizer: the input gate, where what is missing, infinite or absurd is counted and the rest scaled online.
+"""The normalizer: the input gate, where what is missing, infinite, absurd or stuck is counted and mended.
 
-Works on the float columns as the block stores them, in whole-table passes: no record is ever touched alone. A column
-that is to be left alone is one with shift 0 and factor 1, for which `(x - 0) * 1` is x itself, so that one pass serves
-all columns and the output is written once, straight into its block.
+Works on the float columns as the block stores them, in whole-table passes: no record is ever touched alone. By default
+values stay in their own units (docs/decisions/own-units.md); a column can be scaled online as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from streampiped.errors import OptionError
-from streampiped.learn.scaling import FLOAT_MAX, LIMIT, Standardiser
-from streampiped.records import Array, Batch, Block, IntArray, aligned_empty, stride_of
+from streampiped.learn.gate import COUNTS, LIMIT, Gate, Passed
+from streampiped.learn.label_gate import LabelGate
+from streampiped.learn.scaling import Standardiser
+from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
+from streampiped.records import Array, Batch, Block, IntArray, Schema, aligned_empty, stride_of
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 
-Policy: TypeAlias = Literal["scale", "center", "pass", "drop"]
-COUNTS = ("missing", "infinite", "imputed")
+Policy: TypeAlias = Literal["clean", "scale", "center", "pass", "drop"]
 
 
 class NormalizerOptions(StageOptions):
     """Options of `[stages.normalizer]`."""
 
     columns: Literal["all"] | list[str] = "all"
-    """Float columns to normalise; "all" is every one but the target."""
+    """Float columns to mend; "all" is every one but the target."""
     target: str = "y"
-    """Column that is never touched unless `columns` or `policy` name it."""
+    """Column of labels: never touched unless `columns` or `policy` name it; bad ones are marked."""
     policy: dict[str, Policy] = Field(default_factory=dict)
     """Policy of single columns, against `default_policy` for the others."""
-    default_policy: Literal["scale", "center", "pass"] = "scale"
+    default_policy: Literal["clean", "scale", "center", "pass"] = "clean"
+    """What is done with a column: mended and left in its own unit, also brought to mean 0 and deviation 1 by what was
+    seen, only to mean 0, or nothing."""
     missing: Literal["impute", "keep", "drop_row"] = "impute"
-    """A missing or infinite value becomes the running mean (0 once scaled), stays missing, or its row is dropped."""
+    """A missing or infinite value becomes the discounted mean, stays missing, or its row is dropped."""
     limit: float = Field(default=LIMIT, ge=0)
     """Standard deviations beyond which a value counts as being at the limit; 0 for no limit."""
+    quarantine: bool = True
+    """Mark labels that are missing or absurd, so that they are neither learned nor scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,15 @@ class _Layout:
 
     names: tuple[str, ...]
     active: NDArray[np.bool_]
-    """Not `pass`: centered at least, and its missing values handled."""
+    """Not `pass`: missing values and absurd ones are handled."""
+    centered: NDArray[np.bool_]
     scaled: NDArray[np.bool_]
+    label: int | None
+    """Place of the target among the floats."""
 
 
 class Normalizer(Stage):
-    """Scales by the running moments including the batch (learn/scaling.py says why)."""
+    """Adds the int column `marks`: what was done to each row (`streampiped.marks`)."""
 
     Options: ClassVar[type[StageOptions]] = NormalizerOptions
 
@@ -62,41 +70,34 @@ class Normalizer(Stage):
         self.restore(None)
 
     def process(self, batch: Batch) -> Batch | None:
-        """The batch with normalised float columns; None when every row was dropped."""
+        """The batch with mended float columns; None when every row was dropped."""
         if self._dropped:
             batch = batch.without(self._dropped)
         layout = self._layout_of(batch)
         self._rows += batch.rows
         if batch.rows == 0 or not layout.names:
-            return batch
+            return _marked(batch, batch.floats, np.zeros(batch.rows, dtype=np.int64))
         table = batch.matrix(layout.names).T
-        missing = self._count_missing(table, layout)
-        if missing is not None and self._options.missing == "drop_row":
-            keep = np.logical_not((missing & layout.active[:, None]).any(axis=0))
+        if self._options.missing == "drop_row" and not (keep := self._whole_rows(table, layout)).all():
             self._rows_dropped += int(np.count_nonzero(~keep))
+            self._gate.count_missing(table[:, ~keep])
             batch = batch.select(keep)
             if batch.rows == 0:
                 return None
             table = batch.matrix(layout.names).T
-            missing = missing[:, keep]
-        floats = Block(layout.names, batch.rows, self._normalised(table, missing, layout))
-        return Batch(
-            batch.schema,
-            batch.rows,
-            floats,
-            batch.ints,
-            batch.texts,
-            sequence=batch.sequence,
-            spans=batch.spans,
-            ingest_ns=batch.ingest_ns,
-        )
+        passed = self._gate.take(table, layout.active, impute=self._options.missing == "impute")
+        marks = self._marks_of(table, passed, layout)
+        data = self._scaled(passed.table, layout)
+        unchanged = data is table and batch.floats.names == layout.names
+        return _marked(batch, batch.floats if unchanged else _block_of(layout.names, data), marks)
 
     def snapshot(self) -> State:
         return {
             "names": list(self._names),
             "rows": self._rows,
             "rows_dropped": self._rows_dropped,
-            "counts": dict(self._counts),
+            "gate": self._gate.state(),
+            "label": self._label.state(),
             "scaler": self._scaler.state(),
         }
 
@@ -105,93 +106,124 @@ class Normalizer(Stage):
         self._names: tuple[str, ...] = tuple(state["names"]) if state else ()
         self._rows = int(state["rows"]) if state else 0
         self._rows_dropped = int(state["rows_dropped"]) if state else 0
-        self._scaler = Standardiser(len(self._names), self._options.limit)
-        self._counts: dict[str, IntArray] = _no_counts(len(self._names))
+        self._begin()
         if state:
+            self._gate.restore(state["gate"])
+            self._label.restore(state["label"])
             self._scaler.restore(state["scaler"])
-            self._counts = {kind: np.array(state["counts"][kind], dtype=np.int64) for kind in COUNTS}
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
+        if method == "section":
+            return {"name": "gate", "results": self._summary(), "operations": {}}
         if method != "summary":
             raise KeyError(method)
-        columns = {name: self._column_summary(place) for place, name in enumerate(self._names)}
-        totals = {kind: sum(column[kind] for column in columns.values()) for kind in (*COUNTS, "out_of_range")}
-        return {"rows": self._rows, "rows_dropped": self._rows_dropped, **totals, "columns": columns}
+        summary = self._summary()
+        columns = summary["columns"].values()
+        return {**summary, **{kind: sum(column[kind] for column in columns) for kind in COUNTS}}
 
-    def _column_summary(self, place: int) -> dict[str, Any]:
-        scaler = self._scaler
+    def _summary(self) -> dict[str, Any]:
+        label = self._label
         return {
-            **{kind: int(self._counts[kind][place]) for kind in COUNTS},
-            "out_of_range": int(scaler.outside[place]),
-            "rebased": int(scaler.rebased[place]),
-            "seen": int(scaler.moments.count[place]),
-            "mean": float(scaler.moments.mean[place]),
-            "deviation": float(scaler.deviation()[place]),
+            "rows": self._rows,
+            "rows_dropped": self._rows_dropped,
+            "columns": {name: self._column_summary(place) for place, name in enumerate(self._names)},
+            "label": {
+                "name": self._options.target,
+                "quarantined_missing": label.counts["missing"],
+                "quarantined_spike": label.counts["spikes"],
+                "rebased": label.counts["rebased"],
+                "mean": label.level.mean,
+                "deviation": label.level.deviation,
+            },
         }
 
+    def _column_summary(self, place: int) -> dict[str, Any]:
+        gate = self._gate
+        return {
+            "state": gate.state_of(place),
+            "seen": int(gate.seen[place]),
+            **{kind: int(gate.counts[kind][place]) for kind in COUNTS},
+            "mean": float(gate.mean[place]),
+            "deviation": float(gate.deviation()[place]),
+        }
+
+    def _begin(self) -> None:
+        width = len(self._names)
+        self._gate = Gate(width, self._options.limit)
+        self._label = LabelGate()
+        self._scaler = Standardiser(width, 0.0)
+
     def _layout_of(self, batch: Batch) -> _Layout:
+        """By name: columns that were learned in another order are taken in the one that was learned."""
         names = batch.schema.floats
-        if self._layout is None or self._layout.names != names:
-            self._layout = _layout(self._options, batch)
+        if self._layout is None or set(self._layout.names) != set(names):
             if not self._names:
                 self._names = names
-                self._scaler = Standardiser(len(names), self._options.limit)
-                self._counts = _no_counts(len(names))
-        if names != self._names:
-            raise OptionError(
-                f"the stream has the float columns {list(names)}, this normalizer has learned {list(self._names)}; "
-                "start with a fresh state, or give the stream its columns back"
-            )
+                self._begin()
+            if set(names) != set(self._names):
+                gone, new = sorted(set(self._names) - set(names)), sorted(set(names) - set(self._names))
+                raise OptionError(
+                    f"the stream has lost the float columns {gone} and has {new} new, this normalizer has learned "
+                    f"{list(self._names)}; start with a fresh state, or give the stream its columns back"
+                )
+            self._layout = _layout(self._options, self._names)
         return self._layout
 
-    def _count_missing(self, table: Array, layout: _Layout) -> NDArray[np.bool_] | None:
-        """Which values are missing or infinite, counted; None when all are there."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            if np.isfinite(table.sum()):  # a NaN or infinity anywhere shows in the sum
-                return None
-        missing = ~np.isfinite(table)
-        empty = np.count_nonzero(np.isnan(table), axis=1)
-        gone = np.count_nonzero(missing, axis=1)
-        imputed = gone * layout.active if self._options.missing == "impute" else np.zeros_like(gone)
-        for kind, counts in zip(COUNTS, (empty, gone - empty, imputed), strict=True):
-            self._counts[kind] = self._counts[kind] + counts
-        return missing if gone.any() else None
+    @staticmethod
+    def _whole_rows(table: Array, layout: _Layout) -> NDArray[np.bool_]:
+        return np.asarray((np.isfinite(table) | ~layout.active[:, None]).all(axis=0))
 
-    def _normalised(self, table: Array, missing: NDArray[np.bool_] | None, layout: _Layout) -> Array:
-        """The data of the output block. The moments learn from the same pass."""
-        rows = table.shape[1]
-        data = aligned_empty(len(layout.names) * stride_of(rows), np.float64)
-        whole = data.reshape(len(layout.names), -1)
-        whole[:, rows:] = 0
-        out = whole[:, :rows]
-        clean = table if missing is None else np.where(missing, np.nan, table)
-        bounded = self._scaler.learn(clean)
+    def _marks_of(self, table: Array, passed: Passed, layout: _Layout) -> IntArray:
+        marks = np.zeros(table.shape[1], dtype=np.int64)
+        if passed.imputed is not None and passed.bounded is not None:
+            marks |= np.where(passed.imputed.any(axis=0), IMPUTED, 0) | np.where(passed.bounded.any(axis=0), BOUNDED, 0)
+            marks[passed.rebased] |= REBASED
+        if layout.label is not None and self._options.quarantine:
+            bad, rebased = self._label.take(table[layout.label])
+            marks |= np.where(bad, QUARANTINED, 0)
+            if rebased is not None:
+                marks[rebased] |= LABEL_REBASED
+        return marks
+
+    def _scaled(self, table: Array, layout: _Layout) -> Array:
+        """Centered and scaled by the moments including this batch (learn/scaling.py says why)."""
+        if not layout.centered.any():
+            return table
+        self._scaler.learn(table)
         shift, factor = self._scaler.scale()
-        np.subtract(bounded, np.where(layout.active, shift, 0.0)[:, None], out=out)
-        np.multiply(out, np.where(layout.scaled, factor, 1.0)[:, None], out=out)
-        if missing is not None and self._options.missing == "impute":
-            out[missing & layout.active[:, None]] = 0.0
-        if self._options.limit:
-            self._clip(out, layout)
-        if bounded is not table and not layout.active.all():
-            out[~layout.active] = table[~layout.active]  # counted above, but left as they came
-        return cast(Array, data)
-
-    def _clip(self, out: Array, layout: _Layout) -> None:
-        """A column that just came alive has no limit to be judged by before it is scaled; here it has."""
-        bound = np.where(layout.scaled, self._options.limit, FLOAT_MAX)
-        inside = (out.max(axis=1) <= bound) & (out.min(axis=1) >= -bound)  # false with a NaN that was kept
-        if not inside.all():
-            np.clip(out, -bound[:, None], bound[:, None], out=out)
+        scaled = (table - np.where(layout.centered, shift, 0.0)[:, None]) * np.where(layout.scaled, factor, 1.0)[
+            :, None
+        ]
+        return np.where(layout.centered[:, None], scaled, table)
 
 
-def _no_counts(columns: int) -> dict[str, IntArray]:
-    return {kind: np.zeros(columns, dtype=np.int64) for kind in COUNTS}
+def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
+    """The batch with these floats, and the marks behind its integers."""
+    names = tuple(name for name in batch.schema.ints if name != MARKS)
+    ints = Block.build((*names, MARKS), batch.rows, (*(batch[name] for name in names), marks), np.int64)
+    return Batch(
+        Schema(floats.names, ints.names, batch.schema.texts),
+        batch.rows,
+        floats,
+        ints,
+        batch.texts,
+        sequence=batch.sequence,
+        spans=batch.spans,
+        ingest_ns=batch.ingest_ns,
+    )
 
 
-def _layout(options: NormalizerOptions, batch: Batch) -> _Layout:
+def _block_of(names: tuple[str, ...], table: Array) -> Block:
+    rows = table.shape[1]
+    data = aligned_empty(len(names) * stride_of(rows), np.float64)
+    whole = data.reshape(len(names), -1)
+    whole[:, rows:] = 0
+    whole[:, :rows] = table
+    return Block(names, rows, data)
+
+
+def _layout(options: NormalizerOptions, names: tuple[str, ...]) -> _Layout:
     """The policies for this schema; raises OptionError for a name that no float column has."""
-    names = batch.schema.floats
     chosen = [name for name in names if name != options.target] if options.columns == "all" else options.columns
     policies: dict[str, Policy] = dict.fromkeys(chosen, options.default_policy)
     policies |= {name: policy for name, policy in options.policy.items() if policy != "drop"}
@@ -202,5 +234,7 @@ def _layout(options: NormalizerOptions, batch: Batch) -> _Layout:
     return _Layout(
         names=names,
         active=np.array([kind != "pass" for kind in kinds], dtype=np.bool_),
+        centered=np.array([kind in ("center", "scale") for kind in kinds], dtype=np.bool_),
         scaled=np.array([kind == "scale" for kind in kinds], dtype=np.bool_),
+        label=names.index(options.target) if options.target in names else None,
     )

@@ -93,9 +93,10 @@ class Trainer(Stage):
         features = self._matrix(batch)
         targets = np.asarray(batch[self._options.target], dtype=np.float64)
         marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
-        known = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
-        learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
-        self._count(targets, marks, known, learnable)
+        good = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
+        known = good | ((marks & LABEL_REBASED) != 0)  # the first label of a new level is looked back at
+        learnable = good & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
+        self._count(targets, good, learnable)
         predictions, low, high = (np.empty(batch.rows) for _ in range(3))
         versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
         for part in self._parts(pool, marks):
@@ -268,7 +269,7 @@ class Trainer(Stage):
         self._counts["imputed"] += imputed
         return matrix
 
-    def _count(self, targets: Array, marks: IntArray, known: Flags, learnable: Flags) -> None:
+    def _count(self, targets: Array, known: Flags, learnable: Flags) -> None:
         missing = int(len(targets) - np.count_nonzero(np.isfinite(targets)))
         self._counts["missing_target"] += missing
         self._counts["quarantined"] += int(len(targets) - np.count_nonzero(known)) - missing

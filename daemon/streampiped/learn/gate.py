@@ -1,0 +1,400 @@
+"""What is believed of each column, and what is done with a value that is not: the input gate's statistics.
+
+Per column: a discounted mean and deviation that single spikes cannot move, the range of what was believed, and a map
+from the column's values to its output, which is the identity until a shift has lasted. A value beyond LIMIT deviations
+and beyond everything that was believed before is brought to the bound. When more than half of the last RECENT values
+are beyond, it is no spike but a shift: what comes is believed, and mapped so that it looks as what came before.
+
+A batch is looked at as a whole: a shift that shows in it is believed from its first row on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX
+from streampiped.learn.shift import RECENT, Map, first_of_shift, level_of, remapped
+from streampiped.records import Array, IntArray
+
+LIMIT: Final = 8.0  # standard deviations
+MEMORY: Final = 1000.0  # rows that mean and deviation remember
+TRIMMED: Final = 4.0  # deviations at which a value counts for them: a share of outliers below 1/16 cannot widen them
+WARM_ROWS: Final = 100  # values before mean and deviation are known; until then median and MAD judge
+WARM_LIMIT: Final = 30.0  # of these, in deviations: few values know little of their tails
+WARM_MIN: Final = 8  # values; below, everything is believed
+MAD: Final = 1.4826  # deviations of a Gaussian in its median absolute deviation
+STRETCH: Final = (
+    64  # values that are judged by the same bounds, where any is beyond: bounds follow a column that wanders
+)
+DEAD_ROWS: Final = 16  # equal values in a row, at least, before a column is dead
+DEAD_CHANCE: Final = log(1e-9)  # of such a run in a column as it was before, at most
+COUNTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased", "dead_rows")
+PARTS: Final = ("mean", "variance", "weight", "low", "high", "scale", "shift", "last")
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A table that has passed: its output `(columns, rows)`, and which cells were imputed, bounded, re-based there."""
+
+    table: Array
+    imputed: Flags | None
+    bounded: Flags | None
+    rebased: IntArray
+    """Rows from which on some column is mapped anew; mostly empty."""
+
+
+class Gate:
+    """State of `width` columns. NaN is missing; infinite values become missing."""
+
+    def __init__(self, width: int, limit: float = LIMIT) -> None:
+        self.width, self.limit = width, limit
+        self.seen: IntArray = np.zeros(width, dtype=np.int64)
+        """Finite values."""
+        self.judged: IntArray = np.zeros(width, dtype=np.int64)
+        """Of these, since the column varied for the first time: a constant one tells nothing of what is absurd."""
+        self.counts: dict[str, IntArray] = {name: np.zeros(width, dtype=np.int64) for name in COUNTS}
+        self.mean, self.variance, self.weight = (np.zeros(width) for _ in range(3))
+        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)  # of what was believed
+        self.scale, self.shift = np.ones(width), np.zeros(width)  # output = value * scale + shift
+        self.last = np.full(width, np.nan)
+        self.run: IntArray = np.zeros(width, dtype=np.int64)  # values before the next that are equal to the last
+        self.repeats: IntArray = np.zeros(width, dtype=np.int64)  # values equal to the one before, but for dead rows
+        self.varied: Flags = np.zeros(width, dtype=np.bool_)
+        self._first: list[list[float]] = [[] for _ in range(width)]
+        self._recent = np.zeros((width, RECENT))  # the newest values, and whether they were beyond
+        self._beyond: Flags = np.zeros((width, RECENT), dtype=np.bool_)
+
+    # --- a table ---------------------------------------------------------------------------------------------------
+
+    def take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
+        """Take in `(columns, rows)`, at least one row. What is not `active` is counted and left as it is; the very same
+        table comes back when nothing is to be done."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._take(table, active, impute=impute)
+
+    def _take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
+        present = None if np.isfinite(table.sum()) else np.isfinite(table)
+        told = table if present is None else self._filled(table, present)
+        low, high = self._bounds()
+        same = told[:, 1:] == told[:, :-1]
+        clean = (told.min(axis=1) >= low) & (told.max(axis=1) <= high)  # false with a NaN
+        constant = ~self.varied & same.all(axis=1) & ((told[:, 0] == self.last) | np.isnan(self.last))
+        clean &= (self.judged >= WARM_ROWS) | constant
+        clean &= ~self._beyond.any(axis=1) & ~self._may_be_stuck(told, same)
+        mapped = (self.scale != 1.0) | (self.shift != 0.0)
+        self._learn(told, clean, same, present)
+        if clean.all() and not mapped.any() and present is None:
+            return Passed(table, None, None, np.zeros(0, dtype=np.int64))
+        out = np.where((clean & mapped)[:, None], table * self.scale[:, None] + self.shift[:, None], table)
+        imputed, bounded = (np.zeros(table.shape, dtype=np.bool_) for _ in range(2))
+        if present is not None:
+            self._fill(table, out, imputed, ~present & clean[:, None], active if impute else np.zeros_like(active))
+        rebased: set[int] = set()
+        for column in map(int, np.flatnonzero(~clean)):
+            fill = impute and bool(active[column])
+            rows = self._column(column, table[column], out[column], imputed[column], bounded[column], impute=fill)
+            rebased.update(rows if active[column] else ())
+        if not active.all():
+            out[~active] = table[~active]
+            imputed[~active] = bounded[~active] = False
+        return Passed(out, imputed, bounded, np.array(sorted(rebased), dtype=np.int64))
+
+    def _filled(self, table: Array, present: Flags) -> Array:
+        """What is missing as the value before it: nothing new, for whatever is asked of the column."""
+        columns = np.arange(self.width)[:, None]
+        places = np.maximum.accumulate(np.where(present, np.arange(1, table.shape[1] + 1), 0), axis=1)
+        return np.asarray(np.column_stack((self.last, table))[columns, places])
+
+    def _fill(self, table: Array, out: Array, imputed: Flags, absent: Flags, fill: Flags) -> None:
+        """Count what is missing, and put the mean in its place where that is wanted."""
+        self.count_missing(np.where(absent, table, 0.0))
+        out[absent] = np.nan
+        imputed |= absent & fill[:, None]
+        np.copyto(out, (self.mean * self.scale + self.shift)[:, None], where=imputed)
+        self.counts["imputed"] = self.counts["imputed"] + np.count_nonzero(imputed, axis=1)
+
+    def count_missing(self, table: Array) -> None:
+        """Count what is missing in rows that are not taken in."""
+        empty, gone = np.isnan(table).sum(axis=1), (~np.isfinite(table)).sum(axis=1)
+        self.counts["missing"] = self.counts["missing"] + empty
+        self.counts["infinite"] = self.counts["infinite"] + gone - empty
+
+    def state(self) -> dict[str, Any]:
+        """Portable and exact: the argument of `restore`."""
+        return {
+            **{name: getattr(self, name) for name in PARTS},
+            **{name: getattr(self, name) for name in ("seen", "judged", "run", "repeats")},
+            "varied": self.varied.astype(np.int64),
+            "counts": dict(self.counts),
+            "first": [np.array(values) for values in self._first],
+            "recent": self._recent,
+            "beyond": self._beyond.astype(np.int64),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name in PARTS:
+            setattr(self, name, np.array(state[name], dtype=np.float64))
+        for name in ("seen", "judged", "run", "repeats"):
+            setattr(self, name, np.array(state[name], dtype=np.int64))
+        self.varied = np.array(state["varied"], dtype=np.bool_)
+        self.counts = {name: np.array(state["counts"][name], dtype=np.int64) for name in COUNTS}
+        self._first = [np.array(values, dtype=np.float64).tolist() for values in state["first"]]
+        self._recent = np.array(state["recent"], dtype=np.float64).reshape(self.width, RECENT)
+        self._beyond = np.array(state["beyond"], dtype=np.bool_).reshape(self.width, RECENT)
+
+    def deviation(self) -> Array:
+        """Standard deviations; 0 for what is constant up to rounding."""
+        deviation = np.sqrt(self.variance)
+        flat = deviation <= np.maximum(CONSTANT_RELATIVE * np.abs(self.mean), CONSTANT_BELOW)
+        return np.where(flat, 0.0, deviation)
+
+    def state_of(self, column: int) -> str:
+        """ "live", "constant" (has never varied) or "dead" (varied, and is stuck)."""
+        if not self.varied[column]:
+            return "constant"
+        return "dead" if self.run[column] >= self._stuck_rows()[column] else "live"
+
+    # --- bounds ----------------------------------------------------------------------------------------------------
+
+    def _bounds(self) -> tuple[Array, Array]:
+        """What is believed: LIMIT deviations, and everything that was believed before; all of it where nothing can be
+        said."""
+        deviation = self.deviation()
+        known = (self.judged >= WARM_ROWS) & (deviation > 0.0) & (self.limit > 0.0)
+        reach = self.limit * deviation
+        low, high = np.minimum(self.mean - reach, self.low), np.maximum(self.mean + reach, self.high)
+        return np.where(known, low, -FLOAT_MAX), np.where(known, high, FLOAT_MAX)
+
+    def _warm_bounds(self, values: Array) -> tuple[float, float]:
+        """By the median and the MAD of the first values."""
+        if len(values) < WARM_MIN or not self.limit:
+            return -FLOAT_MAX, FLOAT_MAX
+        middle = float(np.median(values))
+        spread = MAD * float(np.median(np.abs(values - middle)))
+        return (middle - WARM_LIMIT * spread, middle + WARM_LIMIT * spread) if spread else (-FLOAT_MAX, FLOAT_MAX)
+
+    def _stuck_rows(self) -> IntArray:
+        """Equal values in a row after which a column is dead, by how often it repeats a value when it lives."""
+        chance = (self.repeats + 1.0) / (self.seen + 2.0)
+        rows = np.maximum(DEAD_ROWS, np.ceil(DEAD_CHANCE / np.log(np.minimum(chance, 1.0 - 1e-12))))
+        return np.asarray(np.where(self.varied, np.minimum(rows, 1e18), 1e18), dtype=np.int64)
+
+    def _may_be_stuck(self, table: Array, same: Flags) -> Flags:
+        """Columns that have a run of equal values long enough to be dead, or are dead already."""
+        need = self._stuck_rows()
+        before = np.where(table[:, 0] == self.last, self.run + 1, 0)
+        result = before + np.count_nonzero(same, axis=1) + 1 >= need  # no run is longer than all repetitions together
+        for column in map(int, np.flatnonzero(result)):
+            edges = np.concatenate(([-1 - before[column]], np.flatnonzero(~same[column]), [table.shape[1] - 1]))
+            result[column] = np.diff(edges).max() >= need[column]
+        return np.asarray(result)
+
+    # --- learning --------------------------------------------------------------------------------------------------
+
+    def _learn(self, table: Array, which: Flags, same: Flags, present: Flags | None) -> None:
+        """Take in the clean columns of a table; where not `present`, values are filled in, and teach nothing."""
+        if not which.any():
+            return
+        rows = table.shape[1]
+        deviation = self.deviation()
+        bound = np.where(deviation > 0.0, TRIMMED * deviation, FLOAT_MAX)
+        low, high = np.maximum(self.mean - bound, -FLOAT_MAX), np.minimum(self.mean + bound, FLOAT_MAX)
+        trimmed = table
+        least, most = table.min(axis=1), table.max(axis=1)
+        if ((least < low) | (most > high))[which].any():
+            trimmed = np.clip(table, low[:, None], high[:, None])
+        if present is None:
+            count = np.full(self.width, float(rows))
+            mean = trimmed.mean(axis=1)
+            variance = np.square(trimmed - mean[:, None]).mean(axis=1)
+        else:
+            count = np.maximum(np.count_nonzero(present, axis=1), 1).astype(np.float64)
+            mean = np.where(present, trimmed, 0.0).sum(axis=1) / count
+            variance = np.where(present, np.square(trimmed - mean[:, None]), 0.0).sum(axis=1) / count
+            which = which & present.any(axis=1)
+        self._merge(which, mean, variance, count)
+        self.low = np.where(which, np.minimum(self.low, least), self.low)
+        self.high = np.where(which, np.maximum(self.high, most), self.high)
+        self.seen = self.seen + rows * which
+        begins = table[:, 0] == self.last
+        repeats = np.count_nonzero(same, axis=1) + begins
+        self.repeats = self.repeats + np.where(which, repeats, 0)
+        tail = rows - 1 + np.where(begins, self.run + 1, 0)
+        ended = ~same[:, ::-1]
+        if rows > 1:
+            tail = np.where(ended.any(axis=1), ended.argmax(axis=1), tail)
+        self.run = np.where(which, tail, self.run)
+        self.varied = self.varied | (which & (ended.any(axis=1) | (~begins & ~np.isnan(self.last))))
+        self.judged = self.judged + np.where(which & self.varied, rows, 0)
+        self.last = np.where(which, table[:, -1], self.last)
+        self._remember(which, table)
+
+    def _merge(self, which: Flags, mean: Array, variance: Array, rows: Array) -> None:
+        keep = self.weight * np.exp(-rows / MEMORY)
+        total = np.maximum(keep + rows, 1.0)
+        apart = mean - self.mean
+        share = rows / total
+        merged = (keep * self.variance + rows * variance) / total + np.square(apart) * (keep / total) * share
+        self.variance = np.where(which, merged, self.variance)
+        self.mean = np.where(which, self.mean + apart * share, self.mean)
+        total = np.where(self.variance > 0.0, total, np.minimum(total, 1.0))  # what has not varied may be anything yet
+        self.weight = np.where(which, total, self.weight)
+
+    def _remember(self, which: Flags, table: Array) -> None:
+        """The newest values, none of which was beyond."""
+        newest = table[:, -RECENT:]
+        if newest.shape[1] < RECENT:
+            newest = np.concatenate((self._recent[:, newest.shape[1] :], newest), axis=1)
+        self._recent = np.where(which[:, None], newest, self._recent)
+
+    # --- one column that is not clean ------------------------------------------------------------------------------
+
+    def _column(
+        self, column: int, values: Array, out: Array, imputed: Flags, bounded: Flags, *, impute: bool
+    ) -> list[int]:
+        """Handle one column's values; the rows from which on it is mapped anew."""
+        finite = np.isfinite(values)
+        empty = int(np.count_nonzero(np.isnan(values)))
+        gone = len(values) - int(np.count_nonzero(finite))
+        self._count(column, missing=empty, infinite=gone - empty)
+        rows = np.flatnonzero(finite)
+        told = values[rows]
+        stuck = self._stuck(column, told)
+        rebased: list[int] = []
+        start = 0
+        while start < len(told):
+            start, shifted = self._stretch(column, rows, told, stuck, start, out, bounded)
+            if shifted:
+                rebased.append(int(rows[start]) if start < len(rows) else len(values) - 1)
+        absent = ~finite
+        absent[rows[stuck]] = True
+        if impute and absent.any():
+            out[absent] = self.mean[column] * self.scale[column] + self.shift[column]
+            imputed[absent] = True
+            self._count(column, imputed=int(np.count_nonzero(absent)))
+        elif absent.any():
+            out[~finite] = np.nan
+        return rebased
+
+    def _stretch(
+        self, column: int, rows: NDArray[np.intp], told: Array, stuck: Flags, start: int, out: Array, bounded: Flags
+    ) -> tuple[int, bool]:
+        """Values from `start` on, up to a shift that is believed, or all: where the next stretch begins, and whether a
+        shift is the reason."""
+        left = WARM_ROWS - int(self.judged[column])
+        size = left if left > 0 else STRETCH
+        ahead, living = told[start : start + size + RECENT], ~stuck[start : start + size + RECENT]
+        part, alive = ahead[:size], living[:size]
+        if left > 0:
+            low, high = self._warm_bounds(np.concatenate((self._first[column], part)))
+        else:
+            low, high = (float(bound[column]) for bound in self._bounds())
+        beyond = (ahead < low) | (ahead > high)
+        shift = first_of_shift(self._beyond[column], beyond & living)
+        if shift is not None and shift >= len(part):
+            shift = None  # it begins in the next stretch
+        stop = len(part) if shift is None else shift
+        self._settle(column, part[:stop], beyond[:stop], alive[:stop], (low, high))
+        places = rows[start : start + stop]
+        out[places] = np.clip(part[:stop], low, high) * self.scale[column] + self.shift[column]
+        hit = beyond[:stop] & alive[:stop]
+        bounded[places[hit]] = True
+        self._count(column, bounded=int(np.count_nonzero(hit)))
+        if shift is not None:
+            before = self._recent[column][self._beyond[column]]
+            rest = told[start + shift :]
+            self._rebase(column, np.concatenate((before, rest[(rest < low) | (rest > high)])))
+        return start + stop, shift is not None
+
+    def _settle(self, column: int, part: Array, beyond: Flags, alive: Flags, bounds: tuple[float, float]) -> None:
+        """Learn a stretch of one column."""
+        if not len(part):
+            return
+        warm = bool(self.judged[column] < WARM_ROWS)
+        self.seen[column] += len(part)
+        if self.varied[column]:
+            self.judged[column] += len(part)
+        believed, inside = np.clip(part, *bounds)[alive], part[alive & ~beyond]
+        if len(believed):
+            self._learn_one(column, believed, warm=warm)
+        if len(inside):
+            self.low[column] = min(self.low[column], float(inside.min()))
+            self.high[column] = max(self.high[column], float(inside.max()))
+        if warm:
+            self._first[column] += part[alive].tolist()
+            if not self.varied[column]:
+                self._first[column] = self._first[column][:1]
+            if self.judged[column] >= WARM_ROWS:
+                self._end_warm_up(column)
+        self._recent[column] = np.concatenate((self._recent[column], part))[-RECENT:]
+        self._beyond[column] = np.concatenate((self._beyond[column], beyond & alive))[-RECENT:]
+
+    def _learn_one(self, column: int, values: Array, *, warm: bool) -> None:
+        deviation = float(self.deviation()[column])
+        if deviation > 0.0 and not warm:
+            middle = float(self.mean[column])
+            values = np.clip(values, middle - TRIMMED * deviation, middle + TRIMMED * deviation)
+        which = np.zeros(self.width, dtype=np.bool_)
+        which[column] = True
+        mean = np.where(which, values.mean(), 0.0)
+        variance = np.where(which, values.var(), 0.0)
+        self._merge(which, mean, variance, np.full(self.width, float(len(values))))
+
+    def _end_warm_up(self, column: int) -> None:
+        """The first values are all there: what of them is believed is where mean, deviation and range begin."""
+        first = np.array(self._first[column])
+        low, high = self._warm_bounds(first)
+        believed = first[(first >= low) & (first <= high)]
+        if len(believed):
+            self.mean[column], self.variance[column] = believed.mean(), believed.var()
+            self.low[column], self.high[column] = believed.min(), believed.max()
+        self._first[column] = []
+
+    def _rebase(self, column: int, values: Array) -> None:
+        """Believe the level of these values, and map it to look as the one before."""
+        level = level_of(values)
+        before = Map(float(self.scale[column]), float(self.shift[column]))
+        after = remapped(before, float(self.mean[column]), float(self.deviation()[column]), level)
+        self.scale[column], self.shift[column] = after.scale, after.shift
+        self.mean[column], self.variance[column] = level.mean, level.deviation**2
+        self.low[column], self.high[column] = level.low, level.high
+        self.weight[column] = min(float(self.weight[column]), float(level.rows))
+        self._beyond[column] = False
+        self._count(column, rebased=1)
+
+    def _stuck(self, column: int, told: Array) -> Flags:
+        """Which of these values belong to a run of equal ones that is too long for a column that lives."""
+        stuck = np.zeros(len(told), dtype=np.bool_)
+        if not len(told):
+            return stuck
+        changed = np.flatnonzero(told[1:] != told[:-1]) + 1
+        edges = [0, *map(int, changed), len(told)]
+        need, carried = int(self._stuck_rows()[column]), 0
+        if told[0] == self.last[column]:
+            carried = int(self.run[column]) + 1
+        elif not np.isnan(self.last[column]):
+            self.varied[column] = True
+        for start, stop in pairwise(edges):
+            if carried + stop - start >= need:
+                stuck[start:stop] = True
+            else:
+                self.repeats[column] += stop - start - (0 if carried else 1)
+            self.run[column] = carried + stop - start - 1
+            carried = 0
+        self.varied[column] |= len(changed) > 0
+        self.last[column] = told[-1]
+        self._count(column, dead_rows=int(np.count_nonzero(stuck)))
+        return stuck
+
+    def _count(self, column: int, **counts: int) -> None:
+        for name, more in counts.items():
+            self.counts[name][column] += more

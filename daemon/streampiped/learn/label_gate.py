@@ -1,0 +1,165 @@
+"""Which labels are believed: one that is missing, or absurd by the level and by the last steps, is quarantined.
+
+Labels wander, grow and jump by themselves, so a label is a spike only when it is far from the discounted level *and* a
+step to it from the last believed one is far beyond the steps so far. When more than half of the last RECENT labels are
+such, they are no spikes: the label has another level, and that is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp, inf, isfinite, sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streampiped.learn.gate import MEMORY, TRIMMED
+from streampiped.learn.shift import RECENT
+from streampiped.records import Array
+
+LEVEL_LIMIT: Final = 12.0  # deviations from the level
+STEP_LIMIT: Final = 12.0  # deviations of the steps between labels
+WARM_ROWS: Final = 32  # believed labels before any is judged
+COUNTS: Final = ("missing", "spikes", "rebased")
+
+
+@dataclass(slots=True)
+class _Spread:
+    """A discounted mean and deviation."""
+
+    mean: float = 0.0
+    variance: float = 0.0
+    weight: float = 0.0
+
+    def learn(self, values: Array) -> None:
+        """Far ones count as being TRIMMED deviations away."""
+        if not len(values):
+            return
+        low, high = self._trim()
+        values = np.clip(values, low, high)
+        self._merge(float(values.mean()), float(values.var()), len(values))
+
+    def learn_one(self, value: float) -> None:
+        low, high = self._trim()
+        self._merge(min(max(value, low), high), 0.0, 1)
+
+    def _trim(self) -> tuple[float, float]:
+        if self.weight < WARM_ROWS or self.variance == 0.0:
+            return -inf, inf
+        reach = TRIMMED * self.deviation
+        return self.mean - reach, self.mean + reach
+
+    def _merge(self, mean: float, variance: float, rows: int) -> None:
+        keep = self.weight * exp(-rows / MEMORY)
+        total = keep + rows
+        apart = mean - self.mean
+        self.variance = (keep * self.variance + rows * variance) / total + apart * apart * keep * rows / total**2
+        self.mean += apart * rows / total
+        self.weight = total if self.variance > 0.0 else 1.0  # what has not varied may be anything yet
+
+    @property
+    def deviation(self) -> float:
+        return sqrt(self.variance)
+
+
+class LabelGate:
+    """State of one label column."""
+
+    def __init__(self) -> None:
+        self.level, self.steps = _Spread(), _Spread()
+        self.last = float("nan")
+        """Believed."""
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self._recent: list[tuple[float, bool]] = []  # the newest labels, and whether they were spikes
+
+    def take(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
+        """Which of these labels are bad, and the row from which on another level is believed."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self._are_clean(labels):
+                self._believe(labels)
+                self._remember([(float(label), False) for label in labels[-RECENT:]])
+                return np.zeros(len(labels), dtype=np.bool_), None
+            return self._one_by_one(labels)
+
+    def state(self) -> dict[str, Any]:
+        """Portable and exact: the argument of `restore`."""
+        spreads = [[each.mean, each.variance, each.weight] for each in (self.level, self.steps)]
+        recent = [[label, int(spike)] for label, spike in self._recent]
+        return {"spreads": spreads, "last": self.last, "counts": dict(self.counts), "recent": recent}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.level, self.steps = (_Spread(*map(float, spread)) for spread in state["spreads"])
+        self.last = float(state["last"])
+        self.counts = {name: int(state["counts"][name]) for name in COUNTS}
+        self._recent = [(float(label), bool(spike)) for label, spike in state["recent"]]
+
+    def _are_clean(self, labels: Array) -> bool:
+        if any(spike for _, spike in self._recent):
+            return False
+        if self.level.weight < WARM_ROWS or self.level.deviation == 0.0:
+            return False
+        reach = LEVEL_LIMIT * self.level.deviation
+        return bool(labels.min() >= self.level.mean - reach and labels.max() <= self.level.mean + reach)
+
+    def _believe(self, labels: Array) -> None:
+        if not len(labels):
+            return
+        before = labels[:1] if not isfinite(self.last) else np.array([self.last])
+        steps = np.diff(np.concatenate((before, labels)))
+        self.steps.learn(steps if isfinite(self.last) else steps[1:])
+        self.level.learn(labels)
+        self.last = float(labels[-1])
+
+    def _remember(self, recent: list[tuple[float, bool]]) -> None:
+        self._recent = (self._recent + recent)[-RECENT:]
+
+    def _is_spike(self, label: float) -> bool:
+        level, steps = self.level, self.steps
+        if level.weight < WARM_ROWS or level.deviation == 0.0:
+            return False
+        far = abs(label - level.mean) > LEVEL_LIMIT * level.deviation
+        return far and abs(label - self.last - steps.mean) > STEP_LIMIT * steps.deviation
+
+    def _one_by_one(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
+        """A row takes two microseconds here; only batches with something odd come this way, and the first rows."""
+        bad = np.zeros(len(labels), dtype=np.bool_)
+        spikes: list[int] = []  # rows of this batch
+        rebased: int | None = None
+        for row, label in enumerate(labels.tolist()):
+            if not isfinite(label):
+                bad[row] = True
+                self.counts["missing"] += 1
+                continue
+            spike = self._is_spike(label)
+            self._remember([(label, spike)])
+            if not spike:
+                if isfinite(self.last):
+                    self.steps.learn_one(label - self.last)
+                self.level.learn_one(label)
+                self.last = label
+                continue
+            bad[row] = True
+            spikes.append(row)
+            self.counts["spikes"] += 1
+            if sum(spike for _, spike in self._recent) > RECENT // 2:
+                first = self._rebase(bad, [each for each in spikes if each > row - RECENT])
+                rebased = first if rebased is None else rebased
+                spikes.clear()
+        return bad, rebased
+
+    def _rebase(self, bad: NDArray[np.bool_], rows: list[int]) -> int:
+        """Believe the level of the spikes in the window. Those of this batch are no spikes then, but for the first:
+        nobody could have predicted it."""
+        told = np.array([label for label, spike in self._recent if spike])
+        middle = float(np.median(told))
+        self.level, last = _Spread(), middle
+        near = np.abs(told - middle) <= LEVEL_LIMIT * (float(np.median(np.abs(told - middle))) or 1.0)
+        self.level.learn(told[near])
+        self.last = float(told[near][-1]) if near.any() else last
+        self._recent = []
+        bad[rows[1:]] = False
+        self.counts["spikes"] -= len(rows) - 1
+        self.counts["rebased"] += 1
+        return rows[0]

@@ -1,0 +1,241 @@
+"""learn/gate.py and learn/label_gate.py: what is believed, mended, re-based, and left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streampiped.learn.estimators import equal
+from streampiped.learn.gate import DEAD_ROWS, Gate
+from streampiped.learn.label_gate import LabelGate
+from streampiped.learn.shift import RECENT
+
+Floats = np.ndarray
+BATCHES = (1, 7, 64, 1024)
+
+
+def through(values: Floats, batch: int, gate: Gate | None = None) -> tuple[Floats, Gate]:
+    """One column, or `(columns, rows)`, in batches."""
+    table = np.atleast_2d(values)
+    gate = gate or Gate(len(table))
+    active = np.ones(len(table), dtype=bool)
+    parts = [
+        gate.take(np.ascontiguousarray(table[:, start : start + batch]), active, impute=True).table
+        for start in range(0, table.shape[1], batch)
+    ]
+    out = np.concatenate(parts, axis=1)
+    return (out[0] if np.ndim(values) == 1 else out), gate
+
+
+def total(gate: Gate, kind: str) -> int:
+    return int(gate.counts[kind].sum())
+
+
+CLEAN = {
+    "normal": lambda rng, n: rng.normal(size=n) * 3 + 100,
+    "uniform": lambda rng, n: rng.random(n),
+    "trend": lambda rng, n: np.arange(n) + rng.normal(size=n),
+    "walk": lambda rng, n: np.cumsum(rng.normal(size=n)),
+    "binary": lambda rng, n: (rng.random(n) < 0.3).astype(float),
+    "rare binary": lambda rng, n: (rng.random(n) < 0.002).astype(float),
+    "stairs": lambda rng, n: np.repeat(np.arange(n // 50 + 1), 50)[:n].astype(float),
+    "constant": lambda rng, n: np.full(n, 4.0),
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("kind", CLEAN)
+def test_clean_columns_are_left_alone(kind: str, batch: int) -> None:
+    """Columns of the kinds that people have come out with the same bits: nothing bounded, re-based or dead."""
+    values = CLEAN[kind](np.random.default_rng(1), 4000)
+    out, gate = through(values, batch)
+    assert [total(gate, each) for each in ("bounded", "rebased", "dead_rows", "imputed")] == [0, 0, 0, 0]
+    assert out.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("draw", ["lognormal", "exponential", "laplace"])
+def test_heavy_tails_are_cut_seldom(draw: str, batch: int) -> None:
+    """Of skewed and heavy-tailed columns less than 1 % is brought to the bound."""
+    values = getattr(np.random.default_rng(2), draw)(size=4000)
+    _, gate = through(values, batch)
+    assert total(gate, "bounded") < 40
+    assert total(gate, "rebased") == 0
+
+
+@pytest.mark.parametrize("size", [1e6, 1e12, 1e300])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_spikes_come_to_the_bound(batch: int, size: float) -> None:
+    """One value in fifty that is absurd, from the first rows on, is brought to about eight deviations; the others are
+    as they were, and the bounds do not widen."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=6000)
+    spiked = values.copy()
+    spiked[20::50] = size * np.where(np.arange(len(spiked[20::50])) % 2, 1, -1)
+    out, gate = through(spiked, batch)
+    hit = np.arange(6000) % 50 == 20
+    assert out[~hit].tobytes() == values[~hit].tobytes()
+    assert np.abs(out[200:]).max() < 12
+    assert total(gate, "rebased") == 0
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_missing_and_infinite_become_the_mean(batch: int) -> None:
+    """NaN and infinity are counted apart and replaced by the mean; they teach nothing."""
+    values = np.random.default_rng(4).normal(size=2000) + 50
+    values[10::20], values[15::40] = np.nan, np.inf
+    out, gate = through(values, batch)
+    assert np.isfinite(out).all()
+    assert np.abs(out[~np.isfinite(values)][5:] - 50).max() < 1
+    assert (total(gate, "missing"), total(gate, "infinite"), total(gate, "imputed")) == (100, 50, 150)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_another_unit_looks_as_before(batch: int) -> None:
+    """A column that comes times 1000 from some row on is divided by exactly 1000 once that has lasted, within RECENT
+    rows; with the batch in sight, from its first row on."""
+    values = np.random.default_rng(5).normal(size=4000) + 3
+    changed = values.copy()
+    changed[2000:] *= 1000
+    out, gate = through(changed, batch)
+    assert total(gate, "rebased") == 1
+    np.testing.assert_allclose(out[2000 + RECENT :], values[2000 + RECENT :], rtol=1e-12)
+    if batch > 2 * RECENT:
+        assert total(gate, "bounded") <= RECENT // 2
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_another_level_looks_as_before(batch: int) -> None:
+    """A shift by a hundred deviations and a spread of twice the size is mapped to mean and deviation of before."""
+    values = np.random.default_rng(6).normal(size=4000)
+    changed = np.where(np.arange(4000) < 2000, values, 100 + 2 * values)
+    out, gate = through(changed, batch)
+    later = out[2000 + 2 * RECENT :]
+    assert total(gate, "rebased") == 1
+    assert abs(later.mean()) < 0.5
+    assert 0.5 < later.std() < 2.0
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_burst_of_spikes_is_no_shift(batch: int) -> None:
+    """Absurd values for half of RECENT rows are bounded, and believed by nobody."""
+    values = np.random.default_rng(7).normal(size=2000)
+    values[1000 : 1000 + RECENT // 2] = 1e6
+    out, gate = through(values, batch)
+    assert total(gate, "rebased") == 0
+    assert np.abs(out).max() < 12
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_stuck_column_is_dead_until_it_moves(batch: int) -> None:
+    """A column that has never repeated a value and sticks is dead: its mean stands in for it, until it moves again."""
+    values = np.random.default_rng(8).normal(size=3000) + 5
+    values[1000:2000] = 0.0
+    out, gate = through(values, batch)
+    assert gate.state_of(0) == "live"
+    assert np.abs(out[1000 + 2 * DEAD_ROWS : 2000] - 5).max() < 0.5
+    assert out[2000:].tobytes() == values[2000:].tobytes()
+    assert 1000 - 2 * DEAD_ROWS <= total(gate, "dead_rows") <= 1000
+    assert through(values[:1500], batch)[1].state_of(0) == "dead"
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_constant_column_may_wake(batch: int) -> None:
+    """What has never varied is constant, and believed when it varies."""
+    values = np.where(np.arange(2000) < 1000, 0.0, np.random.default_rng(9).normal(size=2000))
+    out, gate = through(values, batch)
+    assert gate.state_of(0) == "live"
+    assert through(values[:900], batch)[1].state_of(0) == "constant"
+    assert np.abs(out - values).max() < 1e-12
+
+
+@pytest.mark.parametrize("cut", [1, 50, 130, 1010, 1900])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_restored_gate_goes_on_bit_for_bit(batch: int, cut: int) -> None:
+    """Across spikes, gaps, a shift and a dead stretch."""
+    rng = np.random.default_rng(10)
+    table = rng.normal(size=(3, 2400))
+    table[0, ::90], table[0, ::70] = np.nan, 1e9
+    table[1, 1000:] *= 1000
+    table[2, 1800:] = 1.0
+    _, whole = through(table[:, :cut], batch)
+    twin = Gate(3)
+    twin.restore(whole.state())
+    ours, _ = through(table[:, cut:], batch, whole)
+    theirs, _ = through(table[:, cut:], batch, twin)
+    assert ours.tobytes() == theirs.tobytes()
+    assert equal(whole.state(), twin.state())
+
+
+# labels
+
+
+def judged(labels: Floats, batch: int) -> tuple[Floats, list[int], LabelGate]:
+    gate, bad, rebased = LabelGate(), [], []
+    for start in range(0, len(labels), batch):
+        part, row = gate.take(labels[start : start + batch])
+        bad.append(part)
+        if row is not None:
+            rebased.append(start + row)
+    return np.concatenate(bad), rebased, gate
+
+
+LABELS: dict[str, Any] = {
+    "walk": lambda rng, n: 40 + np.cumsum(rng.normal(size=n)),
+    "growth": lambda rng, n: np.exp(np.arange(n) / n * 4) * (1 + rng.normal(size=n) / 20),
+    "lognormal": lambda rng, n: rng.lognormal(size=n),
+    "steps": lambda rng, n: np.repeat(rng.normal(size=n // 200 + 1) * 5, 200)[:n] + rng.normal(size=n),
+    "counts": lambda rng, n: rng.poisson(0.3, size=n).astype(float),
+    "constant, then not": lambda rng, n: np.where(np.arange(n) < n // 2, 1.0, rng.normal(size=n)),
+}
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_that_wander_are_believed(kind: str, seed: int, batch: int) -> None:
+    """Of labels that walk, grow, jump or have long tails next to none is quarantined."""
+    labels = LABELS[kind](np.random.default_rng(seed), 4000)
+    bad, _, _ = judged(labels, batch)
+    assert np.count_nonzero(bad) <= (8 if kind == "lognormal" else 0)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_bad_labels_are_quarantined(batch: int) -> None:
+    """Missing, infinite and absurd labels, and no others."""
+    labels = np.random.default_rng(11).normal(size=4000)
+    labels[100::200], labels[150::200], labels[170::200] = np.nan, np.inf, 1e6
+    bad, rebased, gate = judged(labels, batch)
+    assert np.flatnonzero(bad).tolist() == [row for row in range(4000) if row % 200 in (100, 150, 170)]
+    assert (gate.counts["missing"], gate.counts["spikes"], rebased) == (40, 20, [])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_level_that_lasts_is_believed(batch: int) -> None:
+    """Labels that are 1000 higher from some row on are believed within RECENT rows, told once, and bad before."""
+    labels = np.random.default_rng(12).normal(size=4000)
+    labels[2000:] += 1000
+    bad, rebased, gate = judged(labels, batch)
+    assert len(rebased) == gate.counts["rebased"] == 1
+    assert 2000 <= rebased[0] <= 2000 + RECENT
+    assert set(np.flatnonzero(bad).tolist()) <= set(range(2000, 2000 + RECENT))
+
+
+@pytest.mark.parametrize("cut", [1, 40, 1995, 2010])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_restored_label_gate_goes_on_bit_for_bit(batch: int, cut: int) -> None:
+    """Across spikes and another level."""
+    labels = np.random.default_rng(13).normal(size=3000)
+    labels[2000:] += 1000
+    labels[::77] = np.nan
+    _, _, whole = judged(labels[:cut], batch)
+    twin = LabelGate()
+    twin.restore(whole.state())
+    for start in range(cut, 3000, batch):
+        part = labels[start : start + batch]
+        ours, theirs = whole.take(part), twin.take(part)
+        assert ours[0].tolist() == theirs[0].tolist()
+        assert ours[1] == theirs[1]
+    assert equal(whole.state(), twin.state())
