@@ -161,7 +161,8 @@ def test_restarts_have_reasons(pipeline: Pipeline) -> None:
 
 
 def test_slow_epochs(pipeline: Pipeline) -> None:
-    """Each slow epoch is counted, the newest are listed, and one whose fields are none costs nothing."""
+    """Each slow epoch is counted, those too of which only the end of a spell tells; the newest that were told are
+    listed, and one whose fields are none costs nothing."""
     slow = {"stage": "supervisor", "event": "epoch_delayed", "median": 0.05, "part": "fsync"}
     for epoch in range(30):
         pipeline.say(**slow, epoch=epoch, seconds=1.5)
@@ -173,6 +174,10 @@ def test_slow_epochs(pipeline: Pipeline) -> None:
     newest = {"ts": START + 30, "epoch": 29, "seconds": 1.5, "median": 0.05, "part": "fsync"}
     assert (found["last"][0], len(found["last"])) == (newest, 20)
     assert summary(extractor, stage="trainer")["slow_epochs"] == {"count": 0, "last": []}
+    pipeline.say(stage="supervisor", event="epochs_settled", epoch=40, count=7, seconds=1.9)
+    settle(extractor)
+    found = summary(extractor)["slow_epochs"]
+    assert (found["count"], len(found["last"])) == (37, 20)
 
 
 def test_tables_are_bounded(pipeline: Pipeline) -> None:

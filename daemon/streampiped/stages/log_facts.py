@@ -39,6 +39,8 @@ FREE: Final = frozenset({"stage_output", "stage_raised", "stage_failed"})
 """Events whose text is a stranger's, as is that of every event that is not in the catalogue. Of the others the
 catalogue's text is the template."""
 SLOW_EPOCH: Final = "epoch_delayed"
+SLOW_EPOCHS_OVER: Final = "epochs_settled"
+"""Its `count` are slow epochs of which no `epoch_delayed` told."""
 ALL: Final = "(all)"
 """What an operator restarts without naming a stage."""
 
@@ -169,6 +171,8 @@ class Tally:
     errors: list[Fact] = field(default_factory=list)
     restarts: list[Restart] = field(default_factory=list)
     slow_epochs: list[SlowEpoch] = field(default_factory=list)
+    slow_untold: int = 0
+    """Slow epochs that were only counted."""
 
     @classmethod
     def of(cls, lines: Iterable[bytes], memory: Memory, read: Callable[[bytes], Fact | None] = fact_of) -> Tally:
@@ -200,6 +204,8 @@ class Tally:
         self.restarts += _restarts(fact, memory)
         if fact.event == SLOW_EPOCH and (slow := _slow_epoch(fact)) is not None:
             self.slow_epochs.append(slow)
+        if fact.event == SLOW_EPOCHS_OVER:
+            self.slow_untold += fact.count
 
     def _see(self, fact: Fact, miner: Miner) -> None:
         template, gone = miner.see(fact.stage, fact.event, fact.text, free=fact.free)

@@ -83,7 +83,7 @@ def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, w
     done = json.dumps([head.hex() for head in position.done])
     db.execute("INSERT OR REPLACE INTO cursor VALUES (1, ?, ?, ?)", (position.head, position.offset, done))
     totals = {"events": tally.events, "garbage": tally.garbage + chunk.torn, "gaps": chunk.gaps}
-    totals |= {"templates_forgotten": len(tally.forgotten), "slow_epochs": len(tally.slow_epochs)}
+    totals |= {"templates_forgotten": len(tally.forgotten), "slow_epochs": len(tally.slow_epochs) + tally.slow_untold}
     db.executemany(_TOTAL, [(name, value) for name, value in totals.items() if value])
     db.executemany(
         f"INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_SPAN}",
