@@ -46,8 +46,8 @@ class Pipeline:
     def rotate_at(self, file_bytes_max: int, files_kept: int = 5) -> None:
         self.file = EventFile(self.logs, file_bytes_max=file_bytes_max, files_kept=files_kept)
 
-    def extractor(self, **options: Any) -> LogExtractor:
-        context = StageContext("log_extractor", directory=self.place, emit=self.emitted)
+    def extractor(self, processes: tuple[str, ...] = (), **options: Any) -> LogExtractor:
+        context = StageContext("log_extractor", directory=self.place, emit=self.emitted, processes=processes)
         extractor = LogExtractor(LogExtractorOptions(path=str(self.file.path), **options), context)
         self._extractors.append(extractor)
         return extractor
@@ -436,6 +436,84 @@ def test_stage_names_are_bounded(pipeline: Pipeline) -> None:
     found = summary(extractor)["stages"]
     assert len(found) == 65
     assert found["(other)"]["levels"]["info"] == 200 - 64
+
+
+def test_strangers_take_no_place_of_the_pipelines(pipeline: Pipeline) -> None:
+    """However many names strangers write first, the plan's processes count by their own, also those that an earlier
+    run has counted, and also what an operator restarts."""
+    for n in range(200):
+        pipeline.say(stage=f"stage{n}")
+    for stage in ("supervisor", "trainer", "late"):
+        pipeline.say(3, stage=stage, level="warning")
+    restart = {"stage": "supervisor", "event": "command_received", "method": "restart", "who": "ann"}
+    pipeline.say(**restart, params="late stranger")
+    extractor = pipeline.extractor(("trainer", "late"))
+    settle(extractor)
+    extractor.close()
+    extractor = pipeline.extractor(("trainer", "late"))
+    pipeline.say(stage="trainer", level="warning")
+    pipeline.say(stage="stage0")
+    pipeline.say(stage="another")
+    settle(extractor)
+    found = summary(extractor)
+    counted = {name: found["stages"][name]["levels"].get("warning") for name in ("supervisor", "trainer", "late")}
+    assert counted == {"supervisor": 3, "trainer": 4, "late": 3}
+    assert found["stages"]["stage0"]["levels"] == {"info": 2}
+    assert found["stages"]["(other)"]["levels"] == {"info": 200 - 64 + 1}
+    assert {row["stage"] for row in found["restarts"]} == {"late", "(other)"}
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("how", [shutil.move, shutil.copy])
+def test_a_done_file_put_back_at_the_logs_place(
+    pipeline: Pipeline, how: Callable[[Path, Path], None], down: bool
+) -> None:
+    """An old file that was counted and stands at the log's own path again, moved there or copied over it, counts
+    nothing twice; what the daemon writes behind it counts once, and so does the file that follows."""
+    pipeline.say(5)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    path, old = pipeline.file.path, pipeline.file.path.with_name("kept")
+    shutil.copy(path, old)
+    path.rename(path.with_name(path.name + ".1"))
+    pipeline.say(2)
+    settle(extractor)
+    assert events(extractor) == 7
+    if down:
+        extractor.close()
+    how(old, path)
+    if not down:
+        settle(extractor)
+        assert events(extractor) == 7
+    pipeline.say(3)
+    extractor = pipeline.extractor() if down else extractor
+    settle(extractor)
+    assert events(extractor) == 10
+    path.rename(path.with_name(path.name + ".2"))
+    pipeline.say(4)
+    settle(extractor)
+    assert events(extractor) == 14
+    extractor.close()
+    again = pipeline.extractor()
+    settle(again)
+    assert events(again) == 14
+    assert summary(again)["garbage"] == 0
+
+
+def test_a_copy_with_a_torn_end_is_passed(pipeline: Pipeline) -> None:
+    """A done file that ends in a piece of a line is read to its end once, and no copy of it stands in the way of the
+    files that follow."""
+    pipeline.say(3)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    path = pipeline.file.path
+    with path.open("ab") as file:
+        file.write(b'{"torn')
+    shutil.copy(path, path.with_name(path.name + ".2"))
+    path.rename(path.with_name(path.name + ".1"))
+    pipeline.say(2)
+    settle(extractor)
+    assert (events(extractor), summary(extractor)["garbage"]) == (5, 1)
 
 
 def test_error_window() -> None:

@@ -65,6 +65,7 @@ class LogExtractor(Service):
             context.emit,
             bytes_max=FIXED_BYTES + options.templates_max * TEMPLATE_BYTES,
         )
+        self._own = (*context.processes, *((options.unit,) if journal else ()))
         self._opened = self._history.opened
         self._memory: Memory | None = None
         """None: to be read from the database first."""
@@ -124,7 +125,7 @@ class LogExtractor(Service):
 
         def act(db: sqlite3.Connection) -> None:
             if self._memory is None:
-                self._memory = log_store.memory_of(db, options.templates_max)
+                self._memory = log_store.memory_of(db, options.templates_max, self._own)
             tally = Tally.of(chunk.lines, self._memory, self._read)
             log_store.add(db, tally, self._memory, chunk, window=options.burst_window, threshold=options.burst_errors)
 

@@ -15,7 +15,9 @@ EXAMPLE_CHARS_MAX: Final = 400
 NAME_CHARS_MAX: Final = 128  # of a stage or event
 OTHER: Final = "(other)"
 """Where the counts of forgotten templates and of stages beyond the limit go."""
-STAGES_MAX: Final = 64  # names come out of log lines, which anybody may have written
+STAGES_MAX: Final = 64  # names besides the pipeline's own: they come out of log lines, which anybody may have written
+PIPELINE: Final = ("supervisor", "launcher")
+"""Processes of every plan."""
 
 INCIDENTS: Final = frozenset(
     {
@@ -96,14 +98,20 @@ def make_fact(ts: float, level: str, event: str, stage: str, text: str, fields: 
 class Memory:
     """What counting the next line depends on, besides the line. All of it is in the database too."""
 
-    def __init__(self, miner: Miner, stages: Iterable[str] = ()) -> None:
+    def __init__(self, miner: Miner, stages: Iterable[str] = (), own: Iterable[str] = ()) -> None:
+        """`stages` that count already; `own`: names of the pipeline's processes, which have their place whatever
+        strangers write."""
         self.miner = miner
-        self._stages = set(stages)
+        self._own = {*PIPELINE, *own}
+        self._strangers = set(stages) - self._own
 
     def stage(self, name: str) -> str:
-        """The name under which a stage counts: there are STAGES_MAX, further ones are OTHER."""
-        if name in self._stages or len(self._stages) < STAGES_MAX:
-            self._stages.add(name)
+        """The name under which a stage counts: its own if it is the pipeline's, or of the first STAGES_MAX others;
+        else OTHER."""
+        if name in self._own or name in self._strangers:
+            return name
+        if len(self._strangers) < STAGES_MAX:
+            self._strangers.add(name)
             return name
         return OTHER
 

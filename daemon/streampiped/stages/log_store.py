@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from streampiped.stages.history import History
 from streampiped.stages.log_facts import OTHER, Burst, ErrorWindow, Fact, Memory, Restart, SlowEpoch, Tally
-from streampiped.stages.log_follow import Chunk, Position
+from streampiped.stages.log_follow import Chunk, Done, Position
 from streampiped.stages.log_templates import Miner, Template
 
-VERSION: Final = 2
+VERSION: Final = 3
 SCHEMA: Final = """
 CREATE TABLE cursor (id INTEGER PRIMARY KEY CHECK (id = 1), head BLOB, offset INTEGER, done TEXT);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -64,23 +64,23 @@ _FORGET: Final = f"""INSERT INTO others SELECT stage, level, count, first_seen, 
 def position_of(history: History) -> Position | None:
     """Where the counts stand."""
     for head, offset, done in history.rows("SELECT head, offset, done FROM cursor"):
-        return Position(head, offset, tuple(bytes.fromhex(h) for h in json.loads(done)))
+        return Position(head, offset, tuple(Done(bytes.fromhex(each), end) for each, end in json.loads(done)))
     return None
 
 
-def memory_of(db: sqlite3.Connection, templates_max: int) -> Memory:
-    """As it was when the counts were written."""
+def memory_of(db: sqlite3.Connection, templates_max: int, own: Iterable[str]) -> Memory:
+    """As it was when the counts were written; `own`: the pipeline's processes."""
     rows = db.execute("SELECT id, stage, event, template, first_word FROM templates ORDER BY touched, id")
     known = [Template(i, s, e, (text,) if w is None else tuple(text.split(" ")), w) for i, s, e, text, w in rows]
     made = db.execute("SELECT value FROM totals WHERE name = 'templates'").fetchone()
     stages = [stage for (stage,) in db.execute("SELECT DISTINCT stage FROM counts")]
-    return Memory(Miner(templates_max, known, made[0] if made else 0), (s for s in stages if s != OTHER))
+    return Memory(Miner(templates_max, known, made[0] if made else 0), (s for s in stages if s != OTHER), own)
 
 
 def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, window: float, threshold: int) -> None:
     """Add the tally of the chunk's lines; to be called within a transaction."""
     position = chunk.position
-    done = json.dumps([head.hex() for head in position.done])
+    done = json.dumps([(each.head.hex(), each.end) for each in position.done])
     db.execute("INSERT OR REPLACE INTO cursor VALUES (1, ?, ?, ?)", (position.head, position.offset, done))
     totals = {"events": tally.events, "garbage": tally.garbage + chunk.torn, "gaps": chunk.gaps}
     totals |= {"templates_forgotten": len(tally.forgotten), "slow_epochs": len(tally.slow_epochs) + tally.slow_untold}
