@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from streampipectl.cells import shorten
-from streampipectl.render import MISSING, Column, clean, count, duration, paint, table
+from streampipectl.render import MISSING, WIDTH, Column, clean, count, duration, paint, table
 from streampipectl.values import LEVELS
 
-WIDTH: Final = 80  # into a pipe: what every mail shows unbroken
 TEMPLATES: Final = 10  # shown; --json has up to 50, the database all
 ROWS: Final = 8  # of every other table
 
