@@ -24,6 +24,7 @@ from streampiped.runtime.event_file import EventFile
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import FILE_NAME, LogExtractor, LogExtractorOptions
 from streampiped.stages.log_facts import ErrorWindow, fact_of
+from streampiped.stages.log_since import MINUTES_MAX
 from support.log_lines import labelled
 from support.services import Emitted, settle, wait_until
 
@@ -514,6 +515,70 @@ def test_a_copy_with_a_torn_end_is_passed(pipeline: Pipeline) -> None:
     pipeline.say(2)
     settle(extractor)
     assert (events(extractor), summary(extractor)["garbage"]) == (5, 1)
+
+
+SINCE = START - START % 60 + 120
+"""The beginning of a minute, after which some of the events of `dated` come."""
+
+
+def dated(pipeline: Pipeline) -> None:
+    """Events before and after SINCE."""
+    for ts in (SINCE - 90, SINCE - 0.001):
+        pipeline.say(ts=ts, line="before and after")
+        pipeline.say(ts=ts, line="only early")
+        pipeline.say(ts=ts, level="error", event="stage_died", reason="killed by SIGKILL")
+        pipeline.say(ts=ts, event="output_dropped", count=5)
+    for ts in (SINCE, SINCE + 100):
+        pipeline.say(ts=ts, line="before and after")
+        pipeline.say(ts=ts, line="really late")
+        pipeline.say(ts=ts, level="error", event="stage_died", reason="ValueError")
+        pipeline.say(ts=ts, event="output_dropped", count=7)
+    slow = {"stage": "supervisor", "event": "epoch_delayed", "median": 0.05, "part": "fsync", "seconds": 1.5}
+    pipeline.say(**slow, ts=SINCE - 10, epoch=1)
+    pipeline.say(**slow, ts=SINCE + 10, epoch=2)
+    pipeline.say(stage="supervisor", event="epochs_settled", ts=SINCE + 20, epoch=9, count=4, seconds=1.4)
+
+
+def test_summary_since_is_exact(pipeline: Pipeline) -> None:
+    """From a minute on: events, levels, drops, deaths and slow epochs are those of an extractor that has seen the later
+    events alone; a template or restart that is new since then has its count, one that is older an upper bound, and what
+    was not seen since is left out."""
+    dated(pipeline)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    found = summary(extractor, since=SINCE + 59.9)
+    assert (found["since"], found["events"]) == (SINCE, 10)
+    trainer = found["stages"]["trainer"]
+    assert (trainer["levels"], trainer["drops"]) == ({"info": 6, "error": 2}, {"output_dropped": 14})
+    assert trainer["deaths"] == {"count": 2, "last": SINCE + 100, "reason": "ValueError"}
+    assert (trainer["first_seen"], trainer["last_seen"]) == (SINCE, SINCE + 100)
+    assert (found["slow_epochs"]["count"], [row["epoch"] for row in found["slow_epochs"]["last"]]) == (5, [2])
+    counts = {row["template"]: (row["count"], row["count_max"]) for row in found["templates"]}
+    assert counts["before and after"] == (None, 4)
+    assert counts["really late"] == (2, 2)
+    assert "only early" not in counts
+    assert [(row["reason"], row["count"]) for row in found["restarts"]] == [("ValueError", 2)]
+    assert [row["ts"] for row in found["incidents"]] == [SINCE + 100, SINCE]
+    assert found["garbage"] is found["gaps"] is None
+    assert summary(extractor, since=SINCE, stage="supervisor")["events"] == 2
+    assert summary(extractor, since=SINCE - 3600)["events"] == summary(extractor)["events"]
+    assert summary(extractor, since=SINCE + 3600)["events"] == 0
+
+
+def test_summary_since_says_how_far_it_reaches(pipeline: Pipeline) -> None:
+    """Minutes are bounded; who asks for older ones is told from when on the answer counts, and it is exact for that."""
+    pipeline.rotate_at(64 << 20)
+    minutes = MINUTES_MAX + 90
+    line = '{{"ts":{},"level":"info","event":"stage_output","stage":"trainer","line":"hello"}}\n'
+    pipeline.file.append("".join(line.format(SINCE + 60 * n) for n in range(minutes)).encode())
+    extractor = pipeline.extractor()
+    settle(extractor)
+    assert summary(extractor)["events"] == minutes
+    found = summary(extractor, since=SINCE)
+    assert (found["since"], found["events"]) == (SINCE + 60 * 90, MINUTES_MAX)
+    assert found["stages"]["trainer"]["first_seen"] == found["since"]
+    last = summary(extractor, since=SINCE + 60 * (minutes - 7))
+    assert (last["since"], last["events"]) == (SINCE + 60 * (minutes - 7), 7)
 
 
 def test_error_window() -> None:

@@ -35,6 +35,8 @@ INCIDENTS: Final = frozenset(
 """Events kept one by one with their reason: the answer to 'what happened to the trainer last night?'"""
 DROPS: Final = frozenset({"output_dropped", "log_lines_dropped", "records_rejected"})
 """Events whose `count` says how much is missing."""
+DEATH: Final = "stage_died"
+MINUTE_S: Final = 60  # of the events' own time: what can be asked from a moment on is exact to this
 ERROR_LEVELS: Final = frozenset({"error", "critical"})
 
 FREE: Final = frozenset({"stage_output", "stage_raised", "stage_failed"})
@@ -124,8 +126,8 @@ class Span:
     first: float
     last: float
 
-    def add(self, ts: float) -> None:
-        self.count += 1
+    def add(self, ts: float, count: int = 1) -> None:
+        self.count += count
         self.first, self.last = min(self.first, ts), max(self.last, ts)
 
 
@@ -181,6 +183,8 @@ class Tally:
     slow_epochs: list[SlowEpoch] = field(default_factory=list)
     slow_untold: int = 0
     """Slow epochs that were only counted."""
+    minutes: dict[tuple[int, str, str], Span] = field(default_factory=dict)
+    """(minute of the events' time, stage, what): `what` is a level, one of DROPS, DEATH or SLOW_EPOCH"""
 
     @classmethod
     def of(cls, lines: Iterable[bytes], memory: Memory, read: Callable[[bytes], Fact | None] = fact_of) -> Tally:
@@ -203,8 +207,12 @@ class Tally:
         else:
             span.add(fact.ts)
         self._see(fact, memory.miner)
+        self._date(fact, fact.level, 1)
         if fact.event in DROPS:
             self.drops[stage, fact.event] += fact.count
+            self._date(fact, fact.event, fact.count)
+        if fact.event == DEATH:
+            self._date(fact, DEATH, 1)
         if fact.event in INCIDENTS:
             self.incidents.append(fact)
         if fact.level in ERROR_LEVELS:
@@ -212,8 +220,17 @@ class Tally:
         self.restarts += _restarts(fact, memory)
         if fact.event == SLOW_EPOCH and (slow := _slow_epoch(fact)) is not None:
             self.slow_epochs.append(slow)
+            self._date(fact, SLOW_EPOCH, 1)
         if fact.event == SLOW_EPOCHS_OVER:
             self.slow_untold += fact.count
+            self._date(fact, SLOW_EPOCH, fact.count)
+
+    def _date(self, fact: Fact, what: str, count: int) -> None:
+        span = self.minutes.get(key := (int(fact.ts // MINUTE_S), fact.stage, what))
+        if span is None:
+            self.minutes[key] = Span(count, fact.ts, fact.ts)
+        else:
+            span.add(fact.ts, count)
 
     def _see(self, fact: Fact, miner: Miner) -> None:
         template, gone = miner.see(fact.stage, fact.event, fact.text, free=fact.free)

@@ -11,13 +11,15 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from streampiped.stages import log_since
 from streampiped.stages.history import History
 from streampiped.stages.log_facts import OTHER, Burst, ErrorWindow, Fact, Memory, Restart, SlowEpoch, Tally
 from streampiped.stages.log_follow import Chunk, Done, Position
+from streampiped.stages.log_rows import OTHER_TEMPLATES, SHOWN_INCIDENTS, SHOWN_TEMPLATES
 from streampiped.stages.log_templates import Miner, Template
 
 VERSION: Final = 3
-SCHEMA: Final = """
+SCHEMA: Final = f"""{log_since.SCHEMA};
 CREATE TABLE cursor (id INTEGER PRIMARY KEY CHECK (id = 1), head BLOB, offset INTEGER, done TEXT);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE counts (
@@ -47,8 +49,6 @@ INCIDENTS_MAX: Final = 1000  # kept, newest
 BURSTS_MAX: Final = 200
 RESTARTS_MAX: Final = 200  # kinds of them
 SLOW_EPOCHS_MAX: Final = 200
-SHOWN_TEMPLATES: Final = 50  # in one summary; the tables have all
-SHOWN_INCIDENTS: Final = 20
 
 _TOTAL: Final = "INSERT INTO totals VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
 _SPAN: Final = """
@@ -93,6 +93,7 @@ def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, w
         "INSERT INTO drops VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
         [(stage, event, count) for (stage, event), count in tally.drops.items()],
     )
+    log_since.add_minutes(db, tally)
     _add_templates(db, tally, memory)
     _add_incidents(db, tally.incidents)
     _add_restarts(db, tally.restarts)
@@ -117,7 +118,7 @@ def summary(history: History, stage: str | None) -> dict[str, Any]:
     wanted = "stage, event, template, level, count, first_seen, last_seen, example"
     templates = some(f"FROM templates WHERE ORDER BY count DESC, id LIMIT {SHOWN_TEMPLATES}", wanted)
     for row in some("FROM others WHERE", "stage, level, count, first_seen, last_seen"):
-        templates.append({**row, "event": OTHER, "template": OTHER, "example": ""})
+        templates.append({**row, **OTHER_TEMPLATES})
     return {
         **{name: totals.get(name, 0) for name in ("events", "garbage", "gaps", "templates_forgotten")},
         "stages": _stages(some),
