@@ -92,8 +92,14 @@ install: $(VENV)/installed
 	    $(if $(INTERPRETER),--interpreter '$(INTERPRETER)')
 	@echo "installed; next: systemctl enable --now streampipe"
 
+# Needs no environment: what was installed can be removed from a fresh checkout.
 uninstall:
-	$(BIN)/python systemd/install.py uninstall --prefix '$(PREFIX)' --destdir '$(DESTDIR)'
+	@for python in $(BIN)/python $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import tomllib' 2>/dev/null; then \
+	        exec $$python systemd/install.py uninstall --prefix '$(PREFIX)' --destdir '$(DESTDIR)'; \
+	    fi; \
+	done; \
+	echo 'make uninstall needs some Python 3.11 or newer; name one with PYTHON=/path/to/python3' >&2; exit 1
 
 deb: $(VENV)/installed
 	@$(BIN)/python systemd/package.py

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import ctypes
+import errno
 import gzip
 import os
 import re
@@ -35,6 +37,8 @@ UNIT_PREFIX: Final = "/usr/local"
 DROP_INS: Final = ("network.conf", "newer.conf", "journal.conf")
 MONITORING: Final = ("grafana/streampipe.json", "prometheus/streampipe.rules.yml")
 """Put beside the program for whoever wants them; in force where an operator copies them."""
+AT_FDCWD: Final = -100  # fcntl.h
+RENAME_EXCHANGE: Final = 2  # linux/fs.h
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """The unit's ProtectHome=yes hides these: an interpreter there cannot be executed."""
 
@@ -78,19 +82,14 @@ class Places:
 
 
 def install(places: Places, interpreter: Path) -> None:
-    """Everything; an existing configuration is left alone."""
+    """Everything; an existing configuration is left alone. Broken off at any instant, a whole program is there, the old
+    or the new one, with whole files around it; the next run finishes the work."""
     check_interpreter(interpreter)
     install_library(places, interpreter)
     for command in places.commands():
-        command.parent.mkdir(parents=True, exist_ok=True)
-        command.unlink(missing_ok=True)
-        command.symlink_to(Path("..", "lib", "streampipe", "bin", command.name))
+        link(command, Path("..", "lib", "streampipe", "bin", command.name))
     unit = (REPOSITORY / "systemd" / "streampipe.service").read_text()
     write(places.unit, unit.replace(f"{UNIT_PREFIX}/bin/", f"{places.prefix}/bin/"))
-    for name in DROP_INS:
-        write(places.library / "systemd" / name, (REPOSITORY / "systemd" / name).read_text())
-    for name in MONITORING:
-        write(places.library / "monitoring" / Path(name).name, (REPOSITORY / "etc" / name).read_text())
     write(places.sysusers, (REPOSITORY / "systemd" / "sysusers.d" / "streampipe.conf").read_text())
     write(places.tmpfiles, (REPOSITORY / "systemd" / "tmpfiles.d" / "streampipe.conf").read_text())
     install_manual(places)
@@ -105,7 +104,8 @@ def install(places: Places, interpreter: Path) -> None:
 
 def uninstall(places: Places) -> None:
     """The program and its unit. The configuration, the state and the user that owns it stay."""
-    shutil.rmtree(places.library, ignore_errors=True)
+    for library in (places.library, fresh(places), aside(places)):
+        shutil.rmtree(library, ignore_errors=True)
     files = (places.unit, places.sysusers, places.tmpfiles, *manual(places), *completions(places).values())
     for path in (*places.commands(), *files):
         path.unlink(missing_ok=True)
@@ -132,24 +132,38 @@ def check_interpreter(interpreter: Path) -> None:
 
 
 def install_library(places: Places, interpreter: Path) -> None:
-    """A virtual environment (PEP 405: a link, pyvenv.cfg and a site-packages) made aside and then renamed, so
-    that a running service never sees half of it."""
-    fresh = places.library.with_name("streampipe.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    site = fresh / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    """A virtual environment (PEP 405: a link, pyvenv.cfg and a site-packages) and what lies beside it, made aside and
+    then put in place at once, so that nobody ever sees half of it."""
+    made = fresh(places)
+    shutil.rmtree(made, ignore_errors=True)
+    site = made / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     site.mkdir(parents=True)
-    (fresh / "bin").mkdir()
-    (fresh / "bin" / "python").symlink_to(interpreter)
-    write(fresh / "pyvenv.cfg", f"home = {interpreter.parent}\ninclude-system-site-packages = false\n")
+    (made / "bin").mkdir()
+    (made / "bin" / "python").symlink_to(interpreter)
+    write(made / "pyvenv.cfg", f"home = {interpreter.parent}\ninclude-system-site-packages = false\n")
     for name in sorted(closure()):
         copy_distribution(metadata.distribution(name), site)
     copy_project(site)
     for command, target in PROJECT["project"]["scripts"].items():
-        write_script(fresh / "bin" / command, places.home / "bin" / "python", target)
+        write_script(made / "bin" / command, places.home / "bin" / "python", target)
+    for name in DROP_INS:
+        write(made / "systemd" / name, (REPOSITORY / "systemd" / name).read_text())
+    for name in MONITORING:
+        write(made / "monitoring" / Path(name).name, (REPOSITORY / "etc" / name).read_text())
     # Without .pyc every start under ProtectSystem=strict compiles everything: 16.6 s instead of 1.5 s.
-    if not compileall.compile_dir(site, quiet=1, workers=0, stripdir=str(fresh), prependdir=str(places.home)):
+    if not compileall.compile_dir(site, quiet=1, workers=0, stripdir=str(made), prependdir=str(places.home)):
         sys.exit("install: some modules do not compile")
-    swap(fresh, places.library)
+    swap(made, places.library, aside(places))
+
+
+def fresh(places: Places) -> Path:
+    """Where a program is made, and after an exchange the old one is, until it is removed."""
+    return places.library.with_name("streampipe.new")
+
+
+def aside(places: Places) -> Path:
+    """Where the old program is for an instant on a file system that cannot exchange."""
+    return places.library.with_name("streampipe.old")
 
 
 def closure() -> set[str]:
@@ -254,20 +268,49 @@ def install_completions(places: Places) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """A file that everyone may read, whatever the caller's umask, with the directories it needs."""
+    """A file that everyone may read, whatever the caller's umask, with the directories it needs; there whole or not at
+    all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o644)
+    made = path.with_name(f".{path.name}.new")
+    made.write_text(text)
+    made.chmod(0o644)
+    made.replace(path)
 
 
-def swap(fresh: Path, place: Path) -> None:
-    """Put `fresh` at `place`, as close to at once as two renames are."""
-    old = place.with_name("streampipe.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
+def link(path: Path, target: Path) -> None:
+    """A link, in the place of whatever is there, without an instant at which there is nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.new")
+    made.unlink(missing_ok=True)
+    made.symlink_to(target)
+    made.replace(path)
+
+
+def swap(made: Path, place: Path, old: Path) -> None:
+    """Put `made` at `place` and remove what was there. By one exchange of both, so that at every instant there is a
+    whole program; a file system that has no exchange (NFS, an overlay's lower files) gets two renames, and whoever
+    breaks off between these runs the installation again."""
+    if place.exists() and not exchange(made, place):
+        shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
-    fresh.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+    if not place.exists():
+        made.rename(place)
+    for left in (made, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Each in the other's place, at once: renameat2(2) with RENAME_EXCHANGE. False where that cannot be."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # glibc before 2.28
+        return False
+    done: int = rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    if done == 0:
+        return True
+    if (error := ctypes.get_errno()) in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
+        return False
+    raise OSError(error, os.strerror(error), str(one), None, str(other))
 
 
 def reload_systemd() -> None:

@@ -43,6 +43,23 @@ def shorten(text: str, width: int) -> str:
     return text
 
 
+def folded(text: str, width: int, indent: int) -> list[str]:
+    """`text` in lines of at most `width` cells, broken at spaces, all but the first with `indent`. A word that is
+    longer than a line stays whole: whoever copies a path wants all of it.
+
+    >>> folded("died: ValueError: x1 is out of range", 20, 2)
+    ['died: ValueError: x1', '  is out of range']
+    """
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line.strip() and cells(line) + 1 + cells(word) > width:
+            lines.append(line)
+            line = " " * indent + word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
 def left(text: str, width: int) -> str:
     return text + " " * (width - cells(text))
 

@@ -190,7 +190,7 @@ def logs(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Show the last events of the pipeline's log, or a summary of all of it."""
+    """Show the last events of the pipeline's log, or a summary of all of it or since a time."""
     shown = {"lines": lines, "level": level, "since": since, "summary": summary, "as_json": as_json}
     _call("logs", context, socket, runtime_dir, stage=stage, follow=follow, **shown)
 

@@ -26,9 +26,9 @@ def logs(
     as_json: bool,
 ) -> int:
     if summary:
-        if follow or lines is not None or since is not None or level != LOG_LEVEL:
-            raise RpcError("logs --summary: is of the whole log; only STAGE and --json go with it", ExitCode.USAGE)
-        return _summary(path, stage, as_json)
+        if follow or lines is not None or level != LOG_LEVEL:
+            raise RpcError("logs --summary: only STAGE, --since and --json go with it", ExitCode.USAGE)
+        return _summary(path, stage, since, as_json)
     client = Client(path)
     line = dumped if as_json else _event_line()
     asked: dict[str, Any] = {"stage": stage, "lines": _count(lines, since), "level": level, "follow": follow}
@@ -47,8 +47,11 @@ def logs(
     return int(ExitCode.OK)
 
 
-def _summary(path: str, stage: str | None, as_json: bool) -> int:
-    answer = Client(path).call("log_summary", {"stage": stage})
+def _summary(path: str, stage: str | None, since: Since | None, as_json: bool) -> int:
+    asked: dict[str, Any] = {"stage": stage}
+    if since is not None:
+        asked["since"] = since.moment(time.time())
+    answer = Client(path).call("log_summary", asked)
     say(dumped(answer, indent=2) if as_json else render_logs.summary_text(answer, width(), colour()))
     return int(ExitCode.OK)
 

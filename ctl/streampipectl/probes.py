@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streampipectl import render
-from streampipectl.cells import shorten
+from streampipectl.cells import cells, folded, left
 from streampipectl.client import Client
 from streampipectl.output import colour, complain, dumped, say, width
 from streampiped.errors import ExitCode, RpcError
@@ -70,24 +70,30 @@ def _write(place: str, text: str) -> None:
 
 
 def health_text(answer: Mapping[str, Any], columns: int | None = None, colours: bool = False) -> str:
-    """The health of the pipeline, or of one stage, and a line for each process."""
+    """The health of the pipeline, or of one stage, and of each process. A reason is what this is about: it is never
+    cut, and goes on on the next line beyond `columns` (None: those of a pipe)."""
+    wide = columns or render.WIDTH
     words = [answer["health"], *(name if answer[name] else f"not {name}" for name in ("live", "ready"))]
-    lines = [f"{render.clean(answer['pipeline'])}: {', '.join(words)}"]
+    lines = folded(f"{render.clean(answer['pipeline'])}: {', '.join(words)}", wide, 2)
     if answer.get("reason"):
-        lines.append(render.clean(answer["reason"]))
-    lines += ["", *render.table(HEALTH_COLUMNS, answer["stages"], answer.get("now"), None)]
-    lines = [line if columns is None else shorten(line, columns) for line in lines]
-    if colours:
-        tones = {"healthy": "good", "lagging": "other", "stalled": "bad", "flapping": "bad", "failed": "bad"}
-        for place, row in enumerate(answer["stages"], len(lines) - len(answer["stages"])):
-            word = row["health"]
-            lines[place] = lines[place].replace(f" {word}", f" {render.paint(word, tones.get(word, 'other'))}", 1)
+        lines += folded(render.clean(answer["reason"]), wide, 2)
+    heading, *rows = render.table(HEALTH_COLUMNS, answer["stages"], answer.get("now"), None)
+    indent = max(map(cells, (heading, *rows))) + 2
+    under = indent if wide - indent >= REASON_CELLS_MIN else 4
+    lines += ["", f"{left(heading, indent)}REASON"]
+    tones = {"healthy": "good", "lagging": "other", "stalled": "bad", "flapping": "bad", "failed": "bad"}
+    for row, stage in zip(rows, answer["stages"], strict=True):
+        first, *others = folded(left(row, indent) + render.clean(stage.get("reason") or render.MISSING), wide, under)
+        word = stage["health"]
+        if colours:
+            first = first.replace(f" {word}", f" {render.paint(word, tones.get(word, 'other'))}", 1)
+        lines += [first, *others]
     return "\n".join(lines)
 
 
+REASON_CELLS_MIN: Final = 30  # beside the other columns; below that a reason goes on below them
 HEALTH_COLUMNS: Final = (
     render.Column("NAME", lambda row, _: render.clean(row["name"]), left=True),
     render.Column("HEALTH", lambda row, _: render.clean(row["health"]), left=True),
     render.Column("SINCE", lambda row, now: render.age(row.get("since"), now)),
-    render.Column("REASON", lambda row, _: render.clean(row.get("reason") or render.MISSING), left=True),
 )

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from streampipectl.cells import cells, left, right, shorten
+from streampipectl.cells import cells, folded, left, right, shorten
 
 MISSING: Final = "-"
+WIDTH: Final = 80  # into a pipe: what every mail and ticket shows unbroken
 REASON_LINES_MAX: Final = 12  # below the table; a pipeline in trouble must not push its table off the screen
 
 GOOD: Final = frozenset({"ready", "running", "finished"})
@@ -29,8 +30,8 @@ def healthy(status: Mapping[str, Any]) -> bool:
 
 
 def status_text(status: Mapping[str, Any], width: int | None = None, colour: bool = False) -> str:
-    """The status of docs/specs/control.md for people, at most `width` columns wide (None: as wide as it
-    gets)."""
+    """The status of docs/specs/control.md for people. A terminal of `width` columns gets what there is room for; into
+    a pipe (None) nothing is left out or cut, and what is longer than WIDTH goes on on the next line."""
     lines = [_headline(status), ", ".join(totals(status))]
     if (report := status.get("report")) is not None:
         mse, r2 = figure(report.get("mse")), figure(report.get("r2"))
@@ -38,9 +39,13 @@ def status_text(status: Mapping[str, Any], width: int | None = None, colour: boo
     if (health := status.get("health", "healthy")) != "healthy":
         lines.append(f"{clean(health)}: {clean(status.get('health_reason'))}")
     lines += _recovery(status)
-    lines += ["", *table(COLUMNS, status["processes"], status.get("now"), width)]
+    drawn = table(COLUMNS, status["processes"], status.get("now"), width, roomy=WIDTH)
+    lines += ["", *drawn]
     lines += _reasons(status)
-    lines = [line if width is None else shorten(line, width) for line in lines]
+    if width is None:
+        lines = [part for line in lines for part in ([line] if line in drawn else folded(line, WIDTH, 2))]
+    else:
+        lines = [shorten(line, width) for line in lines]
     return "\n".join(_painted(lines, status) if colour else lines)
 
 
@@ -122,9 +127,15 @@ class Column(NamedTuple):
 
 
 def table(
-    wanted: Sequence[Column], entries: Sequence[Mapping[str, Any]], now: float | None, width: int | None
+    wanted: Sequence[Column],
+    entries: Sequence[Mapping[str, Any]],
+    now: float | None,
+    width: int | None,
+    *,
+    roomy: int | None = None,
 ) -> list[str]:
-    """A heading and a line per entry. Narrow terminals get smaller gaps first and then fewer columns."""
+    """A heading and a line per entry. Narrow terminals get smaller gaps first and then fewer columns; without a width
+    (None) no column is left out, and what would be wider than `roomy` gets the smaller gaps."""
     columns = list(wanted)
     gap = 2
     while True:
@@ -132,7 +143,9 @@ def table(
         rows += [[column.cell(entry, now) for column in columns] for entry in entries]
         widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
         least = max(columns, key=lambda column: column.rank)
-        if width is None or sum(widths) + gap * (len(widths) - 1) <= width or least.rank == 0:
+        limit = roomy if width is None else width
+        fits = limit is None or sum(widths) + gap * (len(widths) - 1) <= limit
+        if fits or (width is None and gap == 1) or least.rank == 0:
             return [_row(row, widths, columns, gap) for row in rows]
         if gap == 2:
             gap = 1

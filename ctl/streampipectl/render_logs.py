@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from streampipectl.cells import shorten
-from streampipectl.render import MISSING, Column, clean, count, duration, paint, table
+from streampipectl.render import MISSING, WIDTH, Column, clean, count, duration, paint, table
 from streampipectl.values import LEVELS
 
-WIDTH: Final = 80  # into a pipe: what every mail shows unbroken
 TEMPLATES: Final = 10  # shown; --json has up to 50, the database all
 ROWS: Final = 8  # of every other table
 
@@ -34,10 +33,13 @@ def summary_text(summary: Mapping[str, Any], width: int | None = None, colour: b
 
 def _head(summary: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], now: float | None) -> list[str]:
     events = summary["events"] if summary.get("stage") is None else sum(sum(_by_level(s).values()) for s in stages)
+    asked = summary.get("since")
     if not events:
-        return [f"no events{_of(summary)} yet"]
-    first = min(stage["first_seen"] for stage in stages if "first_seen" in stage)
+        return [f"no events{_of(summary)} {'yet' if asked is None else f'since {moment(asked, now)}'}"]
+    first = min(stage["first_seen"] for stage in stages if "first_seen" in stage) if asked is None else asked
     lines = [f"{events} events{_of(summary)} since {moment(first, now)}"]
+    if asked is not None:
+        return [*lines, UNKNOWN] if any(row["count"] is None for row in _bounded(summary)) else lines
     missing = [f"{summary[name]} {text}" for name, text in MISSED if summary.get(name)]
     return [*lines, ", ".join(missing)] if missing else lines
 
@@ -48,6 +50,19 @@ MISSED: Final = (
     ("templates_forgotten", "templates forgotten"),
 )
 """Of the summary: what there was and nobody can say more about."""
+
+
+UNKNOWN: Final = "<= is of what was seen before that too: at most so many are since then"
+
+
+def _bounded(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is counted in sum alone, as far as it is shown."""
+    return [*summary["templates"][:TEMPLATES], *summary["restarts"][:ROWS]]
+
+
+def _counted(entry: Mapping[str, Any]) -> str:
+    """How many, or how many at most since the moment that was asked for."""
+    return f"<={count(entry['count_max'])}" if entry["count"] is None else count(entry["count"])
 
 
 def _of(summary: Mapping[str, Any]) -> str:
@@ -79,7 +94,7 @@ def _templates(summary: Mapping[str, Any], now: float | None) -> list[str]:
     shown = summary["templates"][:TEMPLATES]
     lines = ["most frequent"] if shown else []
     for entry in shown:
-        lines.append(f"{count(entry['count']):>6}  {clean(entry['template'])}")
+        lines.append(f"{_counted(entry):>6}  {clean(entry['template'])}")
         parts = [clean(entry["stage"]), clean(entry["level"]), _seen(entry, now)]
         if entry["example"] and entry["example"] != entry["template"]:
             parts.append(f"such as: {clean(entry['example'])}")
@@ -138,7 +153,7 @@ def moment(ts: float | None, now: float | None) -> str:
 
 
 def _count_cell(entry: Mapping[str, Any], _: float | None) -> str:
-    return count(entry["count"])
+    return _counted(entry)
 
 
 _STAGE: Final = Column("STAGE", lambda e, _: clean(e["stage"]), left=True)

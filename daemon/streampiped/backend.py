@@ -275,10 +275,12 @@ class SupervisorBackend:
     def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
         return self._supervisor.log.tail(stage, lines, level, since)
 
-    async def log_summary(self, stage: str | None) -> dict[str, Any]:
+    async def log_summary(self, stage: str | None, since: float) -> dict[str, Any]:
         if not any(spec.name == LOG_EXTRACTOR for spec in self._plan.services):
             raise RpcError(f"there is no {LOG_EXTRACTOR}: [{LOG_EXTRACTOR}] enabled is false", ExitCode.REFUSED)
-        answer = await self._supervisor.query(LOG_EXTRACTOR, "summary", {"stage": stage}, SUMMARY_TIMEOUT_S)
+        answer = await self._supervisor.query(
+            LOG_EXTRACTOR, "summary", {"stage": stage, "since": since}, SUMMARY_TIMEOUT_S
+        )
         return dict(answer)
 
     def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
@@ -323,7 +325,7 @@ class SupervisorBackend:
         same in every run over the same records."""
         log = None
         with contextlib.suppress(RpcError, TimeoutError):
-            log = condensed(await asyncio.wait_for(self.log_summary(None), LOG_TIMEOUT_S))
+            log = condensed(await asyncio.wait_for(self.log_summary(None, 0.0), LOG_TIMEOUT_S))
         text = report["text"] if log is None else f"{report['text'].rstrip()}\n\n{log_text(log)}"
         return {**report, "text": text, "operations": {**report["operations"], "log": log}}
 

@@ -52,6 +52,7 @@ class Trial:
     role: Role
     api: bool
     retractable: bool
+    isolates: bool
 
 
 # --- classes ------------------------------------------------------------------------------------------------------
@@ -180,7 +181,8 @@ def _construct(
             refuse_when_short(error, key)
             report(key, ABSENT, f"{klass} cannot be made with these options: {_blame(error)}")
             return None
-    return Trial(BUILTIN.get(klass, klass), role, api, bool(getattr(loaded, "retractable", True)))
+    isolates = role != "sink" or getattr(loaded, "isolate", SinkStage.isolate) is not SinkStage.isolate
+    return Trial(BUILTIN.get(klass, klass), role, api, bool(getattr(loaded, "retractable", True)), isolates)
 
 
 @contextlib.contextmanager

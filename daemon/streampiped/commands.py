@@ -69,6 +69,8 @@ def check(config: Config = None, state_dir: StateDir = None, runtime_dir: Runtim
     file = _chosen(config)
     plan = _plan_of(file, state_dir, runtime_dir, keep_directories=False)
     print(f"OK {file}: {summary(plan)}")
+    for line in remarks(plan):
+        print(f"note: {line}")
 
 
 @app.command()
@@ -118,6 +120,16 @@ def fsck(
         state_dir, pipeline = plan.paths.state, plan.pipeline
     options = {"state_dir": state_dir, "pipeline": pipeline, "repair": repair, "json": as_json}
     context.obj["task"] = {"verb": "fsck", **options}
+
+
+def remarks(plan: Plan) -> list[str]:
+    """What is right, and may be worth knowing before it matters."""
+    return [
+        f"stages.{spec.name}: {spec.klass} has no isolate(); of a batch that kills it again and again all records are "
+        "put aside, and not the guilty ones alone"
+        for spec in plan.stages
+        if not spec.isolates
+    ]
 
 
 def summary(plan: Plan) -> str:

@@ -188,7 +188,7 @@ def _plan(
     paths = _paths(sections["paths"], flags, environ, findings, made, sections["control"].group)
     python_path = _python_path(sections["pipeline"].python_path, file, findings)
     credentials = Credentials(file, environ)
-    with _searched(python_path):
+    with _searched(python_path), credentials.masking():
         resuming = not fresh and EpochStore(Path(paths.state, "epochs")).is_begun()
         stages = _stages(data.get("stages", {}), findings, resuming, credentials)
         services = _services(data, paths, findings, credentials)
@@ -297,6 +297,7 @@ def _stage(
         max_rate=section.max_rate or None,
         hang_timeout=section.hang_timeout,
         retractable=trial.retractable,
+        isolates=trial.isolates,
     )
 
 

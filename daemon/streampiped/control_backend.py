@@ -70,8 +70,9 @@ class Backend(Protocol):
         process or of all, not older than `since` (seconds since the epoch)."""
         ...
 
-    async def log_summary(self, stage: str | None) -> dict[str, Any]:
-        """The facts of the log extractor, of one name in the log or of all. RpcError REFUSED when there is none to
+    async def log_summary(self, stage: str | None, since: float) -> dict[str, Any]:
+        """The facts of the log extractor, of one name in the log or of all, and from `since` on (0: of the whole log;
+        else the answer says from when it counts). RpcError REFUSED when there is none to
         ask."""
         ...
 

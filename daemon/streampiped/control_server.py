@@ -244,9 +244,10 @@ class ControlServer:
         return {"lines": _newest_that_fit(lines)}
 
     async def log_summary(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Of everything, or of one name: a stage, or what else the log has lines of."""
+        """Of everything or what is not older than a moment, of all or of one name: a stage, or what else the log has
+        lines of."""
         stage = given["stage"]
-        answer = await self._backend.log_summary(stage)
+        answer = await self._backend.log_summary(stage, given["since"])
         if stage is not None and stage not in answer["stages"]:
             self._known((stage,), also=PIPELINE)
         return {**answer, "stage": stage, "now": time.time()}
@@ -328,7 +329,7 @@ METHODS: Final[Mapping[str, Method]] = {
             "follow": (params.flag, False),
         },
     ),
-    "log_summary": Method(ControlServer.log_summary, {"stage": (params.name, None)}),
+    "log_summary": Method(ControlServer.log_summary, {"stage": (params.name, None), "since": (params.moment, 0.0)}),
     "start": _change("start"),
     "stop": _change("stop"),
     "restart": _change("restart", {"force": (params.flag, False)}),

@@ -8,9 +8,11 @@ alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,7 +20,7 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import BaseModel, ValidationError
 
-from streampiped.errors import OptionError
+from streampiped.errors import OptionError, StreampipeError
 
 VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 BESIDE: Final = "credentials"
@@ -26,6 +28,7 @@ BESIDE: Final = "credentials"
 KEY: Final = "credential"
 NAME: Final = re.compile(r"(?!\.\.?$)[A-Za-z0-9_.-]{1,255}")
 MASK: Final = "********"
+SECRET_CHARS_MIN: Final = 4  # with fewer, the mask would be all over every text, and tell by its places what it hides
 LINE_CHARS_MIN: Final = 8  # of a line of a secret that is masked alone; shorter ones are words
 
 Loc = tuple[int | str, ...]
@@ -38,6 +41,10 @@ class CredentialError(OptionError):
     def __init__(self, missing: list[tuple[Loc, str]]) -> None:
         self.missing = missing
         super().__init__("; ".join(f"{'.'.join(map(str, loc))} {right}" for loc, right in missing))
+
+
+class MaskedError(StreampipeError):
+    """An error that quoted a secret, with a mask in its place; its traceback is a note."""
 
 
 class Credentials:
@@ -75,6 +82,20 @@ class Credentials:
             text = text.replace(secret, MASK)
         return text
 
+    @contextlib.contextmanager
+    def masking(self) -> Iterator[None]:
+        """What is raised inside and would show a secret is told again as a `MaskedError`."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            told = "".join(traceback.format_exception(error))
+            text = f"{type(error).__name__}: {error}"
+            if self.masked(told) == told and self.masked(text) == text:
+                raise
+            again = MaskedError(self.masked(text))
+            again.add_note(self.masked(told))
+            raise again from None
+
     def masked_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The same of every text in the fields, however deep."""
         return {name: self._masked_value(value) for name, value in fields.items()} if self._secrets else dict(fields)
@@ -104,6 +125,10 @@ class Credentials:
             raise OptionError(f"{path} cannot be read: {error.strerror}; {given}") from None
         if not text:
             raise OptionError(f"{path} is empty")
+        if len(text.strip()) < SECRET_CHARS_MIN:
+            raise OptionError(
+                f"{path} has fewer than {SECRET_CHARS_MIN} characters, which could not be kept out of what is shown"
+            )
         self._secrets |= set(_forms(text))
         return text
 

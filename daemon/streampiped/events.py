@@ -76,9 +76,15 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "epoch_delayed": EventSpec(
         "warning", "epoch {epoch} took {seconds:.3f} s, {median:.3f} s are usual; most of it was {part}"
     ),
+    "epochs_settled": EventSpec(
+        "info", "epochs are as usual again; {count} more were slow, the slowest of them took {seconds:.3f} s"
+    ),
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
     "record_left_out": EventSpec("error", "record {position} makes no frame and is left out: {reason}"),
     "records_quarantined": EventSpec("error", "{count} records put aside; streampipectl dlq list shows them"),
+    "batch_not_tried": EventSpec(
+        "error", "a sink without isolate() cannot be tried: the whole suspect batch of {count} records is put aside"
+    ),
     "verdict_failed": EventSpec("error", "a verdict on records cannot be kept: {reason}; it is tried again"),
     "records_suspected": EventSpec("warning", "died of {records} again; its successor tries them in a fork first"),
     "epoch_aborted": EventSpec("warning", "epoch {epoch} aborted: {reason}"),

@@ -81,6 +81,8 @@ class Gate:
             tick=self._process.tick,
             forget_outside=self._process.channel.mute,
         )
+        if not verdict.tried:
+            self._process.emit("batch_not_tried", count=len(verdict.guilty))
         for row in verdict.guilty:
             self._name(row, attempt)
         return len(verdict.guilty)

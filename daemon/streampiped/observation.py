@@ -224,9 +224,10 @@ class Observation:
 
     @property
     def ready(self) -> bool:
-        """Every stage that is wanted is up, and the pipeline is not on its way out."""
+        """Every stage that is wanted is up, and the pipeline is not on its way out. Services do not count: who asks
+        whether the pipeline may be relied on asks about records, which flow without them."""
         supervision = self._watched.supervision
-        return supervision.settled and supervision.closing is None
+        return supervision.ready and supervision.closing is None
 
 
 def _members(plan: Plan) -> list[Member]:

@@ -54,6 +54,8 @@ class Reloading:
         self._host = host
         self._state_dir, self._runtime_dir = directories
         self._lock = asyncio.Lock()
+        self._turn: asyncio.Future[str] | None = None
+        """Of the reload that holds the lock: what tells its client that it is late."""
         self._next: tuple[Plan, Difference, frozenset[int]] | None = None
         self.count = 0
         """Reloads that have taken effect."""
@@ -92,7 +94,7 @@ class Reloading:
             self._host.notifier.reloading()
         try:
             async with self._lock:
-                before = self.count
+                before, self._turn = self.count, late
                 try:
                     plan, difference, uids = await self._judged()
                     late_at.cancel()  # from here on the decisions say so
@@ -111,7 +113,7 @@ class Reloading:
         return {"changed": list(difference.replaced), "changes": list(difference.changes), "dry_run": dry_run}
 
     def _say_late(self, late: asyncio.Future[str]) -> None:
-        waits = "what was asked for before is not done" if self._next is not None else "the file is still being read"
+        waits = "the file is still being read" if self._turn is late else "the reload before it is not done"
         if not late.done():
             late.set_result(f"the reload has not begun: {waits}")
 

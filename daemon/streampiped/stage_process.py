@@ -227,6 +227,7 @@ def load(
         emit=emit,
         tick=tick,
         retain_epochs=plan.checkpoint.retain_epochs,
+        processes=tuple(each.name for each in plan.processes),
         resuming=EpochStore(Path(plan.paths.state, "epochs")).is_begun(),
     )
     subject: Stage | Service = kind(credentials.options(kind.Options, spec.options), context)

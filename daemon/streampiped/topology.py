@@ -32,6 +32,8 @@ class StageSpec:
     hang_timeout: float = 30.0
     retractable: bool = True
     """A sink that can take rows back, or a source that can go back to an older position."""
+    isolates: bool = True
+    """False of a sink without `isolate`: of a batch that kills it no single row can be found."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ OTHERS_MAX: Final = 16  # rows tried alone for one that does not loop, before it
 ROUNDS_MAX: Final = 8  # searches in what is left, when it still kills: rows that hide behind others are rare
 SLOWER: Final = 10  # times the longest pass so far: then a part looks like looping, until the last limit says so
 TOGETHER: Final = 4  # times the longest pass that two parts may take together: it is two, and a machine is not steady
+SINK_METHODS: Final = ("prepare", "commit", "rollback")  # of a sink that is no subclass, as in check.py
+UNTRIED: Final = "this sink cannot be tried with single rows"
 QUICK_MIN_S: Final = 0.05  # no shorter limit than this: a fork copies pages before it does anything
 
 
@@ -56,11 +58,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`guilty` in the order of the batch; none: the batch is innocent."""
+    """`guilty` in the order of the batch; none: the batch is innocent. Not `tried`: all of it stands for a row or some
+    that nobody has looked for."""
 
     guilty: tuple[Row, ...]
     forks: int
     seconds: float
+    tried: bool = True
 
 
 def judge(
@@ -92,7 +96,8 @@ def judge(
     trials = _Trials(stage, batch, *limits, tick, forget_outside, encode)
     guilty = _search(trials, np.arange(batch.rows))
     rows = tuple(_row(batch, index, guilty[index]) for index in sorted(guilty))
-    return Verdict(rows, trials.forks, time.monotonic() - began)
+    tried = all(ending.reason != UNTRIED for ending in guilty.values())
+    return Verdict(rows, trials.forks, time.monotonic() - began, tried)
 
 
 class _ExhaustedError(Exception):
@@ -166,9 +171,12 @@ class _Trials:
 
     def _work(self, part: Batch) -> None:
         self.forget_outside()
-        if isinstance(self.stage, SinkStage):
+        if isinstance(self.stage, SinkStage) or all(hasattr(self.stage, name) for name in SINK_METHODS):
+            isolate = getattr(self.stage, "isolate", None)
             try:
-                self.stage.isolate()
+                if isolate is None:
+                    raise NotImplementedError
+                isolate()
             except NotImplementedError as error:
                 raise _UntestableError from error
         try:
@@ -188,7 +196,7 @@ def _search(trials: _Trials, rows: Rows) -> dict[int, Ending]:
     try:
         ending = trials.full(rows)
     except _UntestableError:
-        return dict.fromkeys(rows.tolist(), Ending("crash", "this sink cannot be tried with single rows"))
+        return dict.fromkeys(rows.tolist(), Ending("crash", UNTRIED))
     trials.began = time.monotonic()
     try:
         for _ in range(ROUNDS_MAX):

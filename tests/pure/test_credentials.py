@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -10,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from pydantic import ValidationError
 
-from streampiped.credentials import MASK, CredentialError, Credentials
+from streampiped.credentials import MASK, CredentialError, Credentials, MaskedError
 from streampiped.stages.consumer import ConsumerOptions
 from streampiped.stages.generator import GeneratorOptions
 from support.config_files import loaded, problems
@@ -87,6 +88,8 @@ def test_directory_beside_the_file_without_systemd(given: Path) -> None:
         ("..", None, "should name a credential with letters"),
         ("", None, "should name a credential with letters"),
         ("empty", b"\n", "is empty"),
+        ("short", b"abc\n", "has fewer than 4 characters"),
+        ("blank", b"a       \n", "has fewer than 4 characters"),
         ("binary", b"\xff\xfe", "should be UTF-8 text"),
     ],
 )  # fmt: skip
@@ -130,6 +133,28 @@ def test_problem_does_not_quote_it(tmp_path: Path, given: Path) -> None:
     text = STAGES.format(tests=REPOSITORY / "tests", token='{ credential = "mqtt" }') + "refuse = true\n"
     found = problems(tmp_path, text, environ=environ(tmp_path, given))
     assert [problem.right for problem in found] == ["cannot reach tcp://me:********@host"]
+
+
+def test_error_that_nobody_expects_does_not_quote_it(tmp_path: Path, given: Path) -> None:
+    """A validator that raises what no validator should, with the secret in its text: neither the words nor the
+    traceback show it, and both say what went wrong and where."""
+    text = STAGES.format(tests=REPOSITORY / "tests", token='{ credential = "mqtt" }') + "explode = true\n"
+    with pytest.raises(MaskedError) as caught:
+        loaded(tmp_path, text, environ=environ(tmp_path, given))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+    assert str(caught.value) == "KeyError: 'tcp://me:********@host'"
+    assert "secret_stage.py" in shown
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path, given: Path) -> None:
+    """An error that quotes no secret is the one that was raised."""
+    credentials = Credentials("none.toml", {"CREDENTIALS_DIRECTORY": str(given)})
+    credentials.options(CarelessOptions, {"token": named()})
+    error = OSError("nothing secret")
+    with pytest.raises(OSError, match="nothing") as caught, credentials.masking():
+        raise error
+    assert caught.value is error
 
 
 def test_faults_beside_it_do_not_quote_it(given: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampiped.core.epoch_commands import EpochTimes
-from streampiped.core.pace import EPOCHS, EPOCHS_LEAST, FACTOR, LEAST_S, Pace, Slow
+from streampiped.core.pace import EPOCHS, EPOCHS_LEAST, FACTOR, LEAST_S, USUAL_AGAIN, Pace, Slow, Usual
 
 
 def took(total: float, **parts: float) -> EpochTimes:
@@ -22,6 +22,33 @@ def test_one_slow_epoch() -> None:
     assert pace.judge(took(0.1)) is None
 
 
+def test_a_spell_is_told_once_and_its_end() -> None:
+    """Of a hundred slow epochs in a row of a stream that settles one is told, one that takes twice as long again, and
+    the end once, with the number and the slowest of the others; the next spell is told anew."""
+    pace = Pace()
+    for _ in range(EPOCHS):
+        pace.judge(took(0.1))
+    told = [pace.judge(took(seconds, align=1.0)) for seconds in (2.0, *[1.5] * 10, 4.0, *[3.0] * 8)]
+    assert [(n, type(each)) for n, each in enumerate(told) if each] == [(0, Slow), (11, Slow)]
+    ended = [pace.judge(took(0.1)) for _ in range(2 * USUAL_AGAIN)]
+    assert [each for each in ended if each] == [ended[USUAL_AGAIN - 1]] == [Usual(18, 3.0)]
+    assert isinstance(pace.judge(took(2.0)), Slow)
+
+
+def test_a_single_usual_epoch_ends_no_spell() -> None:
+    """Slow and usual ones by turns are one spell, and a single slow one has no end that is worth a word."""
+    pace = Pace()
+    for _ in range(EPOCHS):
+        pace.judge(took(0.1))
+    told = [pace.judge(took(seconds)) for seconds in (2.0, 0.1) * 10]
+    assert sum(each is not None for each in told) == 1
+    lone = Pace()
+    for _ in range(EPOCHS):
+        lone.judge(took(0.1))
+    assert isinstance(lone.judge(took(2.0)), Slow)
+    assert not any(lone.judge(took(0.1)) for _ in range(EPOCHS))
+
+
 def test_nothing_is_slow_before_something_is_usual() -> None:
     """The first epochs, of a cold start, are no measure and are not measured."""
     pace = Pace()
@@ -33,9 +60,13 @@ def test_what_stays_slow_becomes_usual() -> None:
     pace = Pace()
     for _ in range(EPOCHS):
         pace.judge(took(0.1))
-    told = [pace.judge(took(2.0)) is not None for _ in range(3 * EPOCHS)]
-    assert told.index(False) <= EPOCHS // 2 + 1
-    assert not any(told[told.index(False) :])
+    told = [pace.judge(took(2.0)) for _ in range(3 * EPOCHS)]
+    slow = EPOCHS // 2
+    assert told[0] == Slow(0.1, "align")
+    (end,) = [each for each in told[1:] if each]
+    assert isinstance(end, Usual)
+    assert end.untold <= slow
+    assert told.index(end) <= slow + USUAL_AGAIN
 
 
 @given(st.lists(st.floats(0, 100), max_size=200))
@@ -44,6 +75,6 @@ def test_slow_is_slow(durations: list[float]) -> None:
     pace = Pace()
     for number, seconds in enumerate(durations):
         before = durations[max(0, number - EPOCHS) : number]
-        if pace.judge(took(seconds)) is not None:
+        if isinstance(pace.judge(took(seconds)), Slow):
             assert seconds >= LEAST_S
             assert 2 * sum(each * FACTOR <= seconds for each in before) >= len(before) >= EPOCHS_LEAST

@@ -83,6 +83,26 @@ def test_summary() -> None:
     ]
 
 
+def test_summary_since() -> None:
+    """The first line names the moment that was answered for; what is known in sum alone is an upper bound, and said to
+    be one."""
+    undated = dict.fromkeys(("garbage", "gaps", "templates_forgotten"))
+    new = template("late <n>", 7) | {"count_max": 7}
+    old = template("loss <n>", 11_000) | {"count": None, "count_max": 11_000}
+    restart = {**summary()["restarts"][0], "count": None, "count_max": 3}
+    found = summary(**undated, since=NOW - 600, templates=[new, old], restarts=[restart])
+    lines = summary_text(found, 80).splitlines()
+    assert lines[0] == f"12345 events since {clock(NOW - 600)}"
+    assert "at most" in lines[1]
+    assert "     7  late <n>" in lines
+    assert " <=11k  loss <n>" in lines
+    assert any(line.split()[:2] == ["<=3", "trainer"] for line in lines)
+    exact = summary(**undated, since=NOW - 600, templates=[new], restarts=[])
+    assert "<=" not in summary_text(exact)
+    empty = summary(**undated, since=NOW - 600, events=0, stages={}, templates=[], restarts=[])
+    assert summary_text(empty).startswith(f"no events since {clock(NOW - 600)}")
+
+
 def test_quiet_summary() -> None:
     """What there is nothing of is not mentioned."""
     nothing = {"restarts": [], "bursts": [], "slow_epochs": {"count": 0, "last": []}, "templates": [], "stages": {}}

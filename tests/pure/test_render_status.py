@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from streampipectl import render, render_letters
+from streampipectl import probes, render, render_letters
 from support.control_backend import checkpoint, process, status_of
 
 NAMES = ("generator", "normalizer", "consumer", "trainer", "evaluator", "log_extractor", "service_monitor")
@@ -73,6 +75,50 @@ def test_eighty_columns_show_the_flow() -> None:
     """At 80 columns records in and out, lag, CPU and RSS have their place."""
     header = next(line for line in render.status_text(WHOLE, 80).split("\n") if line.startswith("NAME"))
     assert {"IN", "OUT", "LAG", "CPU", "RSS"} <= set(header.split())
+
+
+def test_into_a_pipe_all_is_there_in_eighty_columns() -> None:
+    """Without a terminal no column is left out and no line is cut; with long names and a long story every line has 80
+    columns at most, and put together again they say the same."""
+    reason = "killed by SIGKILL while it was asleep in a system call and nobody knows for how long that would have been"
+    names = (*NAMES[:-2], "log_extractor", "service_monitor")
+    figures = {"records_in": 123_456_789, "records_out": 123_456_789, "pid": 4_194_303, "cpu_percent": 163.0}
+    found = [process(name, **figures, last_reason=reason, restarts=12, state="resetting") for name in names]
+    status = status_of(*found, state="resetting", reason="trainer died", pipeline="a pipeline with a rather long name")
+    status |= {
+        "health": "failed",
+        "health_reason": f"trainer: {reason}",
+        "held": ["2026-11-before-the-change", "b" * 40],
+    }
+    lines = render.status_text(status).split("\n")
+    assert max(map(len, lines)) <= 80, max(lines, key=len)
+    (header,) = (line for line in lines if line.startswith("NAME"))
+    assert header.split() == [column.title for column in render.COLUMNS]
+    flowing = " ".join(" ".join(lines).split())
+    assert flowing.count(reason) == len(names) + 1
+    assert "generation 2, trainer died" in flowing
+    assert f"held: 2026-11-before-the-change {'b' * 40}" in flowing
+
+
+@pytest.mark.parametrize("width", [None, 40, 80, 120])
+def test_health_is_never_cut(width: int | None) -> None:
+    """A reason goes on below itself: no line is wider than the terminal, or 80 columns of a pipe, and every word of it
+    is there; colours change no text."""
+    reason = "no progress for 13.0 s in phase waiting, with input unread, stopped by a signal (SIGSTOP or SIGTSTP)"
+    stages = [{"name": name, "health": "healthy", "since": 100.0, "reason": None} for name in NAMES]
+    stages[3] |= {"health": "stalled", "reason": reason}
+    answer = {"pipeline": "friedman", "now": 121.0, "live": True, "ready": False, "health": "stalled"}
+    answer |= {"reason": f"trainer: {reason}", "stages": stages}
+    text = probes.health_text(answer, width)
+    lines = text.split("\n")
+    assert max(map(len, lines)) <= (width or 80)
+    flowing = " ".join(text.split())
+    assert flowing.count(reason) == 2
+    rows = lines[lines.index("") + 2 :]
+    assert [line.split()[0] for line in rows if not line.startswith(" ")] == list(NAMES)
+    painted = probes.health_text(answer, width, colours=True)
+    assert "\x1b[31mstalled\x1b[0m" in painted
+    assert re.sub(r"\x1b\[\d*m", "", painted) == text
 
 
 def test_colour_changes_no_text() -> None:

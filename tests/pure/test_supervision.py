@@ -393,6 +393,24 @@ def test_launcher_that_never_comes_up_ends_the_start() -> None:
     assert play.of(p.Farewell)
 
 
+def test_ready_is_about_the_stages() -> None:
+    """A service that loads holds up the end of a start, one that dies again and again does not; whatever becomes of it,
+    the stages are ready. A stage that is not there makes both false."""
+    play = Play()
+    play.say(p.LauncherReady())
+    for name in CHAIN:
+        play.born(name)
+    play.all_ready()
+    assert (play.machine.ready, play.machine.settled) == (True, False)
+    for _ in range(2):  # the first successor comes at once, the next one is waited for
+        play.forked("monitor")
+        play.died("monitor")
+    assert play.state("monitor") is State.BACKOFF
+    assert (play.machine.ready, play.machine.settled) == (True, True)
+    play.died("middle")
+    assert (play.machine.ready, play.machine.settled) == (False, False)
+
+
 def test_service_death_does_not_touch_the_generation() -> None:
     """A service that dies is forked again; the data path does not notice."""
     play = Play().up()

@@ -24,6 +24,7 @@ from streampiped.runtime.event_file import EventFile
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import FILE_NAME, LogExtractor, LogExtractorOptions
 from streampiped.stages.log_facts import ErrorWindow, fact_of
+from streampiped.stages.log_since import MINUTES_MAX
 from support.log_lines import labelled
 from support.services import Emitted, settle, wait_until
 
@@ -46,8 +47,8 @@ class Pipeline:
     def rotate_at(self, file_bytes_max: int, files_kept: int = 5) -> None:
         self.file = EventFile(self.logs, file_bytes_max=file_bytes_max, files_kept=files_kept)
 
-    def extractor(self, **options: Any) -> LogExtractor:
-        context = StageContext("log_extractor", directory=self.place, emit=self.emitted)
+    def extractor(self, processes: tuple[str, ...] = (), **options: Any) -> LogExtractor:
+        context = StageContext("log_extractor", directory=self.place, emit=self.emitted, processes=processes)
         extractor = LogExtractor(LogExtractorOptions(path=str(self.file.path), **options), context)
         self._extractors.append(extractor)
         return extractor
@@ -161,7 +162,8 @@ def test_restarts_have_reasons(pipeline: Pipeline) -> None:
 
 
 def test_slow_epochs(pipeline: Pipeline) -> None:
-    """Each slow epoch is counted, the newest are listed, and one whose fields are none costs nothing."""
+    """Each slow epoch is counted, those too of which only the end of a spell tells; the newest that were told are
+    listed, and one whose fields are none costs nothing."""
     slow = {"stage": "supervisor", "event": "epoch_delayed", "median": 0.05, "part": "fsync"}
     for epoch in range(30):
         pipeline.say(**slow, epoch=epoch, seconds=1.5)
@@ -173,6 +175,10 @@ def test_slow_epochs(pipeline: Pipeline) -> None:
     newest = {"ts": START + 30, "epoch": 29, "seconds": 1.5, "median": 0.05, "part": "fsync"}
     assert (found["last"][0], len(found["last"])) == (newest, 20)
     assert summary(extractor, stage="trainer")["slow_epochs"] == {"count": 0, "last": []}
+    pipeline.say(stage="supervisor", event="epochs_settled", epoch=40, count=7, seconds=1.9)
+    settle(extractor)
+    found = summary(extractor)["slow_epochs"]
+    assert (found["count"], len(found["last"])) == (37, 20)
 
 
 def test_tables_are_bounded(pipeline: Pipeline) -> None:
@@ -431,6 +437,148 @@ def test_stage_names_are_bounded(pipeline: Pipeline) -> None:
     found = summary(extractor)["stages"]
     assert len(found) == 65
     assert found["(other)"]["levels"]["info"] == 200 - 64
+
+
+def test_strangers_take_no_place_of_the_pipelines(pipeline: Pipeline) -> None:
+    """However many names strangers write first, the plan's processes count by their own, also those that an earlier
+    run has counted, and also what an operator restarts."""
+    for n in range(200):
+        pipeline.say(stage=f"stage{n}")
+    for stage in ("supervisor", "trainer", "late"):
+        pipeline.say(3, stage=stage, level="warning")
+    restart = {"stage": "supervisor", "event": "command_received", "method": "restart", "who": "ann"}
+    pipeline.say(**restart, params="late stranger")
+    extractor = pipeline.extractor(("trainer", "late"))
+    settle(extractor)
+    extractor.close()
+    extractor = pipeline.extractor(("trainer", "late"))
+    pipeline.say(stage="trainer", level="warning")
+    pipeline.say(stage="stage0")
+    pipeline.say(stage="another")
+    settle(extractor)
+    found = summary(extractor)
+    counted = {name: found["stages"][name]["levels"].get("warning") for name in ("supervisor", "trainer", "late")}
+    assert counted == {"supervisor": 3, "trainer": 4, "late": 3}
+    assert found["stages"]["stage0"]["levels"] == {"info": 2}
+    assert found["stages"]["(other)"]["levels"] == {"info": 200 - 64 + 1}
+    assert {row["stage"] for row in found["restarts"]} == {"late", "(other)"}
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("how", [shutil.move, shutil.copy])
+def test_a_done_file_put_back_at_the_logs_place(
+    pipeline: Pipeline, how: Callable[[Path, Path], None], down: bool
+) -> None:
+    """An old file that was counted and stands at the log's own path again, moved there or copied over it, counts
+    nothing twice; what the daemon writes behind it counts once, and so does the file that follows."""
+    pipeline.say(5)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    path, old = pipeline.file.path, pipeline.file.path.with_name("kept")
+    shutil.copy(path, old)
+    path.rename(path.with_name(path.name + ".1"))
+    pipeline.say(2)
+    settle(extractor)
+    assert events(extractor) == 7
+    if down:
+        extractor.close()
+    how(old, path)
+    if not down:
+        settle(extractor)
+        assert events(extractor) == 7
+    pipeline.say(3)
+    extractor = pipeline.extractor() if down else extractor
+    settle(extractor)
+    assert events(extractor) == 10
+    path.rename(path.with_name(path.name + ".2"))
+    pipeline.say(4)
+    settle(extractor)
+    assert events(extractor) == 14
+    extractor.close()
+    again = pipeline.extractor()
+    settle(again)
+    assert events(again) == 14
+    assert summary(again)["garbage"] == 0
+
+
+def test_a_copy_with_a_torn_end_is_passed(pipeline: Pipeline) -> None:
+    """A done file that ends in a piece of a line is read to its end once, and no copy of it stands in the way of the
+    files that follow."""
+    pipeline.say(3)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    path = pipeline.file.path
+    with path.open("ab") as file:
+        file.write(b'{"torn')
+    shutil.copy(path, path.with_name(path.name + ".2"))
+    path.rename(path.with_name(path.name + ".1"))
+    pipeline.say(2)
+    settle(extractor)
+    assert (events(extractor), summary(extractor)["garbage"]) == (5, 1)
+
+
+SINCE = START - START % 60 + 120
+"""The beginning of a minute, after which some of the events of `dated` come."""
+
+
+def dated(pipeline: Pipeline) -> None:
+    """Events before and after SINCE."""
+    for ts in (SINCE - 90, SINCE - 0.001):
+        pipeline.say(ts=ts, line="before and after")
+        pipeline.say(ts=ts, line="only early")
+        pipeline.say(ts=ts, level="error", event="stage_died", reason="killed by SIGKILL")
+        pipeline.say(ts=ts, event="output_dropped", count=5)
+    for ts in (SINCE, SINCE + 100):
+        pipeline.say(ts=ts, line="before and after")
+        pipeline.say(ts=ts, line="really late")
+        pipeline.say(ts=ts, level="error", event="stage_died", reason="ValueError")
+        pipeline.say(ts=ts, event="output_dropped", count=7)
+    slow = {"stage": "supervisor", "event": "epoch_delayed", "median": 0.05, "part": "fsync", "seconds": 1.5}
+    pipeline.say(**slow, ts=SINCE - 10, epoch=1)
+    pipeline.say(**slow, ts=SINCE + 10, epoch=2)
+    pipeline.say(stage="supervisor", event="epochs_settled", ts=SINCE + 20, epoch=9, count=4, seconds=1.4)
+
+
+def test_summary_since_is_exact(pipeline: Pipeline) -> None:
+    """From a minute on: events, levels, drops, deaths and slow epochs are those of an extractor that has seen the later
+    events alone; a template or restart that is new since then has its count, one that is older an upper bound, and what
+    was not seen since is left out."""
+    dated(pipeline)
+    extractor = pipeline.extractor()
+    settle(extractor)
+    found = summary(extractor, since=SINCE + 59.9)
+    assert (found["since"], found["events"]) == (SINCE, 10)
+    trainer = found["stages"]["trainer"]
+    assert (trainer["levels"], trainer["drops"]) == ({"info": 6, "error": 2}, {"output_dropped": 14})
+    assert trainer["deaths"] == {"count": 2, "last": SINCE + 100, "reason": "ValueError"}
+    assert (trainer["first_seen"], trainer["last_seen"]) == (SINCE, SINCE + 100)
+    assert (found["slow_epochs"]["count"], [row["epoch"] for row in found["slow_epochs"]["last"]]) == (5, [2])
+    counts = {row["template"]: (row["count"], row["count_max"]) for row in found["templates"]}
+    assert counts["before and after"] == (None, 4)
+    assert counts["really late"] == (2, 2)
+    assert "only early" not in counts
+    assert [(row["reason"], row["count"]) for row in found["restarts"]] == [("ValueError", 2)]
+    assert [row["ts"] for row in found["incidents"]] == [SINCE + 100, SINCE]
+    assert found["garbage"] is found["gaps"] is None
+    assert summary(extractor, since=SINCE, stage="supervisor")["events"] == 2
+    assert summary(extractor, since=SINCE - 3600)["events"] == summary(extractor)["events"]
+    assert summary(extractor, since=SINCE + 3600)["events"] == 0
+
+
+def test_summary_since_says_how_far_it_reaches(pipeline: Pipeline) -> None:
+    """Minutes are bounded; who asks for older ones is told from when on the answer counts, and it is exact for that."""
+    pipeline.rotate_at(64 << 20)
+    minutes = MINUTES_MAX + 90
+    line = '{{"ts":{},"level":"info","event":"stage_output","stage":"trainer","line":"hello"}}\n'
+    pipeline.file.append("".join(line.format(SINCE + 60 * n) for n in range(minutes)).encode())
+    extractor = pipeline.extractor()
+    settle(extractor)
+    assert summary(extractor)["events"] == minutes
+    found = summary(extractor, since=SINCE)
+    assert (found["since"], found["events"]) == (SINCE + 60 * 90, MINUTES_MAX)
+    assert found["stages"]["trainer"]["first_seen"] == found["since"]
+    last = summary(extractor, since=SINCE + 60 * (minutes - 7))
+    assert (last["since"], last["events"]) == (SINCE + 60 * (minutes - 7), 7)
 
 
 def test_error_window() -> None:

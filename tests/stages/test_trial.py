@@ -460,6 +460,23 @@ def test_a_sink_that_cannot_be_isolated_is_not_tried() -> None:
     verdict = judged(Outside(StageOptions(), StageContext(name="outside")), numbered(3, 4))
     assert [row.position for row in verdict.guilty] == [3, 4, 5, 6]
     assert {row.reason for row in verdict.guilty} == {"this sink cannot be tried with single rows"}
+    assert not verdict.tried
+    assert judged(Fragile(), numbered(3, 4, harm=[0.0] * 4, pair=[0.0] * 4)).tried
+
+
+def test_a_sink_by_its_methods_alone_is_not_tried_either() -> None:
+    """Whoever offers a sink's methods without the base class, and has no `isolate`, is not reached from a fork."""
+
+    class Outside:
+        def process(self, batch: Batch) -> Batch | None:
+            raise AssertionError("reached")
+
+        def prepare(self, epoch: int) -> None: ...
+
+        commit = rollback = prepare
+
+    verdict = judged(Outside(), numbered(3, 4))  # type: ignore[arg-type]  # that is the point
+    assert (len(verdict.guilty), verdict.tried) == (4, False)
 
 
 # --- records and skips --------------------------------------------------------------------------------------------

@@ -153,10 +153,10 @@ class FakeBackend:
     async def drop(self, letters: Sequence[int], stage: str | None, who: str) -> dict[str, Any]:
         return {"letters": self.letters.drop(letters, stage)}
 
-    async def log_summary(self, stage: str | None) -> dict[str, Any]:
+    async def log_summary(self, stage: str | None, since: float) -> dict[str, Any]:
         if self.summary is None:
             raise RpcError("there is no log_extractor", ExitCode.REFUSED)
-        return self.summary
+        return self.summary if not since else self.summary | {"since": since, "garbage": None}
 
     async def health(self, stage: str | None) -> dict[str, Any]:
         rows = [{"name": row["name"], **self.verdicts.get(row["name"], WELL)} for row in self.processes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from streampiped.errors import OptionError
 from streampiped.records import Batch
@@ -24,6 +24,13 @@ class CarelessOptions(StageOptions):
     names: dict[str, str] = Field(default_factory=dict)
     hosts: list[Inner] = Field(default_factory=list)
     refuse: bool = False
+    explode: bool = False
+
+    @model_validator(mode="after")
+    def _explode(self) -> CarelessOptions:
+        if self.explode:
+            raise KeyError(f"tcp://me:{self.token}@host")
+        return self
 
 
 class Careless(Stage):

@@ -87,6 +87,8 @@ class Mischief(Stage):
         self._pid = os.getpid()
         if self._is("raise_in_construction"):
             raise RuntimeError("construction refused on purpose")
+        while self._is("wait_in_construction"):
+            time.sleep(0.01)
         if self._is("ignore_sigterm"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if self._is("close_stdout"):

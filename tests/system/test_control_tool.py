@@ -143,7 +143,11 @@ def test_logs_summary(daemon: Daemon) -> None:
     assert tool(daemon, "logs", "--summary").stdout.startswith("3 events since ")
     assert json.loads(tool(daemon, "logs", "--summary", "trainer", "--json").stdout)["stage"] == "trainer"
     assert tool(daemon, "logs", "--summary", "nobody").returncode == 4
-    assert "whole log" in tool(daemon, "logs", "--summary", "--since", "1h").stderr
+    assert tool(daemon, "logs", "--summary", "--since", "2020-01-01T00:00Z").stdout.startswith(
+        "3 events since 2020-01-01"
+    )
+    assert json.loads(tool(daemon, "logs", "--summary", "--since", "2020-01-01", "--json").stdout)["garbage"] is None
+    assert "only STAGE, --since and --json" in tool(daemon, "logs", "--summary", "--lines", "3").stderr
 
 
 def bury(daemon: Daemon, *records: dict[str, object]) -> None:

@@ -132,6 +132,25 @@ def test_a_stage_whose_restarts_are_used_up_has_failed(tmp_path: Path) -> None:
         assert daemon.ctl("health", "--ready").returncode == 0
 
 
+def test_a_failed_service_makes_the_pipeline_ill_and_not_unready(tmp_path: Path) -> None:
+    """A log extractor that dies at every start is failed, with its name; the daemon has started all the same, the
+    stages are ready, records flow, and `health` and `status` say that something is wrong."""
+    head = LIMITS + '[supervision]\nmax_restarts = 2\nbackoff_first = "50ms"\nbackoff_max = "100ms"\n'
+    config = simple(head=head).replace("[log_extractor]\nenabled = false", "[log_extractor]")
+    place = tmp_path / "state" / "stages" / "log_extractor"
+    place.parent.mkdir(parents=True)
+    place.write_text("no directory")
+    with running(config, tmp_path) as daemon:
+        verdicts = becomes(daemon, "log_extractor", "failed")
+        assert ill(verdicts) == {"log_extractor"}
+        assert (verdicts[""]["health"], verdicts[""]["cause"]) == ("failed", "log_extractor")
+        assert [daemon.ctl("health", word).returncode for word in ("--live", "--ready")] == [0, 0]
+        assert daemon.ctl("health").returncode == 3
+        assert daemon.ctl("status").returncode == 3
+        assert daemon.events("pipeline_ready")
+        daemon.wait_progress(1000)
+
+
 def test_what_an_operator_has_stopped_is_healthy() -> None:
     """A stop on purpose makes nobody ill, those included that wait for it, however long; the pipeline is ready."""
     with running(simple(head=LIMITS)) as daemon:

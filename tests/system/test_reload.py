@@ -280,10 +280,25 @@ def test_slow_reload_goes_on_without_its_client() -> None:
         assert done.returncode == 8, done
         queued = daemon.ctl("reload", "--timeout", "100ms")
         assert queued.returncode == 8, queued
-        assert "what was asked for before is not done" in queued.stderr
+        assert "the reload before it is not done" in queued.stderr
         second = daemon.ctl("reload", "--timeout", "60s")
         assert "nothing to do" in second.stdout, second
         assert len(daemon.events("reload_applied")) == 1
+
+
+def test_reload_behind_one_that_reads_is_told_so(tmp_path: Path) -> None:
+    """While a constructor holds up the check of the file, the reload that checks says that the file is being read, and
+    the one behind it says that it waits for the other; both come to their end."""
+    flag = tmp_path / "flag"
+    with running(simple(middle=f'mischief = "wait_in_construction"\nflag = "{flag}"')) as daemon:
+        flag.touch()
+        reading = daemon.ctl("reload", "--timeout", "300ms")
+        behind = daemon.ctl("reload", "--timeout", "300ms")
+        flag.unlink()
+        assert (reading.returncode, behind.returncode) == (8, 8)
+        assert "the reload has not begun: the file is still being read" in reading.stderr
+        assert "the reload has not begun: the reload before it is not done" in behind.stderr
+        assert "nothing to do" in daemon.ctl("reload", "--timeout", "60s").stdout
 
 
 def test_stop_beats_a_reload() -> None:

@@ -157,6 +157,32 @@ def test_upgrade_leaves_a_stopped_service_stopped(service: Service, packages: di
     service.box.run("systemctl", "enable", "--now", service.name)
 
 
+def test_upgrade_leaves_a_stopped_one_stopped_though_it_is_enabled(service: Service, packages: dict[str, Path]) -> None:
+    """A stop is for now: an upgrade does not end it, the next boot or the operator does. The mark of it is gone."""
+    service.box.run("systemctl", "stop", service.name)
+    install(service, packages, NEW)
+    assert service.show("ActiveState", "UnitFileState") == {"ActiveState": "inactive", "UnitFileState": "enabled"}
+    assert service.box.run("ls", "/run/streampipe.stopped", check=False).stdout == ""
+    service.box.run("systemctl", "start", service.name)
+
+
+def test_upgrade_starts_one_that_has_failed(service: Service, packages: dict[str, Path]) -> None:
+    """What has failed nobody has stopped: the upgrade tries it once more. If it fails again the package is configured
+    all the same and the service failed; when its reason is gone the next upgrade brings it back."""
+    right = service.box.run("cat", CONFIGURATION).stdout
+    service.box.write(CONFIGURATION, right + "\n[nonsense]\n")
+    service.box.run("systemctl", "restart", service.name, check=False)
+    assert service.show("ActiveState") == {"ActiveState": "failed"}
+    before = service.show("ExecMainStartTimestampMonotonic")
+    install(service, packages, NEW)
+    assert service.show("ActiveState", "ExecMainStatus") == {"ActiveState": "failed", "ExecMainStatus": "78"}
+    assert service.show("ExecMainStartTimestampMonotonic") != before, "nobody has tried it"
+    assert package_state(service) == f"{NEW} installed"
+    service.box.write(CONFIGURATION, right)
+    install(service, packages, NEW)
+    assert service.show("ActiveState", "UnitFileState") == {"ActiveState": "active", "UnitFileState": "enabled"}
+
+
 def test_upgrade_after_an_interrupted_one_restarts_what_runs(service: Service, packages: dict[str, Path]) -> None:
     """An upgrade of a stopped service that was broken off has left its mark, and the operator has started it since.
     The next upgrade restarts it: no old code goes on over new files."""

@@ -14,7 +14,7 @@ from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import Aborted, EpochCommand, TellCommitted
 from streampiped.core.epochs import Coordinator
 from streampiped.core.lifecycle import Input, State
-from streampiped.core.pace import Pace
+from streampiped.core.pace import Pace, Slow, Usual
 from streampiped.core.poison import Poison
 from streampiped.core.processes import Desk, Limits, Process, Roster
 
@@ -213,9 +213,12 @@ class Generations:
         self.trouble = None
         self._impairments = 0
         self._desk.emit("epoch_committed", epoch=news.epoch, seconds=news.times.total)
-        if (slow := self._pace.judge(news.times)) is not None:
-            seconds = news.times.total
-            self._desk.emit("epoch_delayed", epoch=news.epoch, seconds=seconds, median=slow.median, part=slow.part)
+        match self._pace.judge(news.times):
+            case Slow(median, part):
+                seconds = news.times.total
+                self._desk.emit("epoch_delayed", epoch=news.epoch, seconds=seconds, median=median, part=part)
+            case Usual(untold, slowest):
+                self._desk.emit("epochs_settled", epoch=news.epoch, count=untold, seconds=slowest)
         self._desk.put(news)
         if news.final and self.epochs.finished:
             self._desk.emit("pipeline_finished", epoch=news.epoch)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from typing import Final
 
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
@@ -30,6 +31,8 @@ from streampiped.core.story import Line, Story
 from streampiped.core.watch import Watch
 
 __all__ = ["Limits", "Process", "Supervision"]
+
+_UP: Final = (State.RUNNING, State.READY)
 
 
 class Supervision:
@@ -171,10 +174,17 @@ class Supervision:
         return self._operators.forgetful
 
     @property
+    def ready(self) -> bool:
+        """Every stage that is wanted is up: it runs, or is ready and waits for what an operator has stopped. Services
+        have no part in it: without them records flow as before."""
+        return all(stage.state in _UP for stage in self._roster.stages if stage.wanted)
+
+    @property
     def settled(self) -> bool:
-        """Everything that is wanted is up: it runs, or is ready and waits for what an operator has stopped."""
-        up = (State.RUNNING, State.READY)
-        return all(process.state in up for process in self._roster if process.wanted)
+        """The start is over: ready, and no service is on its way that may still come. One that has died or is given up
+        is not waited for."""
+        services = (service for service in self._roster.services if service.wanted)
+        return self.ready and all(service.state in (*_UP, State.BACKOFF, State.FAILED) for service in services)
 
     @property
     def leaving(self) -> bool:

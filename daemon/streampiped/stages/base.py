@@ -61,6 +61,8 @@ class StageContext:
     """Say 'not hung' from inside a `process` call that takes long on purpose."""
     retain_epochs: int = 3
     """So many committed epochs the pipeline may have to go back to, the newest included."""
+    processes: tuple[str, ...] = ()
+    """All of the plan by name, stages and services; empty where there is none (`check`)."""
     resuming: bool = False
     """The pipeline has committed epochs, so `restore` will bring a state: what a new pipeline begins with (a file, read
     to its end and removed since) may be missing."""

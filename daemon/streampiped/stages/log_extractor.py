@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from streampiped.errors import OptionError
-from streampiped.stages import log_store
+from streampiped.stages import log_since, log_store
 from streampiped.stages.base import Service, StageContext, StageOptions
 from streampiped.stages.history import History
 from streampiped.stages.log_facts import Memory, Tally, fact_of
@@ -49,7 +49,7 @@ class LogExtractorOptions(StageOptions):
 
 
 class LogExtractor(Service):
-    """Follows `path` or the journal; `query("summary", {"stage": NAME?})` gives the facts."""
+    """Follows `path` or the journal; `query("summary", {"stage": NAME?, "since": TS?})` gives the facts."""
 
     Options: ClassVar[type[StageOptions]] = LogExtractorOptions
 
@@ -65,6 +65,7 @@ class LogExtractor(Service):
             context.emit,
             bytes_max=FIXED_BYTES + options.templates_max * TEMPLATE_BYTES,
         )
+        self._own = (*context.processes, *((options.unit,) if journal else ()))
         self._opened = self._history.opened
         self._memory: Memory | None = None
         """None: to be read from the database first."""
@@ -110,8 +111,10 @@ class LogExtractor(Service):
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         match method:
             case "summary":
-                stage = params.get("stage")
-                return log_store.summary(self._history, None if stage is None else str(stage))
+                stage = None if params.get("stage") is None else str(params["stage"])
+                if (since := float(params.get("since") or 0.0)) > 0:
+                    return log_since.summary_since(self._history, stage, since)
+                return log_store.summary(self._history, stage)
             case _:
                 raise KeyError(method)
 
@@ -124,7 +127,7 @@ class LogExtractor(Service):
 
         def act(db: sqlite3.Connection) -> None:
             if self._memory is None:
-                self._memory = log_store.memory_of(db, options.templates_max)
+                self._memory = log_store.memory_of(db, options.templates_max, self._own)
             tally = Tally.of(chunk.lines, self._memory, self._read)
             log_store.add(db, tally, self._memory, chunk, window=options.burst_window, threshold=options.burst_errors)
 

@@ -15,7 +15,9 @@ EXAMPLE_CHARS_MAX: Final = 400
 NAME_CHARS_MAX: Final = 128  # of a stage or event
 OTHER: Final = "(other)"
 """Where the counts of forgotten templates and of stages beyond the limit go."""
-STAGES_MAX: Final = 64  # names come out of log lines, which anybody may have written
+STAGES_MAX: Final = 64  # names besides the pipeline's own: they come out of log lines, which anybody may have written
+PIPELINE: Final = ("supervisor", "launcher")
+"""Processes of every plan."""
 
 INCIDENTS: Final = frozenset(
     {
@@ -33,12 +35,16 @@ INCIDENTS: Final = frozenset(
 """Events kept one by one with their reason: the answer to 'what happened to the trainer last night?'"""
 DROPS: Final = frozenset({"output_dropped", "log_lines_dropped", "records_rejected"})
 """Events whose `count` says how much is missing."""
+DEATH: Final = "stage_died"
+MINUTE_S: Final = 60  # of the events' own time: what can be asked from a moment on is exact to this
 ERROR_LEVELS: Final = frozenset({"error", "critical"})
 
 FREE: Final = frozenset({"stage_output", "stage_raised", "stage_failed"})
 """Events whose text is a stranger's, as is that of every event that is not in the catalogue. Of the others the
 catalogue's text is the template."""
 SLOW_EPOCH: Final = "epoch_delayed"
+SLOW_EPOCHS_OVER: Final = "epochs_settled"
+"""Its `count` are slow epochs of which no `epoch_delayed` told."""
 ALL: Final = "(all)"
 """What an operator restarts without naming a stage."""
 
@@ -94,14 +100,20 @@ def make_fact(ts: float, level: str, event: str, stage: str, text: str, fields: 
 class Memory:
     """What counting the next line depends on, besides the line. All of it is in the database too."""
 
-    def __init__(self, miner: Miner, stages: Iterable[str] = ()) -> None:
+    def __init__(self, miner: Miner, stages: Iterable[str] = (), own: Iterable[str] = ()) -> None:
+        """`stages` that count already; `own`: names of the pipeline's processes, which have their place whatever
+        strangers write."""
         self.miner = miner
-        self._stages = set(stages)
+        self._own = {*PIPELINE, *own}
+        self._strangers = set(stages) - self._own
 
     def stage(self, name: str) -> str:
-        """The name under which a stage counts: there are STAGES_MAX, further ones are OTHER."""
-        if name in self._stages or len(self._stages) < STAGES_MAX:
-            self._stages.add(name)
+        """The name under which a stage counts: its own if it is the pipeline's, or of the first STAGES_MAX others;
+        else OTHER."""
+        if name in self._own or name in self._strangers:
+            return name
+        if len(self._strangers) < STAGES_MAX:
+            self._strangers.add(name)
             return name
         return OTHER
 
@@ -114,8 +126,8 @@ class Span:
     first: float
     last: float
 
-    def add(self, ts: float) -> None:
-        self.count += 1
+    def add(self, ts: float, count: int = 1) -> None:
+        self.count += count
         self.first, self.last = min(self.first, ts), max(self.last, ts)
 
 
@@ -169,6 +181,10 @@ class Tally:
     errors: list[Fact] = field(default_factory=list)
     restarts: list[Restart] = field(default_factory=list)
     slow_epochs: list[SlowEpoch] = field(default_factory=list)
+    slow_untold: int = 0
+    """Slow epochs that were only counted."""
+    minutes: dict[tuple[int, str, str], Span] = field(default_factory=dict)
+    """(minute of the events' time, stage, what): `what` is a level, one of DROPS, DEATH or SLOW_EPOCH"""
 
     @classmethod
     def of(cls, lines: Iterable[bytes], memory: Memory, read: Callable[[bytes], Fact | None] = fact_of) -> Tally:
@@ -191,8 +207,12 @@ class Tally:
         else:
             span.add(fact.ts)
         self._see(fact, memory.miner)
+        self._date(fact, fact.level, 1)
         if fact.event in DROPS:
             self.drops[stage, fact.event] += fact.count
+            self._date(fact, fact.event, fact.count)
+        if fact.event == DEATH:
+            self._date(fact, DEATH, 1)
         if fact.event in INCIDENTS:
             self.incidents.append(fact)
         if fact.level in ERROR_LEVELS:
@@ -200,6 +220,17 @@ class Tally:
         self.restarts += _restarts(fact, memory)
         if fact.event == SLOW_EPOCH and (slow := _slow_epoch(fact)) is not None:
             self.slow_epochs.append(slow)
+            self._date(fact, SLOW_EPOCH, 1)
+        if fact.event == SLOW_EPOCHS_OVER:
+            self.slow_untold += fact.count
+            self._date(fact, SLOW_EPOCH, fact.count)
+
+    def _date(self, fact: Fact, what: str, count: int) -> None:
+        span = self.minutes.get(key := (int(fact.ts // MINUTE_S), fact.stage, what))
+        if span is None:
+            self.minutes[key] = Span(count, fact.ts, fact.ts)
+        else:
+            span.add(fact.ts, count)
 
     def _see(self, fact: Fact, miner: Miner) -> None:
         template, gone = miner.see(fact.stage, fact.event, fact.text, free=fact.free)

@@ -33,13 +33,21 @@ _LOST: Final = IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """Of the file that begins with `head` everything before byte `end` is handled, and no more of it was to come."""
+
+    head: bytes
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
-    """Everything before byte `offset` of the file that begins with `head` has been handled, and all of the files
-    that begin with one of `done`."""
+    """Everything before byte `offset` of the file that begins with `head` has been handled, and of those that are
+    `done`, the last one last."""
 
     head: bytes
     offset: int
-    done: tuple[bytes, ...] = ()
+    done: tuple[Done, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,8 @@ class EventFollower:
         while True:
             if self._offset and not _begins(self._fd, self._head):  # emptied, and perhaps refilled beyond where we are
                 self._truncated(0)
+            if not self._offset:
+                self._recognise()
             data = os.pread(self._fd, READ_BYTES, self._offset)
             end = data.rfind(b"\n") + 1
             if end or len(data) == READ_BYTES:
@@ -136,7 +146,7 @@ class EventFollower:
         if chosen < 0:
             chosen = self._oldest_new(files)
             self._gaps += bool(self._head)
-            self._leave()
+            self._leave(self._offset)
         _close_all(fd for fd in files if fd != chosen)
         self._become(chosen)
         return True
@@ -160,7 +170,7 @@ class EventFollower:
         if _begins(self._fd, self._head):
             self._offset = size
         else:
-            self._leave()
+            self._leave(self._offset)
 
     def _next_file(self, here: os.stat_result, unread: int) -> bool:
         if os.fstat(self._fd).st_size > self._offset + unread:
@@ -175,25 +185,39 @@ class EventFollower:
         if not (self._head and _begins(chosen, self._head)):  # a copy of ours is read on where ours ended
             self._torn += bool(unread)
             self._gaps += mine not in known and len(files) > 1  # others may have come and gone in between
-            self._leave()
+            self._leave(self._offset + unread)
         _close_all(fd for fd in files if fd != chosen)
         self._become(chosen)
         return True
 
-    def _leave(self) -> None:
-        """Nothing more will be read of the file that begins with `head`."""
+    def _leave(self, end: int) -> None:
+        """Nothing more is to come of the file that begins with `head`, which was looked at up to `end`. Should a copy
+        of it ever be longer, it is read on there."""
         if self._head:
-            self._done = (*self._done, self._head)[-DONE_MAX:]
+            end = max([end, *(each.end for each in self._done if each.head == self._head)])
+            others = (each for each in self._done if each.head != self._head)
+            self._done = (*others, Done(self._head, end))[-DONE_MAX:]
         self._head, self._offset = b"", 0
+
+    def _recognise(self) -> None:
+        """A file that is to be read from its beginning may be a copy of one that is done: put back at the log's own
+        place by an operator, and written on there. It counts from where that ended, or from its own end if it is cut
+        shorter."""
+        if (known := self._known(self._fd)) is not None:
+            self._head, self._offset = known.head, min(known.end, os.fstat(self._fd).st_size)
+
+    def _known(self, fd: int) -> Done | None:
+        return next((each for each in self._done if _begins(fd, each.head)), None)
 
     def _oldest_new(self, files: list[int]) -> int:
         return next((fd for fd in files if self._has_more(fd)), files[-1])
 
     def _has_more(self, fd: int) -> bool:
-        """Neither a copy of a file that is done, nor one of ours that ends where we are or before."""
+        """Neither a copy of a file that is done, nor one of ours, that ends where that was left or before."""
         if self._head and _begins(fd, self._head):
             return os.fstat(fd).st_size > self._offset
-        return not any(_begins(fd, head) for head in self._done)
+        known = self._known(fd)
+        return known is None or os.fstat(fd).st_size > known.end
 
     def _scan(self) -> list[int]:
         """Descriptors of the files there are, oldest first. A listing made while somebody renames may show a file

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from streampiped.stages import log_since
 from streampiped.stages.history import History
 from streampiped.stages.log_facts import OTHER, Burst, ErrorWindow, Fact, Memory, Restart, SlowEpoch, Tally
-from streampiped.stages.log_follow import Chunk, Position
+from streampiped.stages.log_follow import Chunk, Done, Position
+from streampiped.stages.log_rows import OTHER_TEMPLATES, SHOWN_INCIDENTS, SHOWN_TEMPLATES
 from streampiped.stages.log_templates import Miner, Template
 
-VERSION: Final = 2
-SCHEMA: Final = """
+VERSION: Final = 3
+SCHEMA: Final = f"""{log_since.SCHEMA};
 CREATE TABLE cursor (id INTEGER PRIMARY KEY CHECK (id = 1), head BLOB, offset INTEGER, done TEXT);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE counts (
@@ -47,8 +49,6 @@ INCIDENTS_MAX: Final = 1000  # kept, newest
 BURSTS_MAX: Final = 200
 RESTARTS_MAX: Final = 200  # kinds of them
 SLOW_EPOCHS_MAX: Final = 200
-SHOWN_TEMPLATES: Final = 50  # in one summary; the tables have all
-SHOWN_INCIDENTS: Final = 20
 
 _TOTAL: Final = "INSERT INTO totals VALUES (?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
 _SPAN: Final = """
@@ -64,26 +64,26 @@ _FORGET: Final = f"""INSERT INTO others SELECT stage, level, count, first_seen, 
 def position_of(history: History) -> Position | None:
     """Where the counts stand."""
     for head, offset, done in history.rows("SELECT head, offset, done FROM cursor"):
-        return Position(head, offset, tuple(bytes.fromhex(h) for h in json.loads(done)))
+        return Position(head, offset, tuple(Done(bytes.fromhex(each), end) for each, end in json.loads(done)))
     return None
 
 
-def memory_of(db: sqlite3.Connection, templates_max: int) -> Memory:
-    """As it was when the counts were written."""
+def memory_of(db: sqlite3.Connection, templates_max: int, own: Iterable[str]) -> Memory:
+    """As it was when the counts were written; `own`: the pipeline's processes."""
     rows = db.execute("SELECT id, stage, event, template, first_word FROM templates ORDER BY touched, id")
     known = [Template(i, s, e, (text,) if w is None else tuple(text.split(" ")), w) for i, s, e, text, w in rows]
     made = db.execute("SELECT value FROM totals WHERE name = 'templates'").fetchone()
     stages = [stage for (stage,) in db.execute("SELECT DISTINCT stage FROM counts")]
-    return Memory(Miner(templates_max, known, made[0] if made else 0), (s for s in stages if s != OTHER))
+    return Memory(Miner(templates_max, known, made[0] if made else 0), (s for s in stages if s != OTHER), own)
 
 
 def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, window: float, threshold: int) -> None:
     """Add the tally of the chunk's lines; to be called within a transaction."""
     position = chunk.position
-    done = json.dumps([head.hex() for head in position.done])
+    done = json.dumps([(each.head.hex(), each.end) for each in position.done])
     db.execute("INSERT OR REPLACE INTO cursor VALUES (1, ?, ?, ?)", (position.head, position.offset, done))
     totals = {"events": tally.events, "garbage": tally.garbage + chunk.torn, "gaps": chunk.gaps}
-    totals |= {"templates_forgotten": len(tally.forgotten), "slow_epochs": len(tally.slow_epochs)}
+    totals |= {"templates_forgotten": len(tally.forgotten), "slow_epochs": len(tally.slow_epochs) + tally.slow_untold}
     db.executemany(_TOTAL, [(name, value) for name, value in totals.items() if value])
     db.executemany(
         f"INSERT INTO counts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET {_SPAN}",
@@ -93,6 +93,7 @@ def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, w
         "INSERT INTO drops VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
         [(stage, event, count) for (stage, event), count in tally.drops.items()],
     )
+    log_since.add_minutes(db, tally)
     _add_templates(db, tally, memory)
     _add_incidents(db, tally.incidents)
     _add_restarts(db, tally.restarts)
@@ -117,7 +118,7 @@ def summary(history: History, stage: str | None) -> dict[str, Any]:
     wanted = "stage, event, template, level, count, first_seen, last_seen, example"
     templates = some(f"FROM templates WHERE ORDER BY count DESC, id LIMIT {SHOWN_TEMPLATES}", wanted)
     for row in some("FROM others WHERE", "stage, level, count, first_seen, last_seen"):
-        templates.append({**row, "event": OTHER, "template": OTHER, "example": ""})
+        templates.append({**row, **OTHER_TEMPLATES})
     return {
         **{name: totals.get(name, 0) for name in ("events", "garbage", "gaps", "templates_forgotten")},
         "stages": _stages(some),
