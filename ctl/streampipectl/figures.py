@@ -5,11 +5,12 @@ A page shows what there is: a missing, null, infinite or strange value is None h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 from streampipectl.render import MISSING
+
+LARGE: Final = 1e300  # from here on sums of a few overflow
 
 
 def part(value: Any, *names: str) -> Any:
@@ -24,14 +25,11 @@ def part(value: Any, *names: str) -> Any:
 
 
 def number(value: Any, *names: str) -> float | None:
-    """A finite number, or None."""
+    """A number that one can calculate with, or None."""
     found = part(value, *names)
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None
-    try:
-        return found if math.isfinite(found) else None
-    except OverflowError:
-        return None
+    return found if abs(found) < LARGE else None  # NaN is not, nor is a whole number beyond all floats
 
 
 def mapping(value: Any, *names: str) -> Mapping[str, Any]:

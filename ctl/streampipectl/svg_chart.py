@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from streampipectl.figures import tick
+from streampipectl.figures import LARGE, tick
 from streampipectl.markup import Child, Html, short, tag
 
 LOG_FROM: Final = 30.0  # largest through smallest value, from which a linear axis shows the large ones alone
@@ -37,7 +37,7 @@ class Scale(NamedTuple):
         """
         value = min(max(value, self.low), self.high)
         if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value / 2 - self.low / 2) / (self.high / 2 - self.low / 2)  # halved: the length may exceed a float
 
     def ticks(self, wanted: int = 5) -> list[float]:
@@ -47,12 +47,12 @@ class Scale(NamedTuple):
 
 def scale(values: Iterable[float | None], *, zero: bool = False, log: bool = False, pad: float = PAD) -> Scale:
     """An axis for these. `zero`: it shall be seen; `log`: allowed, where it helps."""
-    known = [value for value in values if value is not None and abs(value) < 1e300]
+    known = [value for value in values if value is not None and abs(value) < LARGE]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    positive = [value for value in known if value > 0]
+    positive = [value for value in known if value > 1 / LARGE]
     if log and positive and high > LOG_FROM * min(positive) and len(positive) * 10 >= len(known) * 9:
         low = min(positive)
-        margin = (high / low) ** pad
+        margin = math.exp((math.log(high) - math.log(low)) * pad)
         return Scale(low / margin, high * margin, log=True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
