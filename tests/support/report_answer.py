@@ -20,7 +20,7 @@ MEMBERS = (
     ("ridge_0.99_squares", "ridge, squares and products", False, 1.06),
     ("lagged_ridge", "ridge, lagged", False, 2.2),
 )
-COLUMNS = {
+COLUMNS: dict[str, dict[str, Any]] = {
     "x0": {"missing": 812, "imputed": 812},
     "x1": {"infinite": 14, "imputed": 14, "bounded": 95},
     "x2": {"bounded": 31, "rebased": 1},
@@ -32,7 +32,7 @@ COLUMNS = {
 
 def answer(hostile: bool = False) -> dict[str, Any]:
     """`hostile`: with names that would be markup, and words without end."""
-    report = {"text": "Good.", "results": _results(), "operations": _operations()}
+    report: dict[str, Any] = {"text": "Good.", "results": _results(), "operations": _operations()}
     if hostile:
         report["results"]["gate"]["columns"][HOSTILE] = _column("x9", {"missing": 3})
         report["results"]["gate"]["columns"]["w" * 300] = _column("x9", {})
