@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from streampipectl.cells import shorten
 from streampipectl.figures import entries, figure, mapping, number, part, word
 from streampipectl.markup import Html, details, facts, joined, named, table, tag
 from streampipectl.render import MISSING, duration, size
@@ -16,6 +17,7 @@ from streampipectl.svg_chart import Point, Scale, area, curve
 SPARK: Final = 44  # pixels
 LEVELS: Final = ("critical", "error", "warning", "notice", "info", "debug")
 KNOWN: Final = {"generation", "epoch", "uptime", "restarts", "log_drops", "log", "processes", "crosscheck"}
+REASON: Final = 200  # letters of what somebody said
 DEPTH_MAX: Final = 4  # of what a stage says about its operations
 
 
@@ -104,8 +106,13 @@ def restarts(operations: Mapping[str, Any]) -> Html | None:
     if not by_stage:
         return None
     kinds = [
-        [word(e, "stage"), word(e, "reason"), figure(number(e, "count")), _moment(number(e, "last_seen"))]
-        for e in entries(operations, "log", "restarts")
+        [
+            word(each, "stage"),
+            shorten(word(each, "reason"), REASON),
+            figure(number(each, "count")),
+            _moment(number(each, "last_seen")),
+        ]
+        for each in entries(operations, "log", "restarts")
     ]
     sum_ = facts((name, figure(number(n))) for name, n in by_stage.items())
     return joined((sum_, table(["process", "reason", "times", "last"], kinds, "Restarts", 2) if kinds else None))
@@ -153,7 +160,7 @@ def _flat(value: Any, name: str, depth: int = 0) -> Any:
             yield from _flat(each, f"{name} {key}".strip().replace("_", " "), depth + 1)
     elif value is not None:
         known = number(value)
-        yield name or "value", figure(known) if known is not None else str(value)[:200]
+        yield name or "value", figure(known) if known is not None else shorten(str(value), REASON)
 
 
 def _moment(ts: float | None) -> str:

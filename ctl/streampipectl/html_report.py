@@ -67,6 +67,6 @@ def _section(
     values: Mapping[str, Any], name: str, title: str, says: str, draw: Callable[[Mapping[str, Any]], Html | None]
 ) -> Html:
     body = draw(values)
-    missing = tag("p", "The report has no data for this.", class_="soft") if body is None else None
+    missing = tag("p", "The report has no data for this.", class_="aside") if body is None else None
     head = joined((tag("h3", title), None if body is None else tag("p", says, class_="aside")))
     return tag("section", head, body, missing, class_="part", id=name)

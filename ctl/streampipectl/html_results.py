@@ -99,7 +99,10 @@ def tiles(results: Mapping[str, Any]) -> Html | None:
         says = "a guess: no model beats it" if part(results, "model", "fallback") is True else "serves now"
         found.append(_tile("champion", str(champion), says))
     if number(results, "rows") is not None:
-        found.append(_tile("rows", figure(number(results, "rows")), f"{figure(number(results, 'scored'))} scored"))
+        scored = number(results, "scored")
+        found.append(
+            _tile("rows", figure(number(results, "rows")), f"{figure(scored)} scored" if scored is not None else "")
+        )
     return tag("dl", *found, class_="tiles") if found else None
 
 
@@ -133,17 +136,15 @@ def scores(results: Mapping[str, Any]) -> Html | None:
 
 
 def _skills(results: Mapping[str, Any]) -> Html | None:
+    """The interval and the test only where somebody has computed them."""
     skills = {name: each for name, each in mapping(results, "skill").items() if isinstance(each, Mapping)}
+    there = [key for key in SKILLS if any(number(each, key) is not None for each in skills.values())]
     rows = [
-        [
-            f"against {_guess(name)}",
-            *(percent(number(each, key)) for key in ("total", "last", "low", "high")),
-            _chance(number(each, "p")),
-        ]
+        [f"against {_guess(name)}", *(SKILLS[key][1](number(each, key)) for key in there)]
         for name, each in skills.items()
     ]
-    head = ["error avoided", "all rows", "last rows", "95 % from", "to", "p"]
-    return table(head, rows, "Share of the squared error of guessing that the model avoids") if rows else None
+    head = ["error avoided", *(SKILLS[key][0] for key in there)]
+    return table(head, rows, "Share of the squared error of guessing that the model avoids") if there else None
 
 
 def members(results: Mapping[str, Any]) -> Html | None:
@@ -156,7 +157,13 @@ def members(results: Mapping[str, Any]) -> Html | None:
         tags = [tag("span", "serves", class_="tag serves")] if part(each, "name") == champion else []
         tags += [tag("span", "guess", class_="tag")] if part(each, "trivial") is True else []
         numbers = [figure(number(each, name)) for name in ("loss", "rows", "rollbacks", "resets")]
-        rows.append([joined((named(word(each, "name")), " " if tags else None, *tags)), word(each, "kind"), *numbers])
+        rows.append(
+            [
+                joined((named(word(each, "name")), *(each for sign in tags for each in (" ", sign)))),
+                word(each, "kind"),
+                *numbers,
+            ]
+        )
     head = ["member", "kind", "loss, discounted", "rows", "rolled back", "begun anew"]
     counts = mapping(results, "model", "counts")
     counted = [(_words(name), figure(number(value))) for name, value in counts.items() if number(value) is not None]
@@ -234,6 +241,13 @@ def _chance(p: float | None) -> str:
     return "< 0.001" if p is not None and p < 0.001 else figure(p, 2)
 
 
+SKILLS: Final[Mapping[str, tuple[str, Callable[[float | None], str]]]] = {
+    "total": ("all rows", percent),
+    "last": ("last rows", percent),
+    "low": ("95 % from", percent),
+    "high": ("to", percent),
+    "p": ("p", _chance),
+}
 SECTIONS: Final[Sequence[tuple[str, str, str, Callable[[Mapping[str, Any]], Html | None]]]] = (
     (
         "error-over-time",

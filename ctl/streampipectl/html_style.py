@@ -61,7 +61,7 @@ h2{margin:0;font-size:22px;line-height:1.3;font-weight:650}
 h3{margin:0 0 4px;font-size:17px;line-height:1.35;font-weight:650}
 h4{margin:0 0 4px;font-size:14px;font-weight:650}
 p{margin:0 0 12px;max-width:72ch}
-.soft,.aside{color:var(--soft)}
+.aside{color:var(--soft)}
 .aside{font-size:14px}
 .verdict{display:inline-flex;align-items:center;gap:8px;margin:0 0 12px;padding:3px 12px 3px 10px;border:1.5px solid;
 border-radius:99px;font-size:14px;font-weight:600;line-height:1.5}
@@ -71,7 +71,7 @@ main>section{padding:28px 24px 40px}
 main>section>header{padding:0 0 8px;margin-bottom:20px;border-bottom:2px solid var(--ink)}
 main>section>header p{margin:4px 0 0;max-width:none;color:var(--soft);font-size:14px}
 #operations{background:var(--panel);border-top:1px solid var(--rule)}
-.part{margin-top:40px!important}
+.part{margin-top:40px!important}.part>p:last-child{margin:0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:0 40px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));margin-block:0;padding:0;
 background:var(--ground);border:1px solid var(--rule);border-radius:8px;overflow:hidden}
@@ -101,7 +101,7 @@ figure{margin:0}
 svg{fill:none}
 text{fill:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}
 text.name{font-size:12.5px}
-text.who{fill:var(--ink);font-size:13px}
+text.who{fill:var(--ink);font-size:13px;stroke:var(--ground);stroke-width:4;paint-order:stroke}
 path,line,circle{vector-effect:non-scaling-stroke}
 .grid{stroke:var(--rule)}
 .axis{stroke:var(--soft)}
@@ -112,7 +112,7 @@ path.orange{stroke-dasharray:7 4}.spark path{stroke-dasharray:none;stroke-width:
 .spark path.fill{stroke:none}path.grey{stroke-dasharray:2 4}
 line.red{stroke-width:1.5;stroke-dasharray:4 3}
 line.aim,path.aim{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:5 4}
-path.interval{stroke:var(--blue);stroke-width:5;stroke-opacity:.14}
+path.interval{stroke:var(--blue);stroke-width:5;stroke-opacity:.2}
 path.fill{fill:var(--blue);fill-opacity:.16}
 path.fill.warm{fill:var(--orange)}
 circle.dot{fill:var(--blue)}
@@ -122,10 +122,10 @@ rect.champion{fill:var(--blue)}rect.fallback{fill:var(--orange)}
 rect.lane{fill:var(--rule);opacity:.55}
 path.mark{fill:var(--red)}
 .processes{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:24px 40px}
-.process{display:grid;grid-template-columns:1fr 1fr;gap:4px 16px}
+.process{display:grid;grid-template-columns:1fr 1fr;gap:4px 16px;align-content:start}
 .process h4{grid-column:1/-1;margin:0}
 .spark{border-bottom:1px solid var(--soft)}
-.process p{margin:0;font-size:12.5px;line-height:1.35;color:var(--soft);font-variant-numeric:tabular-nums}
+.process p{margin:0;font-size:12px;line-height:1.35;color:var(--soft);font-variant-numeric:tabular-nums}
 """
 
 _TABLES: Final = """
@@ -158,7 +158,8 @@ header{padding:24px 16px 4px}main>section{padding:24px 16px 32px}footer{padding:
 .tiles div:last-child:nth-child(odd){grid-column:1/-1}
 .frame{padding-right:10px}
 th,td{padding-left:12px}
-tbody th{position:sticky;left:0;background:var(--ground)}#operations tbody th{background:var(--panel)}
+tr>th:first-child{position:sticky;left:0;padding-right:8px;background:var(--ground)}
+#operations tr>th:first-child{background:var(--panel)}
 }
 """
 
