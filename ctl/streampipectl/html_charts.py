@@ -13,6 +13,7 @@ from streampipectl.markup import table as make_table
 from streampipectl.svg_chart import Plot, Scale, across, band, bar, curve, dot, down, label, line, scale
 
 LANE: Final = 44  # pixels of a member in the timeline
+MARKS_MAX: Final = 40  # drawn, the newest; more would hide the lines, and the table has all
 LINES: Final = (
     ("mse", "blue", "model"),
     ("running_mean", "orange", "running mean"),
@@ -71,8 +72,11 @@ def error(results: Mapping[str, Any]) -> Html | None:
     head = ["from row", "rows", *(text for _, _, text in lines)]
     data = [details("The same as a table", make_table(head, rows, "Error over time"))]
     if found:
+        drawn_of = f", the newest {MARKS_MAX} are drawn" if len(found) > MARKS_MAX else ""
         told = [[figure(d.row), _meaning(d.kind), d.member] for d in found]
-        data.append(details(f"The marks ({len(found)})", make_table(["row", "what", "member"], told, "Marks", 3)))
+        data.append(
+            details(f"The marks ({len(found)}{drawn_of})", make_table(["row", "what", "member"], told, "Marks", 3))
+        )
     return tag("figure", _legend(keys), plot.html(), *data)
 
 
@@ -220,7 +224,7 @@ def _quadruple(row: Any) -> tuple[float, float, float | None, float | None] | No
 
 def _marks(found: Sequence[Drift], x: Scale) -> list[Html]:
     marks = []
-    for each in found:
+    for each in found[-MARKS_MAX:]:
         place, about = across(x, each.row), f"row {figure(each.row)}: {_meaning(each.kind)} ({each.member})"
         shape = tag("path", tag("title", about), d=KINDS.get(each.kind, KINDS["drift"])[0], class_="mark")
         marks.append(line(place, 0, place, 100, "red", about))

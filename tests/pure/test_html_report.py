@@ -205,6 +205,17 @@ def test_marks_lie_where_the_stream_changed() -> None:
         assert f'<line class="red" x1="{place}" y1="0%" x2="{place}" y2="100%">' in section(text, name)
 
 
+def test_many_marks_hide_nothing() -> None:
+    """Of very many marks the newest are drawn, and the table has all."""
+    found = answer()
+    found["results"]["model"]["drifts"] = [{"row": 100 * n, "kind": "drift", "member": "m"} for n in range(500)]
+    text = section(page(found), "error-over-time")
+    assert text.count('<line class="red"') == 40
+    assert 'x1="49.9%"' in text
+    assert "The marks (500, the newest 40 are drawn)" in text
+    assert text.count("<tr>") == 1 + 100 + 1 + 500
+
+
 def test_data_is_also_a_table() -> None:
     """What a chart draws can be read as numbers: a row for each bin, row of the sample, span and process."""
     text = page(answer(), ABOUT, NOW)
