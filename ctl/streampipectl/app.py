@@ -68,7 +68,10 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
         {"dry_run": False, **_PATIENT},
         {"--dry-run": Option("dry_run", value=True), **_PATIENCE},
     ),
-    "report": Syntax({"as_json": False}, _JSON),
+    "report": Syntax(
+        {"as_json": False, "html": None, "plot": None},
+        {**_JSON, "--html": Option("html", str), "--plot": Option("plot", str)},
+    ),
     "logs": Syntax(
         {
             "stage": None,

@@ -108,8 +108,15 @@ def why(path: str, stage: str, as_json: bool) -> int:
     return int(ExitCode.OK)
 
 
-def report(path: str, as_json: bool) -> int:
-    answer = Client(path).call("report", {})
+def report(path: str, as_json: bool, html: str | None, plot: str | None) -> int:
+    client = Client(path)
+    answer = client.call("report", {})
+    if html is not None or plot is not None:
+        from streampipectl import report_files  # pages and pictures, for which `status` does not wait
+
+        code = report_files.write(answer, client.daemon, as_json, html, plot)
+        if code != ExitCode.OK or not as_json:
+            return code
     say(dumped(answer, indent=2) if as_json else render.report_text(answer))
     return int(ExitCode.OK)
 

@@ -37,7 +37,7 @@ class Place(NamedTuple):
     given: Sequence[str] = ()
 
 
-FILES: Final = {"socket": "files", "runtime_dir": "directories", "output": "files"}
+FILES: Final = {"socket": "files", "runtime_dir": "directories", "output": "files", "html": "files", "plot": "files"}
 """Values for which the shell completes names of files."""
 FIXED: Final[Mapping[str, Sequence[str]]] = {"level": LEVELS, "status": LETTER_STATUSES, "shell": SHELLS}
 BESIDES: Final = ("supervisor", "launcher")

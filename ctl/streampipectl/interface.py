@@ -153,10 +153,20 @@ def reload(
 
 @app.command()
 def report(
-    context: typer.Context, as_json: Json = False, socket: Socket = None, runtime_dir: RuntimeDir = None
+    context: typer.Context,
+    as_json: Json = False,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write it as a page with charts; - is stdout.")
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", metavar="FILE", help="Write its charts as PNG, with matplotlib; - is stdout."),
+    ] = None,
+    socket: Socket = None,
+    runtime_dir: RuntimeDir = None,
 ) -> None:
     """Print the evaluator's report: MSE, R2 and what they are made of."""
-    _call("report", context, socket, runtime_dir, as_json=as_json)
+    _call("report", context, socket, runtime_dir, as_json=as_json, html=html, plot=plot)
 
 
 @app.command()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from typing import Any, Final
 
 from streampipectl import render
 from streampipectl.cells import cells, folded, left
 from streampipectl.client import Client
+from streampipectl.files import complaint, write_whole
 from streampipectl.output import colour, complain, dumped, say, width
 from streampiped.errors import ExitCode, RpcError
-
-FILE_MODE: Final = 0o644  # the node exporter runs as somebody else
 
 
 def health(path: str, stage: str | None, live: bool, ready: bool, as_json: bool) -> int:
@@ -45,28 +42,11 @@ def metrics(path: str, output: str | None) -> int:
         say(text, end="")
         return int(ExitCode.OK)
     try:
-        _write(output, text)
+        write_whole(output, text.encode())
     except OSError as error:
-        complain(f"{output}: {error.strerror}")
+        complain(complaint(output, error))
         return int(ExitCode.FAILED)
     return int(ExitCode.OK)
-
-
-def _write(place: str, text: str) -> None:
-    """By a rename. The name before it does not end in .prom, which is all that the textfile collector looks at."""
-    directory, name = os.path.split(os.path.abspath(place))
-    fresh = os.path.join(directory, f".{name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)  # of one that was killed here and had our pid
-    try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), FILE_MODE)  # whatever the umask is
-            file.write(text)
-        os.replace(fresh, place)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
 
 
 def health_text(answer: Mapping[str, Any], columns: int | None = None, colours: bool = False) -> str:

@@ -25,7 +25,7 @@ from streampiped.topology import Plan
 
 REPORT_TIMEOUT_S: Final = 5.0
 SUMMARY_TIMEOUT_S: Final = 3.0  # less than the client waits
-LOG_TIMEOUT_S: Final = 1.0  # of the report, which does without
+SERVICE_TIMEOUT_S: Final = 1.0  # of the report, which does without
 SIGHUP_TIMEOUT_S: Final = 3600.0  # nobody waits
 LOG_EXTRACTOR: Final = "log_extractor"
 FEED_S: Final = 2.0  # between two observations for the monitor: its own default interval
@@ -317,17 +317,28 @@ class SupervisorBackend:
                 errors.append(f"{name} answers with something that is no report")
             else:
                 self.view.reporter = name
-                return await self._with_log({**answer, "operations": operations})
+                return await self._with_services({**answer, "operations": operations})
         raise RpcError(f"no report: {'; '.join(errors)}", ExitCode.REFUSED)
 
-    async def _with_log(self, report: dict[str, Any]) -> dict[str, Any]:
-        """The report with what the log says, as far as there is somebody who knows. Not in `results`, which are the
-        same in every run over the same records."""
-        log = None
-        with contextlib.suppress(RpcError, TimeoutError):
-            log = condensed(await asyncio.wait_for(self.log_summary(None, 0.0), LOG_TIMEOUT_S))
+    async def _with_services(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The report with what the log says and the processes have used, as far as there is somebody who knows. Not in
+        `results`, which are the same in every run over the same records."""
+        log, processes = await asyncio.gather(self._log(), self._usage())
         text = report["text"] if log is None else f"{report['text'].rstrip()}\n\n{log_text(log)}"
-        return {**report, "text": text, "operations": {**report["operations"], "log": log}}
+        return {**report, "text": text, "operations": {**report["operations"], "log": log, "processes": processes}}
+
+    async def _log(self) -> dict[str, Any] | None:
+        with contextlib.suppress(RpcError, TimeoutError):
+            return condensed(await asyncio.wait_for(self.log_summary(None, 0.0), SERVICE_TIMEOUT_S))
+        return None
+
+    async def _usage(self) -> dict[str, Any] | None:
+        """CPU and memory of the processes since the daemon's start."""
+        asked = {"processes": ["supervisor", "launcher", *self.stage_names()], "since": self.view.started}
+        with contextlib.suppress(RpcError, KeyError):
+            found: dict[str, Any] = await self._supervisor.query(MONITOR, "usage", asked, SERVICE_TIMEOUT_S)
+            return found
+        return None
 
     def _operations(self) -> dict[str, Any]:
         supervision = self._supervisor.supervision

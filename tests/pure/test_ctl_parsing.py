@@ -20,7 +20,7 @@ WORDS = (
     "why", "checkpoint", "checkpoints", "dlq", "dlq", "list", "show", "export", "replay", "drop", "--force",
     "--keep=nightly", "--keep", "7", "--forget", "nightly", "--all", "--stage", "--stage=trainer", "--status",
     "--status=all", "--limit", "--limit=0", "12", "-5", "2²",
-    "--live", "--ready", "--output", "--output=x.prom",
+    "--live", "--ready", "--output", "--output=x.prom", "--html", "--html=r.html", "--html=-", "--plot=r.png",
     "top", "--once", "--interval", "--interval=500ms", "1ms", "completion", "zsh",
     "--socket", "/run/x", "--socket=/a", "--runtime-dir", "--runtime-dir=b", "--", "-x", "",
 )  # fmt: skip
@@ -54,7 +54,8 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("top", {"interval": 1.0, "once": False}),
         ("top --once --interval 500ms", {"interval": 0.5, "once": True}),
         ("completion fish", {"shell": "fish"}),
-        ("report", {"as_json": False}),
+        ("report", {"as_json": False, "html": None, "plot": None}),
+        ("report --html r.html --plot=r.png", {"as_json": False, "html": "r.html", "plot": "r.png"}),
         ("reload", {"dry_run": False, "timeout": 30.0, "wait": True}),
         ("reload --dry-run --timeout 80s --no-wait", {"dry_run": True, "timeout": 80.0, "wait": False}),
         ("version", {}),

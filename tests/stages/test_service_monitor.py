@@ -173,6 +173,44 @@ def test_history(monitor: ServiceMonitor) -> None:
     assert monitor.query("history", {"process": "nobody"})["points"] == []
 
 
+def test_usage_in_short(history: History) -> None:
+    """What processes have used is told in slices of time that are the same for all: the mean of CPU, the most of
+    memory; from minutes where there are no samples, nothing twice, and nothing of others."""
+    start, fresh, end = 1_700_000_040.0, 1_700_003_640.0, 1_700_005_440.0
+    minutes = [("one", start + 60 * n, (1, 10.0, 100.0 + n, None, *[0.0] * 6)) for n in range(60)]
+    samples = [
+        (name, fresh + 2 * n, (1, cpu, 500.0, 50.0, *[0.0] * 6)) for name, cpu in (("one", 30.0), ("two", 4.0))
+        for n in range(900)
+    ]  # fmt: skip
+    recorded = monitor_store.USE._replace(samples=monitor_store.USE.minutes)
+    assert history.write(lambda db: monitor_store.add(db, recorded, [*minutes, ("one", fresh, minutes[0][2])]), 0.0)
+    assert history.write(lambda db: monitor_store.add(db, monitor_store.USE, samples), 0.0)
+    found = monitor_store.usage(history, ["one", "two"], 0.0, end, 90)
+    assert list(found) == ["one", "two"]
+    assert len(found["one"]) == 90
+    assert [row[0] for row in found["one"]] == sorted(row[0] for row in found["one"])
+    assert {row[1] for row in found["one"][:59]} == {10.0}
+    assert {tuple(row[1:]) for row in found["one"][61:]} == {(30.0, 500.0, 50.0)}
+    assert {tuple(row[1:]) for row in found["two"]} == {(4.0, 500.0, 50.0)}
+    assert found["one"][-1][0] == found["two"][-1][0]
+    assert list(monitor_store.usage(history, ["two"], 0.0, fresh + 11.0, 90)["two"][0][:1]) == [fresh]
+    assert monitor_store.usage(history, ["three"], 0.0, end, 90) == {}
+
+
+def test_usage_is_of_those_asked_for(monitor: ServiceMonitor) -> None:
+    """The answer has the processes that were asked for and known, in that order, and says what would be right."""
+    with process() as child:
+        monitor.roster({"b": child.pid, "a": child.pid, "c": child.pid})
+        now = time.monotonic()
+        monitor.wake(now)
+        monitor.wake(now + 2)
+    answer = monitor.query("usage", {"processes": ["b", "a", "nobody"], "points": 1})
+    assert list(answer["history"]) == ["b", "a"]
+    assert [len(rows) for rows in answer["history"].values()] == [1, 1]
+    with pytest.raises(RpcError, match="processes: names"):
+        monitor.query("usage", {})
+
+
 def test_what_the_supervisor_has_seen(monitor: ServiceMonitor) -> None:
     """An observation is a row for every stage and the pipeline in the history, once, and the page for Prometheus is
     made of the last one."""

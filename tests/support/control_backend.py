@@ -74,6 +74,7 @@ class FakeBackend:
         self.verdicts: dict[str, dict[str, Any]] = {}
         self.live = self.ready = True
         self.refusal: RpcError | None = None
+        self.reported: dict[str, Any] | None = None
         self.hold: asyncio.Event | None = None
         self.processes = [process(name) for name in STAGES]
         self.records: list[dict[str, Any]] = []
@@ -83,6 +84,8 @@ class FakeBackend:
         return status_of(*self.processes)
 
     async def report(self) -> dict[str, Any]:
+        if self.reported is not None:
+            return self.reported
         raise RpcError("nothing has been scored yet", ExitCode.REFUSED)
 
     async def change(

@@ -198,6 +198,25 @@ def test_report_has_the_log(daemon: Daemon) -> None:
     assert "log" not in report["results"]
 
 
+def test_report_has_the_processes(daemon: Daemon) -> None:
+    """Among its operations a report has CPU and memory of every process, in the order of `status`, since the start;
+    and not in its results."""
+
+    def seen() -> dict[str, Any] | None:
+        report: dict[str, Any] = daemon.call("report")
+        used = report["operations"]["processes"]
+        return report if used and len(used["history"]) == len(daemon.call("status")["processes"]) + 2 else None
+
+    report = wait_for(seen, "a history of every process")
+    used = report["operations"]["processes"]
+    processes = [process["name"] for process in daemon.call("status")["processes"]]
+    assert list(used["history"]) == ["supervisor", "launcher", *processes]
+    for points in used["history"].values():
+        assert 0 < len(points) <= 120
+        assert all(used["since"] <= ts <= used["until"] and cpu >= 0 and rss > 0 for ts, cpu, rss, _ in points)
+    assert "processes" not in report["results"]
+
+
 def _report(daemon: Daemon) -> dict[str, Any] | None:
     report: dict[str, Any] = daemon.call("report")
     return report if report["operations"]["log"] else None

@@ -6,7 +6,7 @@ Two families of the same make: what processes use, and how records flow through 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from streampiped.stages.history import History
@@ -103,3 +103,30 @@ def points(history: History, process: str, metric: str, since: float, limit: int
     WHERE ts >= ? AND value IS NOT NULL ORDER BY ts DESC LIMIT ?
     """
     return [[ts, value] for ts, value in reversed(history.rows(query, (process, since, limit)))]
+
+
+def usage(
+    history: History, processes: Sequence[str], since: float, until: float, slices: int
+) -> dict[str, list[list[float | None]]]:
+    """By name [ts, CPU in % of one core, RSS, USS], oldest first: what there is from `since` to `until` (seconds since
+    the epoch), in at most `slices` slices of time, the same for all. Of CPU a slice has the mean, of memory the
+    largest."""
+    names = ", ".join("?" for _ in processes)
+    # minutes as far as there are no samples, which begin for all at the same time
+    both = f"""
+    WITH cut AS (SELECT coalesce(min(ts), 1e12) AS ts FROM {USE.samples}),
+         used AS (SELECT * FROM {USE.samples} UNION ALL
+                  SELECT * FROM {USE.minutes} WHERE ts + {MINUTE_S} <= (SELECT ts FROM cut)),
+         these AS (SELECT name, used.* FROM used JOIN names ON names.id = process
+                   WHERE name IN ({names}) AND ts >= ? AND ts <= ?),
+         span AS (SELECT min(ts) AS start, (max(ts) - min(ts)) / ? + 1e-6 AS width FROM these)
+    """
+    # the last moment itself is in the last slice: a width is a little more than its share
+    query = f"""{both}
+    SELECT name, avg(ts), avg(cpu_percent), max(rss_bytes), max(uss_bytes) FROM these, span
+    GROUP BY name, CAST((ts - start) / width AS INTEGER) ORDER BY name, min(ts)
+    """
+    found: dict[str, list[list[float | None]]] = {}
+    for name, *values in history.rows(query, (*processes, since, until, slices)):
+        found.setdefault(name, []).append(values)
+    return found

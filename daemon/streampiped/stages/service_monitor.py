@@ -32,6 +32,7 @@ ANSWER_S: Final = 0.006  # spent on USS for one answer: `status` has 100 ms for 
 PROCESSES_MAX: Final = 64  # watched at once, and the bound of the database; a pipeline has about ten
 UNWRITTEN_MAX: Final = 20_000  # samples kept while the database cannot be written; then the oldest go
 POINTS_MAX: Final = 10_000  # in one answer
+USAGE_POINTS: Final = 120  # of each process: what a chart of a report can show
 DATABASE_BYTES: Final = 16 << 20  # beside the rows
 
 
@@ -46,7 +47,8 @@ class ServiceMonitorOptions(StageOptions):
 
 class ServiceMonitor(Service):
     """`query("sample")` gives {name: figures}, `query("history", {"process", "metric", "since"?, "limit"?})` the
-    points of one metric, `query("metrics")` the page for Prometheus; `query("observe", observation)` tells it what the
+    points of one metric, `query("usage", {"processes", "since"?, "points"?})` CPU and memory of several in short,
+    `query("metrics")` the page for Prometheus; `query("observe", observation)` tells it what the
     supervisor sees."""
 
     Options: ClassVar[type[StageOptions]] = ServiceMonitorOptions
@@ -105,6 +107,8 @@ class ServiceMonitor(Service):
                 return self._figures(time.monotonic())
             case "history":
                 return self._points(params)
+            case "usage":
+                return self._usage(params)
             case "observe":
                 self._observed = params
                 return None
@@ -175,3 +179,18 @@ class ServiceMonitor(Service):
         limit = max(1, min(limit, POINTS_MAX))
         points = monitor_store.points(self._history, process, metric, since, limit)
         return {"process": process, "metric": metric, "unit": monitor_store.UNITS[metric], "points": points}
+
+    def _usage(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """In slices of time that are the same for all; at most PROCESSES_MAX processes."""
+        try:
+            processes = [str(name) for name in params["processes"]][:PROCESSES_MAX]
+            since, slices = float(params.get("since") or 0), int(params.get("points") or USAGE_POINTS)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise RpcError(
+                "processes: names; since: seconds since the epoch; points: a number", ExitCode.USAGE
+            ) from None
+        self._flush(time.monotonic())
+        until, slices = time.time(), max(1, min(slices, POINTS_MAX))
+        found = monitor_store.usage(self._history, processes, since, until, slices)
+        history = {name: found[name] for name in processes if name in found}
+        return {"since": since, "until": until, "history": history}
