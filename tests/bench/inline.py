@@ -18,19 +18,19 @@ import time
 import tomllib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
 from bench.generators import Floats
+from bench.score import Figures, figures
 from bench.streams import ALL, GROUPS, Stream, load
-from streampiped.learn.metrics import scores_of
+from bench.tap import SERVED
 from streampiped.records import Batch, Span
 from streampiped.stages.base import Stage, StageContext
 
 LEARNING: Final = {"normalizer": "Normalizer", "trainer": "Trainer", "evaluator": "Evaluator"}
-SERVED: Final = ("prediction", "prediction_low", "prediction_high", "marks")
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Stage -> options."""
@@ -54,16 +54,9 @@ class Run:
         """Rows per second on one CPU, all stages together."""
         return self.stream.rows / max(sum(self.cpu.values()), 1e-9)
 
-    def figures(self) -> dict[str, Any]:
-        """mse and r2 over the rows scored, r2 after the warm-up, rows/s."""
-        labels, predictions = self.stream.labels, self.served["prediction"]
-        scored = np.isfinite(labels) & np.isfinite(predictions)
-        if "marks" in self.served:
-            scored &= (self.served["marks"].astype(np.int64) & 1) == 0
-        late = scored & (np.arange(len(labels)) >= self.stream.warm_up)
-        total = scores_of(labels[scored], predictions[scored]).values()
-        after = scores_of(labels[late], predictions[late]).values()
-        return {"rows": total["rows"], "mse": total["mse"], "r2": total["r2"], "r2_after": after["r2"]}
+    def figures(self) -> Figures:
+        """Of what was served."""
+        return figures(self.served, self.stream.labels, warm_up=self.stream.warm_up)
 
 
 def stages(target: str, settings: Settings | None = None, seed: int = 0) -> dict[str, Stage]:
@@ -174,13 +167,12 @@ def main() -> None:
     for name in names_of(wanted.streams):
         stream = load(name) if wanted.rows is None else load(name).head(wanted.rows)
         done = run(stream, batch=wanted.batch, settings=settings_of(wanted.set), seed=wanted.seed)
-        figures, guess = done.figures(), best_guess(done.results)
+        found, guess = done.figures(), best_guess(done.results)
         if wanted.json:
-            line = {"stream": name, **figures, "cpu": done.cpu, "rate": done.rate, "results": done.results}
+            line = {"stream": name, **asdict(found), "cpu": done.cpu, "rate": done.rate, "results": done.results}
             print(json.dumps(line), flush=True)
             continue
-        ratio = figures["mse"] / guess if guess else None
-        cells = (figures["mse"], figures["r2"], figures["r2_after"], guess, ratio)
+        cells = (found.mse, found.r2, found.r2_after, guess, found.ratio(guess))
         shown = "".join(f"{'-' if cell is None else format(cell, '.4g'):>12}" for cell in cells)
         print(f"{name:<16}{shown}{stream.rows:>12}{done.rate:>12,.0f}", flush=True)
 
