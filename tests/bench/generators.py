@@ -68,7 +68,12 @@ def lea(position: Sequence[int], seed: int) -> Callable[[Row, int], float]:
     return law
 
 
-LAWS = {"gra": gra, "gsg": gsg, "lea": lea}
+def recurring(position: Sequence[int], seed: int) -> Callable[[Row, int], float]:
+    """The two laws of `gra` in turn, changing at every position."""
+    return lambda x, row: _swapped(x) if sum(row >= at for at in position) % 2 else _first(x)
+
+
+LAWS = {"recurring": recurring, "gra": gra, "gsg": gsg, "lea": lea}
 
 
 def friedman_drift(kind: str, position: Sequence[int], seed: int, rows: int) -> dict[str, Floats]:

@@ -150,7 +150,7 @@ ALL: Final = REPORTED | DEVELOPMENT | UNSEEN
 def load(name: str) -> Stream:
     """The stream of this name; ImportError when it is River's, River is absent and the cache does not have it."""
     target, make = ALL[name]
-    return Stream(name, target, make() if make in _CHEAP else _cached(name, make))
+    return Stream(name, target, make() if make in _CHEAP else cached(name, make))
 
 
 _CHEAP = {make for _, make in ALL.values() if make.func is _file or make.func is _bundled}  # type: ignore[attr-defined]
@@ -162,7 +162,7 @@ def cache_directory() -> Path:
     return directory
 
 
-def _cached(name: str, make: Callable[[], Columns]) -> Columns:
+def cached(name: str, make: Callable[[], Columns]) -> Columns:
     """The columns from the cache; made, and put there, when they are not. A changed maker has another name."""
     said = "-".join(str(part).strip("()") for part in make.args)  # type: ignore[attr-defined]
     path = cache_directory() / f"{name}-{said.replace(' ', '').replace(',', '_')}.npz"
