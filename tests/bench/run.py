@@ -15,9 +15,9 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench import defects, memory, pipeline, rivals, stationary, targets
 from bench.inline import settings_of
@@ -32,6 +32,8 @@ QUICK_ROWS: Final = 5_000
 BOOSTING: Final[tuple[str, ...]] = ()
 """Settings that add boosting to the members; empty while there is no such member."""
 LONG: Final = "friedman_gra"
+TIMELINE: Final = 6
+"""Champions that are named."""
 
 
 class Bench:
@@ -85,15 +87,23 @@ def _best(stream: Stream) -> float:
 
 
 def _evaluator_says(ran: Ran) -> str:
-    """The report's own figures, which count the rows that the gate let through."""
+    """The report's own figures, which count the rows that the gate let through, and who served when."""
     results, marked = ran.results, int(quarantined(ran.served, ran.stream.rows).sum())
-    model = results.get("model") or {}
-    champion = model.get("champion", "not reported")
-    total = results["total"]
+    total, model = results["total"], results.get("model") or {}
+    coverage = (results.get("coverage") or {}).get("total")
     return (
         f"`streampipectl report`: {results['verdict']}, R2 {_cell(total['r2'])} over {total['rows']:,} rows scored, "
-        f"{marked:,} quarantined; champion: {champion}."
+        f"{marked:,} quarantined, interval coverage {_cell(coverage)}; champions: {_timeline(model)}."
     )
+
+
+def _timeline(model: Mapping[str, Any]) -> str:
+    """Who served from which row on: the last of them where there were many."""
+    served = [f"{each['member']} from {each['from']:,}" for each in model.get("timeline") or ()]
+    if not served:
+        return "not reported"
+    more = f"{len(served) - TIMELINE} before, then " if len(served) > TIMELINE else ""
+    return more + ", ".join(served[-TIMELINE:])
 
 
 def _cell(value: float | None) -> str:
@@ -204,7 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help=f"streams of at most {QUICK_ROWS:,} rows, and the defects")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there; not with --quick")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there, when all of it was run")
     parser.add_argument("--batch", type=int, default=1024, help="rows in a batch at most")
     parser.add_argument("--seed", type=int, default=0, help="the pipeline's")
     parser.add_argument("--set", action="append", default=[], metavar="STAGE.OPTION=VALUE")
@@ -217,7 +227,7 @@ def main() -> int:
         PARTS[part](bench)
     body = bench.page.text()
     missed = _verdict(bench)
-    if wanted.markdown and not bench.quick:
+    if wanted.markdown and not bench.quick and parts == list(PARTS):
         wanted.markdown.write_text(_introduced(bench, wanted, missed) + body)
     return 1 if missed else 0
 
@@ -266,9 +276,13 @@ def _command(wanted: argparse.Namespace) -> str:
 
 INTRODUCTION: Final = """# What the learning is worth
 
-Written by `{command}` on {date}, and by nothing else: Python {python}, {cpus} CPUs, {versions}; pipeline seed {seed},
-rivals' seed {rival_seed}, batches of up to {batch:,} rows. Figures of speed are those of this machine, with nothing
-else to do or not; the others come out the same anywhere with these versions.
+Written by `{command}` on {date}, and by nothing else:
+
+* Python {python}, {cpus} CPUs; {versions};
+* pipeline seed {seed}, rivals' seed {rival_seed}, batches of up to {batch:,} rows.
+
+Figures of speed are those of one machine, whatever else it had to do; the others come out the same with these versions
+on another of its kind.
 
 Every stream goes through the daemon (`streampiped run`, five processes, default options but for the target's name)
 from a fresh state, and the figures are of the predictions that were served, one for each row, before it was learned. A

@@ -73,6 +73,9 @@ def of_defects(damages: Sequence[Damage]) -> Iterator[Target]:
         for count, word in ((damage.deaths, "deaths"), (damage.not_finite, "predictions not finite")):
             found += f", {count} {word}" if count else ""
         yield Target(line.what, line.wanted, found, damage.passed)
+        if damage.within is not None:  # else the step's own variance makes a model look good that missed it
+            what = f"defect {damage.defect.name}, within the level: share of the clean R2"
+            yield at_least(what, damage.within / damage.reference, KEPT)
 
 
 def of_stationary(streams: Sequence[Watched]) -> Iterator[Target]:
