@@ -6,7 +6,7 @@
 #   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, recovery times,
 #                       what exactly-once costs; half an hour
 #   make bench-learning what the learning is worth, beside River, scikit-learn and Vowpal Wabbit; writes
-#                       docs/learning.md; a quarter of an hour; ARGS=--quick for the short streams
+#                       docs/learning.md; six minutes; ARGS=--quick for the short streams
 #   make lint           ruff and mypy alone
 #   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
 #   make deb            a Debian package in build/ of what make install would put below /usr

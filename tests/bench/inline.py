@@ -169,7 +169,14 @@ def main() -> None:
         done = run(stream, batch=wanted.batch, settings=settings_of(wanted.set), seed=wanted.seed)
         found, guess = done.figures(), best_guess(done.results)
         if wanted.json:
-            line = {"stream": name, **asdict(found), "cpu": done.cpu, "rate": done.rate, "results": done.results}
+            line = {
+                "stream": name,
+                **asdict(found),
+                "cpu": done.cpu,
+                "rate": done.rate,
+                "results": done.results,
+                "sections": done.sections,
+            }
             print(json.dumps(line), flush=True)
             continue
         cells = (found.mse, found.r2, found.r2_after, guess, found.ratio(guess))
