@@ -18,7 +18,7 @@ def cell(value: Cell) -> str:
         return value
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

@@ -299,8 +299,9 @@ once, and wait for no batch."""
 SPEED: Final = f"""`{LONG}` without the tap: rows by the seconds from 'every stage is ready' to 'finished', the last
 epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them."""
 
-ELSEWHERE: Final = """Defaults are chosen on the development streams alone. The unseen ones were put aside before, and
-are looked at by this benchmark alone. *ratio*: own MSE by that of the best guess."""
+ELSEWHERE: Final = """Defaults are to be chosen on the development streams alone; no target stands on those. The unseen
+ones are put aside for this page (`tests/bench/streams.py` says what each is). *ratio*: own MSE by that of the best
+guess."""
 
 DEFECTS: Final = f"""One clean stream of {defects.ROWS:,} rows (Friedman's law, seed {defects.SEED}) and ten damaged
 ones. Scored on the clean labels, every row, also where the label given was bad. Where a column says nothing (`dead`,
