@@ -5,6 +5,8 @@
 #   make test-pythons   the pure and stage tests on the other Pythons of this machine
 #   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, recovery times,
 #                       what exactly-once costs; half an hour
+#   make bench-learning what the learning is worth, beside River, scikit-learn and Vowpal Wabbit; writes
+#                       docs/learning.md; six minutes; ARGS=--quick for the short streams
 #   make lint           ruff and mypy alone
 #   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
 #   make deb            a Debian package in build/ of what make install would put below /usr
@@ -22,7 +24,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OTHER_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: run test test-pythons law lint venv install uninstall deb clean
+.PHONY: run test test-pythons law bench-learning lint venv install uninstall deb clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -39,6 +41,9 @@ law: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none --pairs 14
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none --pairs 10 --interval 50ms
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink sqlite
+
+bench-learning: $(VENV)/installed-bench
+	PYTHONPATH=tests $(BIN)/python -m bench.run --markdown docs/learning.md $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -81,6 +86,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-bench: pyproject.toml | $(VENV)/bin/pip
+	$(PIP) install --editable '.[bench]'
 	@touch $(VENV)/installed $@
 
 # An environment for each of them in build/, kept for the next time.

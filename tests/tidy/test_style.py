@@ -21,6 +21,7 @@ from support.tree import REPOSITORY
             "systemd/install.py",
             "systemd/package.py",
             "docs/man/generate.py",
+            "tests/bench",
             "tests/support",
             "tests/tidy",
             "tests/systemd",

@@ -1,0 +1,319 @@
+"""What the learning is worth: every stream through the real daemon, beside guesses and other people's learners.
+
+    make bench-learning                                       # all of it, into docs/learning.md
+    PYTHONPATH=tests .venv/bin/python -m bench.run --quick    # short streams alone, nothing written
+    PYTHONPATH=tests .venv/bin/python -m bench.run --only defects,stationary
+
+Ends with 1 when a target is missed or cannot be said, and with 0 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bench import defects, memory, pipeline, rivals, stationary, targets
+from bench.inline import settings_of
+from bench.page import Cell, Page, listed
+from bench.pipeline import Ran
+from bench.score import guesses, quarantined
+from bench.streams import DEVELOPMENT, REPORTED, UNSEEN, Stream, load
+from bench.targets import Target
+
+SPEED_RUNS: Final = 3
+QUICK_ROWS: Final = 5_000
+BOOSTING: Final[tuple[str, ...]] = ()
+"""Settings that add boosting to the members; empty while there is no such member."""
+LONG: Final = "friedman_gra"
+TIMELINE: Final = 6
+"""Champions that are named."""
+
+
+class Bench:
+    """One run: its options, the page it writes, and the targets it has met."""
+
+    def __init__(self, wanted: argparse.Namespace) -> None:
+        self.quick: bool = wanted.quick
+        self.batch: int = wanted.batch
+        self.seed: int = wanted.seed
+        self.settings = settings_of(wanted.set)
+        self.page = Page()
+        self.targets: list[Target] = []
+
+    def names(self, group: dict[str, object]) -> Iterator[Stream]:
+        """The streams of a group; with --quick the short ones."""
+        for name in group:
+            stream = load(name)
+            if not self.quick or stream.rows <= QUICK_ROWS:
+                yield stream
+
+    def through(self, stream: Stream, *, tapped: bool = True) -> Ran:
+        """With the run's options through the daemon."""
+        return pipeline.run(stream, batch=self.batch, seed=self.seed, settings=self.settings, tapped=tapped)
+
+
+def reported(bench: Bench) -> None:
+    """The table: guesses, rivals, and the pipeline, over the same rows."""
+    bench.page.add("## Side by side", SIDE_BY_SIDE)
+    for stream in bench.names(dict(REPORTED)):
+        ran = bench.through(stream)
+        rows: list[list[Cell]] = []
+        by_guess = guesses(stream.labels)
+        for name, found in by_guess.items():
+            rows.append([name, found.mse, found.r2, found.r2_after, None])
+        for name, (title, _) in rivals.RIVALS.items():
+            raced = rivals.race(name, stream)
+            if raced is None:
+                rows.append([title, None, None, None, f"left out above {rivals.LEFT_OUT[name]:,} rows"])
+            else:
+                rows.append([title, raced.figures.mse, raced.figures.r2, raced.figures.r2_after, raced.rate])
+        own = ran.figures()
+        rows.append(["**streampipe**", own.mse, own.r2, own.r2_after, ran.rate if stream.rows > QUICK_ROWS else None])
+        bench.page.add(f"### {stream.name}: {stream.rows:,} rows, {len(stream.features)} features")
+        bench.page.add_table(["", "MSE", "R2", "R2 after warm-up", "records/s"], rows)
+        bench.page.add(_evaluator_says(ran))
+        bench.targets += targets.of_stream(stream.name, own, _best(stream))
+
+
+def _best(stream: Stream) -> float:
+    return min(found.mse for found in guesses(stream.labels).values() if found.mse is not None)
+
+
+def _evaluator_says(ran: Ran) -> str:
+    """The report's own figures, which count the rows that the gate let through, and who served when."""
+    results, marked = ran.results, int(quarantined(ran.served, ran.stream.rows).sum())
+    total, model = results["total"], results.get("model") or {}
+    coverage = (results.get("coverage") or {}).get("total")
+    return (
+        f"`streampipectl report`: {results['verdict']}, R2 {_cell(total['r2'])} over {total['rows']:,} rows scored, "
+        f"{marked:,} quarantined, interval coverage {_cell(coverage)}; champions: {_timeline(model)}."
+    )
+
+
+def _timeline(model: Mapping[str, Any]) -> str:
+    """Who served from which row on: the last of them where there were many."""
+    served = [f"{each['member']} from {each['from']:,}" for each in model.get("timeline") or ()]
+    if not served:
+        return "not reported"
+    more = f"{len(served) - TIMELINE} before, then " if len(served) > TIMELINE else ""
+    return more + ", ".join(served[-TIMELINE:])
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def speed(bench: Bench) -> None:
+    """The long stream as fast as it goes, with the default members and with boosting."""
+    if bench.quick:
+        return
+    bench.page.add("## Speed", SPEED)
+    stream = load(LONG)
+    runs = [bench.through(stream, tapped=False) for _ in range(SPEED_RUNS)]
+    rate = statistics.median(ran.rate for ran in runs)
+    rows: list[list[Cell]] = [["default", rate, sum(runs[0].cpu.values()), listed(runs[0].cpu, ".2f")]]
+    boosted = _boosted(bench, stream)
+    if boosted is not None:
+        cpu = boosted.cpu
+        rows.append(["with boosting", boosted.rate, sum(cpu.values()), listed(cpu, ".2f")])
+    bench.page.add_table(["members", "records/s", "CPU s", "of which"], rows)
+    bench.targets.append(targets.of_rate(rate))
+    bench.targets += targets.of_boosting(
+        None if boosted is None else boosted.figures().r2, None if boosted is None else boosted.rate
+    )
+
+
+def _boosted(bench: Bench, stream: Stream) -> Ran | None:
+    if not BOOSTING:
+        return None
+    settings = settings_of(BOOSTING)
+    return pipeline.run(stream, batch=bench.batch, seed=bench.seed, settings=settings)
+
+
+def elsewhere(bench: Bench) -> None:
+    """The streams that defaults were chosen on, and those that they were not."""
+    bench.page.add("## Other streams", ELSEWHERE)
+    for title, group in (("unseen", UNSEEN), ("development", DEVELOPMENT)):
+        rows: list[list[Cell]] = []
+        for stream in bench.names(dict(group)):
+            ran = bench.through(stream)
+            own, best = ran.figures(), _best(stream)
+            name = min(guesses(stream.labels).items(), key=lambda pair: pair[1].mse or 0.0)[0]
+            marked = int(quarantined(ran.served, stream.rows).sum())
+            champion = (ran.results.get("model") or {}).get("champion", "-")
+            rows.append(
+                [stream.name, stream.rows, own.mse, own.r2, own.r2_after, best, name, own.ratio(best), marked, champion]
+            )
+            if title == "unseen":
+                bench.targets += targets.of_stream(stream.name, own, best)
+        bench.page.add(f"### {title}")
+        titles = ["", "rows", "MSE", "R2", "R2 after warm-up", "best guess's MSE", "which", "ratio", "quarantined"]
+        bench.page.add_table([*titles, "champion"], rows)
+
+
+def damaged(bench: Bench) -> None:
+    bench.page.add("## Defects", DEFECTS)
+    calm, found = defects.measure(bench.through)
+    rows: list[list[Cell]] = [
+        [d.defect.name, d.defect.what, d.reference, d.r2, d.kept, d.within, d.unscored, d.not_finite, d.deaths]
+        for d in found
+    ]
+    bench.page.add(f"Clean: R2 {_cell(calm.figures().r2)} over {calm.figures().rows:,} rows.")
+    bench.page.add_table(
+        ["defect", "where", "reference R2", "R2", "kept", "R2 within", "not scored", "not finite", "deaths"], rows
+    )
+    bench.targets += targets.of_defects(found)
+
+
+def steady(bench: Bench) -> None:
+    if bench.quick:
+        return
+    bench.page.add("## Alarms and intervals", STATIONARY)
+    found = stationary.measure(bench.through)
+    rows: list[list[Cell]] = []
+    for each in found:
+        delays = None if each.delays is None else ", ".join("none" if d is None else str(d) for d in each.delays)
+        rows.append(
+            [each.name, each.rows, len(each.changes), each.alarms, each.false_alarms, delays, each.coverage, each.after]
+        )
+    titles = ["", "rows", "changes", "alarms", "before the first change", "rows to an alarm", "coverage"]
+    bench.page.add_table([*titles, "in the 500 rows after a change"], rows)
+    if any(each.alarms is None or each.coverage is None for each in found):
+        bench.page.add("A dash is what was not reported.")
+    bench.targets += targets.of_stationary(found)
+
+
+def grown(bench: Bench) -> None:
+    if bench.quick:
+        return
+    found = memory.measure()
+    bench.page.add("## Memory", MEMORY)
+    bench.page.add_table(["records", "trainer, MiB"], [[at, mib] for at, mib in found.at.items()])
+    bench.page.add(f"{found.rate:,.0f} records/s.")
+    bench.targets.append(targets.of_memory(found))
+
+
+PARTS: Final[dict[str, Callable[[Bench], None]]] = {
+    "reported": reported,
+    "speed": speed,
+    "elsewhere": elsewhere,
+    "defects": damaged,
+    "stationary": steady,
+    "memory": grown,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help=f"streams of at most {QUICK_ROWS:,} rows, and the defects")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there, when all of it was run")
+    parser.add_argument("--batch", type=int, default=1024, help="rows in a batch at most")
+    parser.add_argument("--seed", type=int, default=0, help="the pipeline's")
+    parser.add_argument("--set", action="append", default=[], metavar="STAGE.OPTION=VALUE")
+    wanted = parser.parse_args()
+    parts = wanted.only.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {sorted(unknown)}; there are {', '.join(PARTS)}")
+    bench = Bench(wanted)
+    for part in parts:
+        PARTS[part](bench)
+    body = bench.page.text()
+    missed = _verdict(bench)
+    if wanted.markdown and not bench.quick and parts == list(PARTS):
+        wanted.markdown.write_text(_introduced(bench, wanted, missed) + body)
+    return 1 if missed else 0
+
+
+def _verdict(bench: Bench) -> list[Target]:
+    """The missed ones; all of them printed."""
+    page = Page()
+    page.add("## Targets")
+    page.add_table(["target", "wanted", "found", ""], _lines(bench.targets))
+    missed = [target for target in bench.targets if not target.kept]
+    page.add(f"{len(bench.targets) - len(missed)} of {len(bench.targets)} kept.")
+    return missed
+
+
+def _lines(found: list[Target]) -> list[list[Cell]]:
+    words = {True: "kept", False: "**missed**", None: "**not reported**"}
+    return [[target.what, target.wanted, target.found, words[target.kept]] for target in found]
+
+
+def _introduced(bench: Bench, wanted: argparse.Namespace, missed: list[Target]) -> str:
+    """The head of the page: what was run, with what, and which targets are kept."""
+    page = Page()
+    text = INTRODUCTION.format(
+        date=datetime.date.today().isoformat(),
+        python=platform.python_version(),
+        cpus=os.cpu_count(),
+        versions=", ".join(f"{name} {version}" for name, version in rivals.versions().items()),
+        seed=bench.seed,
+        rival_seed=rivals.SEED,
+        batch=bench.batch,
+        command=_command(wanted),
+    )
+    page.add(text)
+    kept = len(bench.targets) - len(missed)
+    page.add("## Targets", f"{kept} of {len(bench.targets)} kept.")
+    page.add_table(["target", "wanted", "found", ""], _lines(bench.targets))
+    return page.text() + "\n"
+
+
+def _command(wanted: argparse.Namespace) -> str:
+    """As it can be typed again."""
+    words = [f"--only {wanted.only}"] if wanted.only != ",".join(PARTS) else []
+    words += [f"--set {each}" for each in wanted.set]
+    return "make bench-learning" + (f" ARGS='{' '.join(words)}'" if words else "")
+
+
+INTRODUCTION: Final = """# What the learning is worth
+
+Written by `{command}` on {date}, and by nothing else:
+
+* Python {python}, {cpus} CPUs; {versions};
+* pipeline seed {seed}, rivals' seed {rival_seed}, batches of up to {batch:,} rows.
+
+Figures of speed are those of one machine, whatever else it had to do; the others come out the same with these versions
+on another of its kind.
+
+Every stream goes through the daemon (`streampiped run`, five processes, default options but for the target's name)
+from a fresh state, and the figures are of the predictions that were served, one for each row, before it was learned. A
+last stage of the benchmark's own writes them down (`tests/bench/tap.py`), so that they are scored apart from the
+evaluator, by `tests/bench/score.py`. R2 and MSE are over all rows, also those whose label the gate did not believe; R2
+*after warm-up* leaves out the first 100 rows, or 5 % where that is more."""
+
+SIDE_BY_SIDE: Final = """The rivals see the same rows in the same order in one process, each row predicted and then
+learned (`tests/bench/rivals.py`); their records/s are per CPU second, those of streampipe per second through five
+processes with SQLite and snapshots, and are not given for short streams, which are over before a clock can tell. All
+predict 0 before the first label: the first row alone makes 1.9 of the MSE on trump. The guesses take in every label at
+once, and wait for no batch."""
+
+SPEED: Final = f"""`{LONG}` without the tap: rows by the seconds from 'every stage is ready' to 'finished', the last
+epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them."""
+
+ELSEWHERE: Final = """Defaults are to be chosen on the development streams alone; no target stands on those. The unseen
+ones are put aside for this page (`tests/bench/streams.py` says what each is). *ratio*: own MSE by that of the best
+guess."""
+
+DEFECTS: Final = f"""One clean stream of {defects.ROWS:,} rows (Friedman's law, seed {defects.SEED}) and ten damaged
+ones. Scored on the clean labels, every row, also where the label given was bad. Where a column says nothing (`dead`,
+`late`) the reference is what the same pipeline reaches without that column there. For `offset` the label has another
+level for good: it is scored against the labels as they come, but for those that were quarantined; *R2 within* divides
+by the variance within the level, where a step of {defects.OFFSET:g} is not there to flatter."""
+
+STATIONARY: Final = """`calm_linear` and `calm_friedman` follow one law throughout; `abrupt` changes between two every
+8,000 rows; `switch` once. Coverage is the share of labels inside the 90 % interval that was served with them."""
+
+MEMORY: Final = """The default chain over ten million records of the synthetic source, whose law changes half-way: what
+the trainer's process has resident."""
+
+if __name__ == "__main__":
+    sys.exit(main())
