@@ -14,8 +14,11 @@ from streampipectl.grammar import Call
 from streampipectl.output import colour, complain, dumped, say, screen, width
 from streampiped import __version__
 from streampiped.errors import ExitCode, RpcError
+from streampiped.plain import plain
 from streampiped.wire.rpc import PROTOCOL
 
+VERDICTS: Final = {"good": 0, "not_better": 1, "not_enough_data": 2}
+"""Exit codes of `report`, as probes and scripts want them; 1 and 2 mean something else to other commands."""
 WATCH_SILENCE_S: Final = 15.0  # a watched daemon speaks every second
 
 
@@ -115,10 +118,11 @@ def report(path: str, as_json: bool, html: str | None, plot: str | None) -> int:
         from streampipectl import report_files  # pages and pictures, for which `status` does not wait
 
         code = report_files.write(answer, client.daemon, as_json, html, plot)
-        if code != ExitCode.OK or not as_json:
+        if code != ExitCode.OK:
             return code
-    say(dumped(answer, indent=2) if as_json else render.report_text(answer))
-    return int(ExitCode.OK)
+    if as_json or (html is None and plot is None):
+        say(dumped(answer, indent=2) if as_json else plain(render.report_text(answer), sys.stdout.encoding))
+    return VERDICTS.get(render.verdict(answer), int(ExitCode.OK))
 
 
 def logs(path: str, **options: Any) -> int:

@@ -165,7 +165,7 @@ def report(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Print the evaluator's report: MSE, R2 and what they are made of."""
+    """Say how good the model is: 0 good, 1 not better than guessing, 2 not enough data."""
     _call("report", context, socket, runtime_dir, as_json=as_json, html=html, plot=plot)
 
 

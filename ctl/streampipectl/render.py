@@ -271,6 +271,12 @@ def report_text(report: Mapping[str, Any]) -> str:
     return "\n".join(_figures(report, 0))
 
 
+def verdict(report: Mapping[str, Any]) -> str:
+    """The verdict in a report's results; empty when its stage has none."""
+    results = report.get("results")
+    return str(results.get("verdict", "")) if isinstance(results, Mapping) else ""
+
+
 def _figures(report: Mapping[str, Any], indent: int) -> list[str]:
     lines = []
     for name, value in report.items():

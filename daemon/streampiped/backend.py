@@ -14,18 +14,16 @@ from streampiped.control_backend import Identity, Subscription, Verb
 from streampiped.core import protocol as p
 from streampiped.core.lifecycle import State
 from streampiped.errors import ExitCode, RpcError, StateError, StorageError, StreampipeError
-from streampiped.log_report import condensed, log_text
 from streampiped.metrics import page
 from streampiped.reloading import Reloading
+from streampiped.reporting import Reporting
 from streampiped.request import Request
 from streampiped.runtime.dead_letters import Status
 from streampiped.runtime.event_log import EventLog
 from streampiped.status_view import MONITOR, USAGE_TIMEOUT_S, StatusView, Watched
 from streampiped.topology import Plan
 
-REPORT_TIMEOUT_S: Final = 5.0
 SUMMARY_TIMEOUT_S: Final = 3.0  # less than the client waits
-SERVICE_TIMEOUT_S: Final = 1.0  # of the report, which does without
 SIGHUP_TIMEOUT_S: Final = 3600.0  # nobody waits
 LOG_EXTRACTOR: Final = "log_extractor"
 FEED_S: Final = 2.0  # between two observations for the monitor: its own default interval
@@ -49,6 +47,7 @@ class SupervisorBackend:
     def __init__(self, supervisor: Host) -> None:
         self._supervisor = supervisor
         self.view = StatusView(supervisor)
+        self._reporting = Reporting(supervisor, self.view, self.log_summary)
         self._status_callbacks: list[Callable[[dict[str, Any]], None]] = []
         self._requests: dict[int, Request] = {}
         self._ticket = 0
@@ -299,56 +298,8 @@ class SupervisorBackend:
         for callback in tuple(self._status_callbacks):
             callback({})
 
-    # the report
-
     async def report(self) -> dict[str, Any]:
-        """The first stage from the end that has a report gives it; ours are the operations."""
-        known = self.view.reporter
-        candidates = [known] if known else [spec.name for spec in reversed(self._plan.stages)]
-        errors: list[str] = []
-        for name in candidates:
-            try:
-                report = await self._supervisor.query(name, "report", {}, REPORT_TIMEOUT_S)
-                answer = {"text": str(report["text"]), "results": report["results"]}
-                operations = {**report.get("operations", {}), **self._operations()}
-            except RpcError as error:
-                errors.append(str(error))
-            except (KeyError, TypeError, AttributeError):
-                errors.append(f"{name} answers with something that is no report")
-            else:
-                self.view.reporter = name
-                return await self._with_services({**answer, "operations": operations})
-        raise RpcError(f"no report: {'; '.join(errors)}", ExitCode.REFUSED)
-
-    async def _with_services(self, report: dict[str, Any]) -> dict[str, Any]:
-        """The report with what the log says and the processes have used, as far as there is somebody who knows. Not in
-        `results`, which are the same in every run over the same records."""
-        log, processes = await asyncio.gather(self._log(), self._usage())
-        text = report["text"] if log is None else f"{report['text'].rstrip()}\n\n{log_text(log)}"
-        return {**report, "text": text, "operations": {**report["operations"], "log": log, "processes": processes}}
-
-    async def _log(self) -> dict[str, Any] | None:
-        with contextlib.suppress(RpcError, TimeoutError):
-            return condensed(await asyncio.wait_for(self.log_summary(None, 0.0), SERVICE_TIMEOUT_S))
-        return None
-
-    async def _usage(self) -> dict[str, Any] | None:
-        """CPU and memory of the processes since the daemon's start."""
-        asked = {"processes": ["supervisor", "launcher", *self.stage_names()], "since": self.view.started}
-        with contextlib.suppress(RpcError, KeyError):
-            found: dict[str, Any] = await self._supervisor.query(MONITOR, "usage", asked, SERVICE_TIMEOUT_S)
-            return found
-        return None
-
-    def _operations(self) -> dict[str, Any]:
-        supervision = self._supervisor.supervision
-        return {
-            "generation": supervision.generation,
-            "epoch": supervision.epochs.committed,
-            "uptime": time.time() - self.view.started,
-            "restarts": {p.name: p.restarts for p in supervision.processes.values()},
-            "log_drops": self._supervisor.log.counts(),
-        }
+        return await self._reporting.report()
 
 
 @contextlib.contextmanager

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from typing import Any, Final
 
 from streampiped.backend import SupervisorBackend
 from streampiped.errors import RpcError
+from streampiped.plain import plain
 from streampiped.runtime.console import Console
 from streampiped.runtime.event_log import EventLog
 
@@ -45,4 +47,6 @@ class Foreground:
 
     def print_report(self) -> None:
         if self._report is not None:
-            print(self._report["text"], flush=True)
+            encoding = sys.stdout.encoding or "ascii"
+            text = plain(self._report["text"], encoding).encode(encoding, "replace").decode(encoding)
+            print(text, flush=True)

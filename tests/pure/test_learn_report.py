@@ -10,20 +10,37 @@ from streampiped.learn.report import WIDTH, render, sentence, verdict_of
 
 SCORES = {"rows": 200_000, "mse": 7.3, "rmse": 2.7018, "mae": 2.1, "r2": 0.70612}
 EMPTY: dict[str, Any] = {"rows": 0, "mse": None, "rmse": None, "mae": None, "r2": None}
+BASELINES = ("running_mean", "last_value", "discounted_mean")
 
 
-def results(mean: float | None, last: float | None, rows: int = 10_000, **more: Any) -> dict[str, Any]:
-    skills = {"running_mean": mean, "last_value": last}
+def a_bin(place: int, mse: float | None = 1.0, rows: int = 100) -> dict[str, Any]:
+    return {"from": 100 * place, "rows": rows, "mse": mse, "running_mean": 2.0, "last_value": 4.0, "covered": 0.9}
+
+
+def results(mean: float | None, last: float | None, rows: int = 10_000, p: float = 0.0, **more: Any) -> dict[str, Any]:
+    skills = {"running_mean": mean, "last_value": last, "discounted_mean": 0.5}
     return {
         "verdict": verdict_of(skills, rows),
+        "task": "regression",
         "rows": 200_000,
         "missing_target": 0,
+        "quarantined": 0,
         "unpredicted": 0,
         "total": SCORES,
         "last": {**SCORES, "rows": rows},
+        "recent": SCORES,
         "held_out": EMPTY,
+        "learned": SCORES,
+        "warm_up": SCORES,
+        "after_warm_up": SCORES,
+        "generation": {**SCORES, "number": 0, "since_row": 0},
+        "gap": {"mse_held_out": None, "mse_learned": 7.3, "ratio": None},
         "baselines": {name: {"total": SCORES, "last": SCORES} for name in skills},
-        "skill": {name: {"total": 0.5, "last": value} for name, value in skills.items()},
+        "skill": {
+            name: {"total": 0.5, "last": value, "low": value, "high": value, "p": p} for name, value in skills.items()
+        },
+        "coverage": {"target": 0.9, "rows": 0, "total": None, "last": None, "width": None},
+        "curve": {"rows_per_bin": 100, "bins": []},
         **more,
     }
 
@@ -56,7 +73,101 @@ def test_the_guess_that_wins_is_named() -> None:
     """A model that only the last value beats is told so."""
     text = sentence(results(0.7, -0.1))
     assert "the last value is at least as good" in text
-    assert "running mean" not in text
+    assert "mean" not in text
+
+
+def test_a_difference_that_chance_could_make_is_called_that() -> None:
+    """A good verdict with a p above 5 % says so, one below does not."""
+    assert "chance could do that" in sentence(results(0.1, 0.2, p=0.06))
+    assert "chance" not in sentence(results(0.1, 0.2, p=0.04))
+
+
+def test_a_guess_that_nobody_knows_is_not_compared_with() -> None:
+    """With late labels the discounted mean has no scores, and the sentence does not speak of it."""
+    late = results(0.1, 0.2)
+    late["baselines"]["discounted_mean"] = {"total": EMPTY, "last": EMPTY}
+    assert "discounted" not in sentence(late)
+
+
+def test_the_error_over_time_has_drifts_where_they_were() -> None:
+    """A bar for each bin, the highest where the error was, a gap where no row was scored, a mark below the drift."""
+    bins = [a_bin(place) for place in range(10)]
+    bins[4] = a_bin(4, mse=9.0)
+    bins[6] = a_bin(6, mse=None, rows=0)
+    model = {"champion": "ridge", "drifts": [{"row": 430, "kind": "drift", "member": "ridge"}], "drift_count": 1}
+    lines = render(results(0.5, 0.5, curve={"rows_per_bin": 100, "bins": bins}, model=model), {}).splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("RMSE over time, 100 rows a bar"))
+    mine, marks = lines[place + 1], lines[place + 4]
+    assert mine.startswith("model")
+    assert mine[-10:] == "▃▃▃▃█▃ ▃▃▃"
+    assert marks.startswith("drifts")
+    assert marks.index("^") == mine.index("█")
+
+
+def test_many_bins_are_drawn_as_half_as_many_bars() -> None:
+    """128 bins fit into 80 columns, two of them in a bar."""
+    text = render(results(0.5, 0.5, curve={"rows_per_bin": 100, "bins": [a_bin(p) for p in range(128)]}), {})
+    line = next(line for line in text.splitlines() if line.startswith("model") and "█" in line)
+    assert line.count("█") == 64
+    assert len(line) == WIDTH
+    assert "200 rows a bar" in text
+
+
+MEMBER = {
+    "name": "ridge 0.99",
+    "kind": "comoment",
+    "trivial": False,
+    "loss": 0.5,
+    "rows": 9,
+    "rollbacks": 0,
+    "resets": 2,
+}
+COLUMN = {"state": "live", "seen": 9, "missing": 0, "infinite": 0, "imputed": 0, "bounded": 0, "rebased": 0}
+
+
+def test_the_model_section_names_champion_members_and_drifts() -> None:
+    """Who serves, all members with the champion marked, who served when, and that a fallback serves."""
+    timeline = [{"from": 0, "to": 70, "member": "mean", "reason": "start"}, {"from": 70, "to": None, "member": "ridge"}]
+    model = {
+        "champion": "ridge 0.99", "fallback": True, "rows_seen": 99, "rows_learned": 90, "timeline": timeline,
+        "members": [MEMBER, {**MEMBER, "name": "mean"}], "drifts": [{"row": 5, "kind": "label_shift", "member": "m"}],
+        "drift_count": 7,
+    }  # fmt: skip
+    text = render(results(0.5, 0.5, model=model), {})
+    for part in ("ridge 0.99 serves, for nothing beats guessing", "* ridge 0.99", "  mean ", "rows 70 to now ridge"):
+        assert part in text
+    assert "7 drifts: shift of the label at row 5" in text
+
+
+def test_the_gate_section_tells_of_columns_with_defects_alone() -> None:
+    """A clean column has no line, a dead one and one with defects do, and so has the label."""
+    columns = {"clean": COLUMN, "dead": {**COLUMN, "state": "dead"}, "torn": {**COLUMN, "missing": 12}}
+    label = {"name": "y", "quarantined_missing": 0, "quarantined_spike": 3, "rebased": 0}
+    gate = {"rows": 5000, "rows_dropped": 0, "columns": columns, "label": label}
+    text = render(results(0.5, 0.5, gate=gate), {})
+    assert "Gate: 5,000 rows." in text
+    assert "clean" not in text
+    assert ["dead", "dead"] in [line.split()[:2] for line in text.splitlines()]
+    assert ["torn", "live", "12"] in [line.split()[:3] for line in text.splitlines()]
+    assert "label y: 3 quarantined as spikes" in text
+    quiet = render(results(0.5, 0.5, gate={**gate, "columns": {"clean": COLUMN}, "label": None}), {})
+    assert "nothing to tell of any feature" in quiet
+
+
+@pytest.mark.parametrize("wrong", [{}, [], "x", 7, {"champion": 1, "members": 3}, {"columns": {"a": 1}, "rows": None}])
+def test_a_section_of_another_form_does_not_break_the_report(wrong: Any) -> None:
+    """Whatever a stage of a user's calls its section, the report is made."""
+    assert render(results(0.5, 0.5, model=wrong, gate=wrong), {}).startswith("Good")
+
+
+def test_a_hostile_name_stays_in_its_cell() -> None:
+    """Names of columns and members come with the data: control characters and lengths harm no terminal."""
+    hostile = "\x1b[2J" + "n" * 300
+    gate = {"rows": 1, "columns": {hostile: {**COLUMN, "missing": 1}}, "label": {"name": hostile, "rebased": 1}}
+    model = {"champion": hostile, "members": [{**MEMBER, "name": hostile}], "timeline": [], "drifts": []}
+    text = render(results(0.5, 0.5, gate=gate, model=model), {})
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= WIDTH
 
 
 def test_a_report_fits_80_columns_and_lines_up() -> None:
@@ -67,14 +178,14 @@ def test_a_report_fits_80_columns_and_lines_up() -> None:
     assert max(map(len, lines)) <= WIDTH
     table = lines[lines.index("") + 1 :]
     assert len({len(line) for line in table[: table.index("")]}) == 1
-    assert "12 rows without a finite target" in text
+    assert "12 rows without a target were" in text
     assert "epoch 12" in text
 
 
 def test_a_report_of_nothing_is_a_report() -> None:
     """With no row scored yet every figure is a dash."""
     nothing = results(None, None, 0) | {"total": EMPTY, "last": EMPTY}
-    nothing["skill"] = {name: {"total": None, "last": None} for name in nothing["skill"]}
+    nothing["skill"] = {n: dict.fromkeys(("total", "last", "low", "high", "p")) for n in nothing["skill"]}
     nothing["baselines"] = {name: {"total": EMPTY, "last": EMPTY} for name in nothing["baselines"]}
     text = render(nothing, {})
     assert text.startswith("Not enough data: 0 of at least 100")

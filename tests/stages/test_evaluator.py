@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from streampiped.errors import OptionError
+from streampiped.errors import OptionError, StateError
 from streampiped.learn.estimators import equal
+from streampiped.marks import BOUNDED, MARKS, QUARANTINED
 from streampiped.records import Batch, Span, held_out
 from streampiped.stages.base import ApiCall, StageContext
-from streampiped.stages.evaluator import CELLS_MAX, Evaluator, EvaluatorOptions
+from streampiped.stages.crosscheck import CELLS_MAX
+from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 
 NAN = float("nan")
 
@@ -32,6 +35,29 @@ def stream(batches: int, rows: int = 30, *, dirty: bool = False) -> list[Batch]:
         spans = (Span("s", number * rows, rows),)
         result.append(Batch.build({**columns, "model_version": np.full(rows, number)}, spans=spans))
     return result
+
+
+def chain(batches: int, rows: int = 30) -> list[Batch]:
+    """What the gate and the trainer make of a stream: marks, intervals, two generations of the model."""
+    rng = np.random.default_rng(6)
+    result = []
+    for number, batch in enumerate(stream(batches, rows, dirty=True)):
+        marks = np.where(rng.random(rows) < 0.1, QUARANTINED, 0) | np.where(rng.random(rows) < 0.3, BOUNDED, 0)
+        width = rng.random(rows)
+        width[rng.random(rows) < 0.1] = NAN
+        start = number * rows
+        more = {
+            "prediction_low": batch["prediction"] - width,
+            "prediction_high": batch["prediction"] + width,
+            MARKS: marks,
+            "model_generation": (np.arange(start, start + rows) >= batches * rows * 0.7).astype(np.int64),
+        }
+        result.append(batch.with_columns(more))
+    return result
+
+
+def scorable(batches: list[Batch]) -> np.ndarray:
+    return np.isfinite(whole(batches, "y")) & ((whole(batches, MARKS) & QUARANTINED) == 0)
 
 
 def told(batches: list[Batch], **options: Any) -> Evaluator:
@@ -77,6 +103,123 @@ def test_rows_that_cannot_be_scored_are_counted() -> None:
     results = told([batch]).query("report", {})["results"]
     assert (results["rows"], results["missing_target"], results["unpredicted"]) == (4, 1, 1)
     assert results["total"]["rows"] == 2
+
+
+def agrees(part: dict[str, Any], y: np.ndarray, prediction: np.ndarray) -> None:
+    """The figures equal scikit-learn's over these rows."""
+    assert part["rows"] == len(y)
+    assert part["mse"] == pytest.approx(mean_squared_error(y, prediction), rel=1e-9)
+    assert part["mae"] == pytest.approx(mean_absolute_error(y, prediction), rel=1e-9)
+    assert part["r2"] == pytest.approx(r2_score(y, prediction), rel=1e-9)
+
+
+def test_every_part_equals_scikit_learn_over_its_rows() -> None:
+    """Total, window, held-out, learned, warm-up, what came after it, and the generation, each over exactly its rows,
+    with quarantined and missing labels in none."""
+    batches = chain(20)
+    results = told(batches, last=100, holdout=0.2).query("report", {})["results"]
+    known = scorable(batches)
+    y, prediction, row = whole(batches, "y"), whole(batches, "prediction"), np.arange(600)
+    spared = np.concatenate([held_out(7, batch, 0.2) for batch in batches])
+    newest = np.flatnonzero(known)[-100:]
+    parts = {
+        "total": known, "last": newest, "held_out": known & spared, "learned": known & ~spared,
+        "warm_up": known & (row < 100), "after_warm_up": known & (row >= 100), "generation": known & (row >= 420),
+    }  # fmt: skip
+    for name, rows in parts.items():
+        agrees(results[name], y[rows], prediction[rows])
+    assert (results["generation"]["since_row"], results["generation"]["number"]) == (420, 1)
+    gap = results["gap"]
+    assert (
+        gap["ratio"]
+        == results["held_out"]["mse"] / results["learned"]["mse"]
+        == gap["mse_held_out"] / gap["mse_learned"]
+    )
+
+
+def test_a_quarantined_row_is_counted_and_never_scored() -> None:
+    """Every row is under one count; a quarantined spike is in no figure, and no guess has learned it."""
+    y = np.array([1.0, 2.0, 1e9, NAN, 3.0, 4.0])
+    marks = np.array([0, BOUNDED, QUARANTINED, QUARANTINED, QUARANTINED | BOUNDED, 0])
+    columns = {"y": y, "prediction": y + 1, MARKS: marks}
+    results = told([Batch.build(columns, spans=(Span("s", 0, 6),))]).query("report", {})["results"]
+    counts = ("rows", "scored", "missing_target", "quarantined", "unpredicted")
+    assert [results[name] for name in counts] == [6, 3, 1, 2, 0]
+    assert results["total"]["mse"] == 1.0
+    assert results["baselines"]["last_value"]["total"]["mse"] == (1 + 1 + 4) / 3
+
+
+def test_coverage_is_counted_over_rows_with_an_interval() -> None:
+    """Total, window and the curve's bins say which share of intervals held the target."""
+    batches = chain(20)
+    results = told(batches, last=100).query("report", {})["results"]
+    known = scorable(batches)
+    width = whole(batches, "prediction_high") - whole(batches, "prediction_low")
+    there = known & np.isfinite(width)
+    inside = there & (np.abs(whole(batches, "y") - whole(batches, "prediction")) <= width / 2)
+    coverage = results["coverage"]
+    newest = np.flatnonzero(known)[-100:]
+    assert (coverage["target"], coverage["rows"]) == (0.9, np.count_nonzero(there))
+    assert coverage["total"] == np.count_nonzero(inside) / np.count_nonzero(there)
+    assert coverage["last"] == np.count_nonzero(inside[newest]) / np.count_nonzero(there[newest])
+    assert coverage["width"] == pytest.approx(width[newest][there[newest]].mean())
+    second = results["curve"]["bins"][1]
+    assert second["from"] == results["curve"]["rows_per_bin"] == 25
+    assert second["covered"] == np.count_nonzero(inside[25:50]) / np.count_nonzero(there[25:50])
+
+
+def test_the_sample_is_the_newest_held_out_rows() -> None:
+    """At most 256 rows of predicted, actual and the interval, null where there is none."""
+    batches = chain(20)
+    sample = told(batches, holdout=1.0).query("report", {})["results"]["sample"]
+    rows = np.flatnonzero(scorable(batches))[-256:]
+    names = ("prediction", "y", "prediction_low", "prediction_high")
+    wanted = np.column_stack([whole(batches, name)[rows] for name in names]).tolist()
+    assert sample == [[None if v != v else v for v in row] for row in wanted]
+
+
+def test_late_labels_are_compared_with_guesses_of_their_time() -> None:
+    """Where the trainer says what mean and last value were when it predicted, these are scored; a discounted mean
+    nobody knows, and it decides nothing."""
+    y = np.tile([1.0, 3.0], 100)
+    columns = {"y": y, "prediction": y + 0.5, "guess_mean": np.full(200, 2.0), "guess_last": np.full(200, 4.0)}
+    columns["guess_last"][0] = NAN
+    results = told([Batch.build(columns, spans=(Span("s", 0, 200),))]).query("report", {})["results"]
+    assert results["baselines"]["running_mean"]["total"]["mse"] == 1.0
+    assert results["baselines"]["last_value"]["total"]["mse"] == pytest.approx((99 * 9 + 100 + 1) / 200)
+    assert results["baselines"]["discounted_mean"]["total"]["mse"] is None
+    assert results["skill"]["discounted_mean"] == dict.fromkeys(("total", "last", "low", "high", "p"))
+    assert results["verdict"] == "good"
+
+
+def test_how_batches_are_cut_changes_no_figure() -> None:
+    """One row at a time, all at once, or as they came: the same results to 1e-9."""
+    batches = chain(12)
+    whole_batch = Batch.build({n: whole(batches, n) for n in batches[0].schema.names}, spans=(Span("s", 0, 360),))
+    singles = [
+        Batch.build({n: batch[n][i : i + 1] for n in batch.schema.names}, spans=(Span("s", 30 * number + i, 1),))
+        for number, batch in enumerate(batches)
+        for i in range(30)
+    ]
+    wanted = told(batches, last=100, holdout=0.2).query("report", {})["results"]
+    for cut in ([whole_batch], singles):
+        assert close(told(cut, last=100, holdout=0.2).query("report", {})["results"], wanted)
+
+
+def close(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(close(one[name], other[name]) for name in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(close, one, other))
+    return bool(one == pytest.approx(other, rel=1e-9, abs=1e-12)) if isinstance(one, float) else one == other
+
+
+def test_sections_of_other_stages_are_in_the_results_and_hide_nothing() -> None:
+    """What the daemon has collected is put beside the evaluator's own figures, which win."""
+    sections = {"gate": {"rows": 9, "columns": {}}, "rows": {"mine": 1}}
+    results = told(stream(2)).query("report", {"sections": sections})["results"]
+    assert results["gate"] == {"rows": 9, "columns": {}}
+    assert results["rows"] == 60
 
 
 def test_the_report_is_plain_and_readable() -> None:
@@ -149,7 +292,7 @@ def test_an_answer_goes_to_operations_alone() -> None:
 @pytest.mark.parametrize("cut", [0, 1, 6])
 def test_a_restored_evaluator_goes_on_bit_for_bit(cut: int) -> None:
     """Snapshot after any batch, restore in a fresh object: the same results, question and state to the last bit."""
-    batches = stream(12, dirty=True)
+    batches = chain(12)
     options = {"last": 100, "reservoir": 10, "holdout": 0.2}
     stage = told(batches[:cut], **options)
     state = stage.snapshot()
@@ -167,3 +310,11 @@ def test_a_missing_column_is_named() -> None:
     """A stream without predictions is an OptionError that says so."""
     with pytest.raises(OptionError, match="'prediction'"):
         evaluator().process(Batch.build({"y": [1.0]}))
+
+
+def test_a_snapshot_of_another_layout_is_refused() -> None:
+    """The state of an evaluator that kept other things is an error that says so."""
+    state = dict(told(stream(2)).snapshot())
+    del state["layout"]
+    with pytest.raises(StateError, match="layout 1"):
+        evaluator().restore(state)

@@ -13,7 +13,18 @@ import pytest
 
 from support.tree import files, imports, modules, parse, shown
 
-VOCABULARY: Final = {"records", "errors", "events", "histograms", "marks", "metrics", "phases", "topology", "units"}
+VOCABULARY: Final = {
+    "records",
+    "errors",
+    "events",
+    "histograms",
+    "marks",
+    "metrics",
+    "phases",
+    "plain",
+    "topology",
+    "units",
+}
 """Modules of values that every layer may speak in."""
 
 ALLOWED: Final[dict[str, set[str]]] = {
@@ -29,7 +40,7 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "shell": {"wire", "core", "learn", "stages", "stages.base", "sources", "sinks", "runtime"},
     "streampipectl": {"wire"},
 }
-CTL_VOCABULARY: Final = {"errors", "events"}
+CTL_VOCABULARY: Final = {"errors", "events", "plain"}
 """The operator's tool starts in milliseconds: records would bring numpy, units pydantic."""
 
 HEAVY: Final = {

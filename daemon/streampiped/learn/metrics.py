@@ -1,4 +1,4 @@
-"""Scores of a regression as mergeable sums, and the two guesses that a model has to beat.
+"""Scores of a regression as mergeable sums, and the guesses that a model has to beat.
 
 Equal to scikit-learn's mean_squared_error, mean_absolute_error and r2_score to 1e-9, in any cutting into batches and at
 any offset of the target; what is divided by in R2 is merged by Chan's rule about an origin (see `moments.py`), since a
@@ -10,11 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite, sqrt
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from streampiped.records import Array
+
+
+class Moments(Protocol):
+    """Of targets: how many, and about an origin where their mean is and their squared deviations from it."""
+
+    rows: int
+    origin: float
+    offset: float
+    m2: float
+
+
+def merged_moments(one: Moments, other: Moments) -> tuple[float, float]:
+    """`offset` from the origin of `one`, and `m2`, over the rows of both (Chan); `other` has rows."""
+    rows = one.rows + other.rows
+    apart = (other.origin - one.origin) + (other.offset - one.offset)
+    m2 = one.m2 + (other.m2 + apart * apart * (one.rows * (other.rows / rows)))
+    return one.offset + apart * (other.rows / rows), m2
 
 
 @dataclass(slots=True)
@@ -65,16 +82,13 @@ class Scores:
             return
         if self.rows == 0:
             self.origin = other.origin
-        rows = self.rows + other.rows
-        apart = (other.origin - self.origin) + (other.offset - self.offset)
-        self.m2 += other.m2 + apart * apart * (self.rows * (other.rows / rows))
-        self.offset += apart * (other.rows / rows)
+        self.offset, self.m2 = merged_moments(self, other)
         self.squared += other.squared
         self.absolute += other.absolute
-        self.rows = rows
+        self.rows += other.rows
 
     def mse(self) -> float | None:
-        return _number(self.squared / self.rows) if self.rows else None
+        return number(self.squared / self.rows) if self.rows else None
 
     def r2(self) -> float | None:
         """None below two rows; for a constant target 1 if every prediction was right and 0 else (as scikit-learn)."""
@@ -82,7 +96,7 @@ class Scores:
             return None
         if self.m2 == 0.0:
             return 1.0 if self.squared == 0.0 else 0.0
-        return _number(1.0 - self.squared / self.m2)
+        return number(1.0 - self.squared / self.m2)
 
     def values(self) -> dict[str, Any]:
         """rows, mse, rmse, mae, r2; None is 'cannot be said' (no rows, or an overflow)."""
@@ -91,7 +105,7 @@ class Scores:
             "rows": self.rows,
             "mse": mse,
             "rmse": None if mse is None else sqrt(mse),
-            "mae": _number(self.absolute / self.rows) if self.rows else None,
+            "mae": number(self.absolute / self.rows) if self.rows else None,
             "r2": self.r2(),
         }
 
@@ -114,9 +128,9 @@ def scores_of(targets: Array, predictions: Array) -> Scores:
 def skill(model: Scores, guess: Scores) -> float | None:
     """The share of the guess's squared error that the model avoids: 1 is perfect, 0 is no better, below 0 is worse.
     None when there is nothing to avoid."""
-    if not guess.rows or guess.squared == 0.0:
+    if not guess.rows or guess.squared == 0.0 or not isfinite(guess.squared):
         return None
-    return _number(1.0 - model.squared / guess.squared)
+    return number(1.0 - model.squared / guess.squared)
 
 
 class Guesses:
@@ -158,5 +172,6 @@ class Guesses:
         self.rows, self.mean, self.last = int(state["rows"]), float(state["mean"]), float(state["last"])
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """None for what no report can say: NaN and infinities."""
     return value if isfinite(value) else None

@@ -1,106 +1,189 @@
-"""The evaluator's results for people: a verdict in one sentence, then an aligned table. Pure text, 80 columns."""
+"""The evaluator's results for people: a verdict in one sentence, then tables, then the error over time. Pure text, 80
+columns. `results` are those of docs/specs/report.md; the sections of other stages are in `report_sections.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-WIDTH: Final = 80  # characters; what every terminal and every mail shows unbroken
+from streampiped.learn.report_sections import gate_lines, model_lines
+from streampiped.learn.report_text import WIDTH, cell, chance, percent, scores_table, wrapped
+from streampiped.learn.sparkline import bars, narrowed
+
 ENOUGH_ROWS: Final = 100  # below, R2 moves by more than the differences that it should tell
-GUESSES: Final = {"running_mean": "the running mean", "last_value": "the last value"}
-COLUMNS: Final = ("rows", "mse", "rmse", "mae", "r2")
+SURE: Final = 0.05  # a difference that chance makes more often than that is called one that chance could make
+NAMES: Final = {
+    "running_mean": "the running mean",
+    "last_value": "the last value",
+    "discounted_mean": "the discounted mean",
+    "class_prior": "the most frequent class",
+    "last_class": "the last class",
+}
+REGRESSION: Final = {"rows": "rows", "mse": "MSE", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
+CLASSIFICATION: Final = {
+    "rows": "rows", "accuracy": "accuracy", "log_loss": "log-loss", "auc": "AUC", "f1_macro": "F1 macro"
+}  # fmt: skip
+CURVE: Final = {"regression": ("mse", "RMSE"), "classification": ("error", "share of errors")}
+SHORT: Final = {"running_mean": "mean", "last_value": "last", "class_prior": "prior", "last_class": "last"}
+CURVE_WIDTH: Final = 64  # bars: half of the curve's bins
+UNSCORED: Final = {
+    "missing_target": "without a target",
+    "quarantined": "whose target the gate calls bad",
+    "unpredicted": "without a prediction",
+}
 
 
 def verdict_of(skills: Mapping[str, float | None], rows: int) -> str:
     """ "good", "not_better" than one of the guesses, or "not_enough_data"."""
     if rows < ENOUGH_ROWS:
         return "not_enough_data"
-    return "good" if all(skill is not None and skill > 0 for skill in skills.values()) else "not_better"
+    return "good" if skills and all(skill is not None and skill > 0 for skill in skills.values()) else "not_better"
 
 
 def render(results: Mapping[str, Any], operations: Mapping[str, Any]) -> str:
     """The report. `results` and `operations` are those of the evaluator's `report` query."""
-    lines = [*_wrapped(sentence(results)), ""]
-    lines += _scores_table(results)
-    lines += ["", *_skill_table(results)]
-    if notes := _notes(results) + _crosscheck(operations.get("crosscheck") or {}):
-        lines += ["", *notes]
-    return "\n".join(lines) + "\n"
+    blocks = [
+        wrapped(sentence(results)),
+        _scores(results),
+        _skills(results),
+        _notes(results) + _crosscheck(operations.get("crosscheck") or {}),
+        _curve(results),
+        model_lines(results.get("model")),
+        gate_lines(results.get("gate")),
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
 def sentence(results: Mapping[str, Any]) -> str:
     """The verdict in words."""
     last = results["last"]
-    rows, skills = last["rows"], {name: both["last"] for name, both in results["skill"].items()}
+    rows = last["rows"]
     if results["verdict"] == "not_enough_data":
         return f"Not enough data: {rows:,} of at least {ENOUGH_ROWS} rows could be scored so far."
     over = "all" if rows == results["total"]["rows"] else "the last"
+    regression = results["task"] == "regression"
+    figure, value = ("R2", cell(last["r2"])) if regression else ("accuracy", percent(last["accuracy"]))
+    what = "the squared error is" if regression else "errors are"
+    skills = {name: about for name, about in results["skill"].items() if _told(results, name)}
     if results["verdict"] == "good":
-        below = " and ".join(f"{_percent(skills[name])} below guessing {GUESSES[name]}" for name in GUESSES)
-        return f"Good: over {over} {rows:,} rows the squared error is {below} (R2 {_cell(last['r2'])})."
-    better = [GUESSES[name] for name in GUESSES if not (skills[name] or 0.0) > 0]
-    return (
-        f"Not better than guessing: over {over} {rows:,} rows the model's R2 is {_cell(last['r2'])}, and guessing "
-        f"{' or '.join(better)} is at least as good."
-    )
+        below = _listed([f"{percent(about['last'])} below guessing {NAMES[name]}" for name, about in skills.items()])
+        return f"Good: over {over} {rows:,} rows {what} {below} ({figure} {value}){_doubt(skills)}."
+    better = [NAMES[name] for name, about in skills.items() if not (about["last"] or 0.0) > 0]
+    guessing = f"guessing {' or '.join(better)} is at least as good" if better else "no guess can be compared with"
+    return f"Not better than guessing: over {over} {rows:,} rows the model's {figure} is {value}, and {guessing}."
 
 
-def _scores_table(results: Mapping[str, Any]) -> list[str]:
-    recent = f"last {results['last']['rows']:,}"
-    rows = {"model, all rows": results["total"], f"model, {recent}": results["last"]}
+def _doubt(skills: Mapping[str, Mapping[str, Any]]) -> str:
+    doubtful = [NAMES[name] for name, about in skills.items() if about.get("p") is None or about["p"] > SURE]
+    return f"; against {_listed(doubtful)} chance could do that" if doubtful else ""
+
+
+def _told(results: Mapping[str, Any], name: str) -> bool:
+    """A guess can be compared with: with late labels nobody knows what a discounted mean would have known."""
+    last = results["baselines"][name]["last"]
+    return last.get("mse", last.get("accuracy")) is not None
+
+
+def _scores(results: Mapping[str, Any]) -> list[str]:
+    whole = results["last"]["rows"] == results["total"]["rows"]  # then the window says the same as all
+    rows = {"model, all rows": results["total"]}
+    if not whole:
+        rows[f"model, last {results['last']['rows']:,}"] = results["last"]
+    rows["model, recent weighted"] = results["recent"]
+    rows["model, warm-up"] = results["warm_up"]
+    rows["model, after warm-up"] = results["after_warm_up"]
+    if (since := results["generation"]["since_row"]) > 0:
+        rows[f"model, since row {since:,}"] = results["generation"]
     rows["model, held-out rows"] = results["held_out"]
-    for name, label in GUESSES.items():
-        short = label.removeprefix("the ")
-        rows[f"{short}, all rows"] = results["baselines"][name]["total"]
-        rows[f"{short}, {recent}"] = results["baselines"][name]["last"]
-    wide = max(map(len, rows))
-    table = [" " * wide + "".join(f"{name.upper() if name != 'rows' else name:>11}" for name in COLUMNS)]
-    table += [
-        f"{label:<{wide}}" + "".join(f"{_cell(scores[c]):>11}" for c in COLUMNS) for label, scores in rows.items()
-    ]
-    return table
+    rows["model, learned rows"] = results["learned"]
+    for name, both in results["baselines"].items():
+        short = NAMES[name].removeprefix("the ")
+        rows[f"{short}, all"] = both["total"]
+        if not whole:
+            rows[f"{short}, last"] = both["last"]
+    return scores_table(rows, REGRESSION if results["task"] == "regression" else CLASSIFICATION)
 
 
-def _skill_table(results: Mapping[str, Any]) -> list[str]:
+def _skills(results: Mapping[str, Any]) -> list[str]:
     recent = f"last {results['last']['rows']:,}"
-    head = "skill: share of a guess's squared error avoided"
-    lines = [f"{head:<50}{'all rows':>12}{recent:>16}"]
-    for name, label in GUESSES.items():
-        skills = results["skill"][name]
-        lines.append(f"{'  against ' + label:<50}{_percent(skills['total']):>12}{_percent(skills['last']):>16}")
+    head = "share of a guess's error avoided"
+    lines = [f"{head:<34}{'all':>8}{recent:>13}{'95 % interval':>17}{'p':>8}"]
+    for name, about in results["skill"].items():
+        low, high = about["low"], about["high"]
+        between = "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
+        figures = f"{percent(about['total']):>8}{percent(about['last']):>13}{between:>17}{chance(about['p']):>8}"
+        lines.append(f"{'  against ' + NAMES[name]:<34}{figures}"[:WIDTH])
     return lines
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    kinds = {"missing_target": "without a finite target", "unpredicted": "without a finite prediction"}
-    return [f"{results[kind]:,} rows {words} were not scored." for kind, words in kinds.items() if results[kind]]
+    lines = []
+    coverage, gap = results["coverage"], results["gap"]
+    if coverage["rows"]:
+        lines += wrapped(
+            f"Intervals meant to hold {percent(coverage['target'])} held {percent(coverage['total'])} of "
+            f"{coverage['rows']:,} rows, {percent(coverage['last'])} of the last; mean width {cell(coverage['width'])}."
+        )
+    if gap["ratio"] is not None:
+        lines += wrapped(
+            f"The error on held-out rows is {cell(gap['ratio'])} times that on the rows that were learned after "
+            "they were predicted."
+        )
+    lines += [f"{results[kind]:,} rows {words} were not scored." for kind, words in UNSCORED.items() if results[kind]]
+    return lines
 
 
 def _crosscheck(check: Mapping[str, Any]) -> list[str]:
     served = check.get("served")
     if not served:
-        return _wrapped(f"Cross-check through the trainer's API: {check['error']}.") if check.get("error") else []
+        return wrapped(f"Cross-check through the trainer's API: {check['error']}.") if check.get("error") else []
+    figure, label = ("mse", "MSE") if "mse" in check["in_band"] else ("accuracy", "accuracy")
     text = (
-        f"Cross-check through the trainer's API, epoch {check['epoch']}: MSE {_cell(served['mse'])} on "
-        f"{check['rows']:,} held-out rows, {_cell(check['in_band']['mse'])} in band."
+        f"Cross-check through the trainer's API, epoch {check['epoch']}: {label} {cell(served.get(figure))} on "
+        f"{check['rows']:,} held-out rows, {cell(check['in_band'][figure])} in band."
     )
-    return _wrapped(text)
+    return wrapped(text)
 
 
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+def _curve(results: Mapping[str, Any]) -> list[str]:
+    """The error over time as bars, of the model and of two guesses, each in its own scale: beside a bad guess the
+    model's line would be flat. Below them the drifts."""
+    bins = results["curve"]["bins"]
+    if not any(part["rows"] for part in bins):
+        return []
+    key, label = CURVE[results["task"]]
+    weights = [part["rows"] for part in bins]
+    group = -(-len(bins) // CURVE_WIDTH)
+    names = [name for name in bins[0] if name not in ("from", "rows", "covered")]
+    lines = {name: _heights([part[name] for part in bins], weights, key) for name in names}
+    rows = results["curve"]["rows_per_bin"] * group
+    drawn = [f"{label} over time, {rows:,} rows a bar; before each line its highest bar:"]
+    for name, line in lines.items():
+        highest = cell(max((value for value in line if value is not None), default=None))
+        drawn.append(f"{SHORT.get(name, 'model'):<5}{highest:>10} {bars(line)}".rstrip())
+    model = results.get("model") or {}
+    if marks := _marks(model.get("drifts") or [], rows, len(next(iter(lines.values())))):
+        drawn.append(f"{'drifts':<15} {marks}")
+    return drawn
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+def _heights(values: Sequence[float | None], weights: Sequence[int], key: str) -> list[float | None]:
+    means = narrowed(values, weights, CURVE_WIDTH)
+    return [None if v is None else v**0.5 for v in means] if key == "mse" else means
 
 
-def _wrapped(text: str) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= WIDTH:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".lstrip()
-    return lines
+def _marks(drifts: Sequence[Mapping[str, Any]], rows: int, width: int) -> str:
+    line = [" "] * width
+    for drift in drifts:
+        if 0 <= (place := drift["row"] // rows) < width:
+            line[place] = "^"
+    return "".join(line).rstrip()
+
+
+def _listed(words: Sequence[str]) -> str:
+    """
+    >>> _listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)

@@ -1,8 +1,11 @@
 """The evaluator: scores the predictions that travel with the records, and asks the trainer's API for the same.
 
 Everything in `results` comes in band and is part of the snapshot, so that it is bit-identical however often the
-pipeline was killed. The cross-check through the API is asked after an epoch is committed and belongs to
+pipeline was killed. The cross-check (`crosscheck.py`) is asked after an epoch is committed and belongs to
 `operations`: its answer may come late or never.
+
+What is a score is the task's business: `learn/regression.py` for a float target. Here are the columns, the counts and
+the report.
 """
 
 from __future__ import annotations
@@ -11,18 +14,23 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from streampiped.errors import OptionError
-from streampiped.learn.metrics import Guesses, Scores, scores_of, skill
-from streampiped.learn.report import render, verdict_of
-from streampiped.learn.window import Window
+from streampiped.errors import OptionError, StateError
+from streampiped.learn.metrics import scores_of
+from streampiped.learn.regression import RegressionScores, Rows
+from streampiped.learn.report import render
+from streampiped.marks import MARKS, QUARANTINED
 from streampiped.records import Array, Batch, held_out
 from streampiped.stages.base import ApiCall, Stage, StageContext, StageOptions, State
+from streampiped.stages.crosscheck import CrossCheck
 
-CELLS_MAX: Final = 1 << 16  # numbers in one question; 9 bytes each, and a request may have 1 MiB
-PREDICTORS: Final = ("model", "running_mean", "last_value")
-COUNTS: Final = ("rows", "missing_target", "unpredicted", "model_version")
+SCHEMA: Final = "streampipe-report/1"  # docs/specs/report.md
+LAYOUT: Final = 2  # of the snapshot; another one is refused
+COUNTS: Final = ("rows", "missing_target", "quarantined", "unpredicted", "model_version")
+GUESSES: Final = ("guess_mean", "guess_last")  # the trainer's columns when labels come late
+CLASS_COLUMNS: Final = ("probability", "score")
 
 
 class EvaluatorOptions(StageOptions):
@@ -31,7 +39,7 @@ class EvaluatorOptions(StageOptions):
     target: str = "y"
     prediction: str = "prediction"
     last: int = Field(default=10_000, ge=2, le=1_000_000)
-    """Rows of the window beside the total; 32 bytes each, in memory and in every snapshot."""
+    """Rows of the window beside the total; 56 bytes each, in memory and in every snapshot."""
     reservoir: int = Field(default=512, ge=0, le=10_000)
     """Newest held-out rows kept for the cross-check; 0 for none."""
     holdout: float = Field(default=0.02, ge=0, le=1)
@@ -48,156 +56,117 @@ class Evaluator(Stage):
     def __init__(self, options: EvaluatorOptions, context: StageContext) -> None:
         self._options = options
         self._context = context
-        self._asked: tuple[int, Scores] | None = None
-        self._crosscheck: dict[str, Any] = {"asked": 0, "answered": 0, "error": None}
+        self._interval = (f"{options.prediction}_low", f"{options.prediction}_high")
+        apart = (options.target, options.prediction, *self._interval, *GUESSES, *CLASS_COLUMNS)
+        self._check = CrossCheck(options.trainer, options.reservoir, apart)
         self.restore(None)
 
     def process(self, batch: Batch) -> Batch:
         targets, predictions = (self._column(batch, n) for n in (self._options.target, self._options.prediction))
-        known = np.isfinite(targets)
-        scored = known & np.isfinite(predictions)
+        scored = self._scorable(batch, np.isfinite(targets), np.isfinite(predictions))
+        spared = np.flatnonzero(scored & held_out(self._context.pipeline_seed, batch, self._options.holdout))
+        if len(spared):
+            self._check.keep(batch, spared, targets[spared], predictions[spared])
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._scores.add(self._rows(batch, targets, predictions, scored, spared))
         self._counts["rows"] += batch.rows
-        self._counts["missing_target"] += int(batch.rows - np.count_nonzero(known))
-        self._counts["unpredicted"] += int(np.count_nonzero(known & ~scored))
-        if batch.rows and "model_version" in batch:
-            self._counts["model_version"] = int(batch["model_version"][-1])
-        spared = scored & held_out(self._context.pipeline_seed, batch, self._options.holdout)
-        if spared.any():
-            self._held_out.add(targets[spared], predictions[spared])
-            self._keep(batch, spared, targets, predictions)
-        if not scored.all():
-            targets, predictions = targets[scored], predictions[scored]
-        self._score(targets, predictions)
         return batch
 
     def snapshot(self) -> State:
-        self._candidate = self._reservoir_rows()
+        columns, reservoir = self._check.freeze()
         return {
+            "layout": LAYOUT,
             "counts": self._counts.copy(),
-            "scores": {name: scores.state() for name, scores in self._scores.items()},
-            "held_out": self._held_out.state(),
-            "guesses": self._guesses.state(),
-            "window": self._window.rows(),
-            "columns": list(self._columns),
-            "reservoir": self._candidate,
+            "scores": self._scores.state(),
+            "columns": columns,
+            "reservoir": reservoir,
         }
 
     def restore(self, state: State | None) -> None:
+        if state is not None and state.get("layout") != LAYOUT:
+            raise StateError(f"the snapshot has layout {state.get('layout', 1)}, this evaluator reads {LAYOUT}")
         self._counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
-        self._scores = {name: Scores() for name in PREDICTORS}
-        self._held_out = Scores()
-        self._guesses = Guesses()
-        self._window = Window(self._options.last, 1 + len(PREDICTORS))
-        self._columns: tuple[str, ...] = ()
-        self._reservoir: Window | None = None
-        self._candidate = self._reservoir_rows()
+        self._scores = RegressionScores(self._options.last)
         if state is None:
+            self._check.restore((), None)
             return
         self._counts |= state["counts"]
-        self._scores = {name: Scores.from_state(state["scores"][name]) for name in PREDICTORS}
-        self._held_out = Scores.from_state(state["held_out"])
-        self._guesses.restore(state["guesses"])
-        self._window.restore(state["window"])
-        self._columns = tuple(state["columns"])
-        if state["reservoir"] is not None:
-            self._new_reservoir().restore(state["reservoir"])
-            self._candidate = self._reservoir_rows()
+        self._scores.restore(state["scores"])
+        self._check.restore(state["columns"], state["reservoir"])
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         if method == "summary":
-            scores = self._scores["model"].values() | {"rows": self._counts["rows"]}
-            return scores | {"scored": self._scores["model"].rows, "verdict": self._results()["verdict"]}
+            scores = self._scores.total()
+            counts = {"rows": self._counts["rows"], "scored": scores.rows}
+            return scores.values() | counts | {"verdict": self._scores.verdict()}
         if method == "report":
-            results, operations = self._results(), {"crosscheck": dict(self._crosscheck)}
+            results = params.get("sections", {}) | self._results()
+            operations = {"crosscheck": dict(self._check.told)}
             return {"results": results, "operations": operations, "text": render(results, operations)}
         raise KeyError(method)
 
     def committed(self, epoch: int) -> ApiCall | None:
-        """Ask for the reservoir as it was in that epoch's snapshot, which is what the epoch's model had not learned."""
-        rows = self._candidate
-        if rows is None or not len(rows) or not self._columns:
-            return None
-        rows = rows[-(CELLS_MAX // rows.shape[1]) :]
-        *features, targets, predictions = rows.T
-        self._asked = epoch, scores_of(targets, predictions)
-        self._crosscheck["asked"] += 1
-        columns = {name: values.tolist() for name, values in zip(self._columns, features, strict=True)}
-        params = {"rows": columns, "targets": targets.tolist(), "version": epoch}
-        return ApiCall(self._options.trainer, "score", params)
+        """Ask for the reservoir as it was in that epoch's snapshot."""
+        return self._check.question(epoch, lambda y, p: scores_of(y, p).values(), lambda y: list(y.tolist()), "mse")
 
     def api_answer(self, result: Any, error: str | None) -> None:
-        """Keep the comparison. The in-band predictions are those of the models of their time, a little older than
-        the epoch's; so the two scores are near, and equal only where nothing was learned in between."""
-        if self._asked is None:
-            return
-        (epoch, in_band), self._asked = self._asked, None
-        if error is not None:
-            self._crosscheck["error"] = error
-            return
-        self._crosscheck |= {
-            "answered": self._crosscheck["answered"] + 1,
-            "error": None,
-            "epoch": epoch,
-            "rows": in_band.rows,
-            "served": dict(result),
-            "in_band": in_band.values(),
-            "mse_difference": _difference(result.get("mse"), in_band.mse()),
-        }
+        self._check.answer(result, error)
 
     def _column(self, batch: Batch, name: str) -> Array:
         if name not in batch.schema.floats and name not in batch.schema.ints:
             raise OptionError(f"evaluator: no numeric column {name!r}; there are {list(batch.schema.names)}")
         return np.asarray(batch[name], dtype=np.float64)
 
-    def _score(self, targets: Array, predictions: Array) -> None:
-        by_mean, by_last = self._guesses.follow(targets)
-        for name, values in zip(PREDICTORS, (predictions, by_mean, by_last), strict=True):
-            self._scores[name].add(targets, values)
-        self._window.append(np.column_stack((targets, predictions, by_mean, by_last)))
+    def _scorable(self, batch: Batch, known: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which rows are scored, with each of the others under one count."""
+        counts = self._counts
+        counts["missing_target"] += int(batch.rows - np.count_nonzero(known))
+        if MARKS in batch.schema.ints:
+            bad = (batch[MARKS] & QUARANTINED) != 0
+            if bad.any():
+                counts["quarantined"] += int(np.count_nonzero(bad & known))
+                known = known & ~bad
+        scored = known & predicted
+        counts["unpredicted"] += int(np.count_nonzero(known) - np.count_nonzero(scored))
+        if batch.rows and "model_version" in batch.schema.ints:
+            counts["model_version"] = int(batch["model_version"][-1])
+        return scored
 
-    def _keep(self, batch: Batch, spared: Any, targets: Array, predictions: Array) -> None:
-        """The newest held-out rows, with every float column that may be a feature: the trainer picks by name.
+    def _rows(
+        self, batch: Batch, targets: Array, predictions: Array, scored: NDArray[np.bool_], spared: NDArray[np.intp]
+    ) -> Rows:
+        """What the scores need of the rows that are scored."""
+        places = None if scored.all() else np.flatnonzero(scored)
+        floats = batch.schema.floats
 
-        The newest and not an even sample of the whole stream, because they were predicted by the models nearest to
-        the one that will be asked.
-        """
-        if not self._options.reservoir:
-            return
-        if self._reservoir is None:
-            apart = {self._options.target, self._options.prediction}
-            self._columns = tuple(name for name in batch.schema.floats if name not in apart)
-        reservoir = self._reservoir or self._new_reservoir()
-        chosen = [batch[name][spared] for name in self._columns]
-        reservoir.append(np.column_stack((*chosen, targets[spared], predictions[spared])))
+        def chosen(name: str) -> Array | None:
+            if name not in floats:
+                return None
+            column: Array = batch[name]
+            return column if places is None else column[places]
 
-    def _new_reservoir(self) -> Window:
-        self._reservoir = Window(self._options.reservoir, len(self._columns) + 2)
-        return self._reservoir
-
-    def _reservoir_rows(self) -> Array | None:
-        """What is asked for once the next epoch is committed: the reservoir as it is now."""
-        return self._reservoir.rows() if self._reservoir else None
+        low, high = map(chosen, self._interval)
+        by_mean, by_last = map(chosen, GUESSES)
+        late = None if by_mean is None or by_last is None else (_guess(by_mean), _guess(by_last))
+        return Rows(
+            first=self._counts["rows"],
+            rows=batch.rows,
+            places=places,
+            targets=targets if places is None else targets[places],
+            predictions=predictions if places is None else predictions[places],
+            low=low,
+            high=high,
+            guesses=late,
+            spared=spared if places is None else np.searchsorted(places, spared),
+            generations=batch["model_generation"] if "model_generation" in batch.schema.ints else None,
+        )
 
     def _results(self) -> dict[str, Any]:
-        """Plain numbers, all of them determined by the records alone."""
-        targets, *guessed = self._window.rows().T
-        recent = {name: scores_of(targets, values) for name, values in zip(PREDICTORS, guessed, strict=True)}
-        total = self._scores
-        skills = {
-            name: {"total": skill(total["model"], total[name]), "last": skill(recent["model"], recent[name])}
-            for name in PREDICTORS[1:]
-        }
-        baselines = {n: {"total": total[n].values(), "last": recent[n].values()} for n in PREDICTORS[1:]}
-        return {
-            "verdict": verdict_of({name: both["last"] for name, both in skills.items()}, recent["model"].rows),
-            **self._counts,
-            "total": total["model"].values(),
-            "last": {**recent["model"].values(), "window": self._options.last},
-            "held_out": self._held_out.values(),
-            "baselines": baselines,
-            "skill": skills,
-        }
+        scores = self._scores.results(self._counts["rows"])
+        head = {"schema": SCHEMA, "verdict": scores.pop("verdict"), "task": "regression"}
+        return {**head, **self._counts, **scores}
 
 
-def _difference(served: float | None, in_band: float | None) -> float | None:
-    return None if served is None or in_band is None else served - in_band
+def _guess(values: Array) -> Array:
+    """A guess that knew no label yet is 0, as a guess of ours is."""
+    return np.where(np.isfinite(values), values, 0.0)

@@ -1,0 +1,272 @@
+"""Everything the evaluator keeps and says of a regression, apart from where the rows come from.
+
+`add` takes what can be scored of a batch; `results` are the figures of docs/specs/report.md. All of it follows from
+the rows alone, in bounded memory: the sums, at most 128 tallies of the curve, the window and the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streampiped.learn.calibration import bins_of
+from streampiped.learn.curve import Curve, pieces, places_of
+from streampiped.learn.discounted import DiscountedMean
+from streampiped.learn.metrics import Guesses, Scores, number, scores_of, skill
+from streampiped.learn.recent import Recent
+from streampiped.learn.report import verdict_of
+from streampiped.learn.skill import compare
+from streampiped.learn.tally import Tally, from_state, split, state_of
+from streampiped.learn.window import Window
+from streampiped.records import Array, IntArray
+
+BASELINES: Final = ("running_mean", "last_value", "discounted_mean")
+PREDICTORS: Final = ("model", *BASELINES)
+INTERVALS: Final = 0.9  # what the trainer's intervals are meant to cover
+SAMPLE: Final = 256  # held-out rows that a picture of predicted against actual has
+WINDOW_COLUMNS: Final = 1 + len(PREDICTORS) + 2  # target, predictions, low, high
+_TALLIES: Final = ("learned", "held_out", "generation")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What can be scored of a batch whose first row has number `first` in the stream and that has `rows` of them."""
+
+    first: int
+    rows: int
+    places: NDArray[np.intp] | None
+    """Of the rows that follow, in the batch; None: all of its rows."""
+    targets: Array
+    predictions: Array
+    low: Array | None
+    high: Array | None
+    guesses: tuple[Array, Array] | None
+    """Running mean and last value as they stood when the row was predicted; None: the labels were there at once."""
+    spared: NDArray[np.intp]
+    """Which of them were held out, ascending."""
+    generations: IntArray | None
+    """Of every row of the batch."""
+
+
+class RegressionScores:
+    """Scores of the model and of three guesses over a stream."""
+
+    def __init__(self, last: int) -> None:
+        self._last = last
+        self.restore(None)
+
+    def add(self, rows: Rows) -> None:
+        """Score them. Without a row that can be scored only the generation may change."""
+        if not rows.rows:
+            return
+        cuts = pieces(self._edges(rows), rows.first, rows.rows)
+        table = self._table(rows)
+        targets, predicted = table[0], table[1 : 1 + len(PREDICTORS)]
+        inside = _inside(rows)
+        places = cuts if rows.places is None else places_of(cuts, rows.places)
+        for cut, part in zip(cuts, places, strict=True):
+            if rows.generations is not None:
+                self._follow(int(rows.generations[cut.start]), rows.first + cut.start)
+            if part.start == part.stop:
+                continue
+            first, last = np.searchsorted(rows.spared, (part.start, part.stop)).tolist()
+            held = rows.spared[first:last] - part.start
+            hits = None if inside is None else inside[part]
+            self._take(rows.first + cut.start, split(targets[part], predicted[:, part], held, hits))
+        if len(targets):
+            self._recent.add(targets, table[1])
+            self._window.append(table.T)
+            if len(rows.spared):
+                self._sample.append(table[[1, 0, -2, -1]][:, rows.spared].T)
+
+    def state(self) -> dict[str, Any]:
+        """Portable and exact: the argument of `restore`."""
+        return {
+            "tallies": state_of([self._tallies[name] for name in _TALLIES]),
+            "generation": {"number": self._generation, "since_row": self._since_row},
+            "curve": self._curve.state(),
+            "recent": self._recent.state(),
+            "guesses": self._guesses.state(),
+            "discounted": self._discounted.state(),
+            "window": self._window.rows(),
+            "sample": self._sample.rows(),
+        }
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Become what `state` saw; None: nothing was scored yet."""
+        self._tallies = {name: Tally(len(PREDICTORS)) for name in _TALLIES}
+        self._generation: int | None = None
+        self._since_row = 0
+        self._curve = Curve(len(PREDICTORS))
+        self._recent = Recent()
+        self._guesses = Guesses()
+        self._discounted = DiscountedMean()
+        self._window = Window(self._last, WINDOW_COLUMNS)
+        self._sample = Window(SAMPLE, 4)
+        if state is None:
+            return
+        self._tallies = dict(zip(_TALLIES, from_state(state["tallies"]), strict=True))
+        self._generation, self._since_row = state["generation"]["number"], state["generation"]["since_row"]
+        self._curve.restore(state["curve"])
+        self._recent.restore(state["recent"])
+        self._guesses.restore(state["guesses"])
+        self._discounted.restore(state["discounted"])
+        self._window.restore(state["window"])
+        self._sample.restore(state["sample"])
+
+    def total(self) -> Scores:
+        """Of the model, over all rows."""
+        return self._total().scores(0)
+
+    def verdict(self) -> str:
+        """Over the window, as `results` says it."""
+        return self._verdict(self._windowed()[1])
+
+    def _verdict(self, recent: Mapping[str, Scores]) -> str:
+        skills = {n: skill(recent["model"], recent[n]) for n in BASELINES if recent[n].mse() is not None}
+        return verdict_of(skills, recent["model"].rows)
+
+    def results(self, rows: int) -> dict[str, Any]:
+        """Plain numbers, all of them determined by the records alone; `rows` came in all."""
+        table, recent = self._windowed()
+        total, held, learned = self._total(), self._tallies["held_out"], self._tallies["learned"]
+        warm_up, after = self._curve.warm_up(rows)
+        return {
+            "verdict": self._verdict(recent),
+            "scored": total.rows,
+            "total": total.scores(0).values(),
+            "last": {**recent["model"].values(), "window": self._last},
+            "recent": self._recent.values(),
+            "held_out": held.scores(0).values(),
+            "learned": learned.scores(0).values(),
+            "warm_up": warm_up.scores(0).values(),
+            "after_warm_up": after.scores(0).values(),
+            "generation": {
+                **self._tallies["generation"].scores(0).values(),
+                "number": self._generation,
+                "since_row": self._since_row,
+            },
+            "gap": _gap(held.scores(0).mse(), learned.scores(0).mse()),
+            "baselines": {
+                name: {
+                    "total": total.scores(place).values(),
+                    "last": recent[name].values(),
+                    "after_warm_up": after.scores(place).values(),
+                }
+                for place, name in enumerate(BASELINES, 1)
+            },
+            "skill": _skills(table, total),
+            "coverage": _coverage(table, total),
+            "curve": self._curve_results(),
+            "calibration": bins_of(table[1], table[0]),
+            "sample": [[number(v) for v in row] for row in self._sample.rows().tolist()],
+        }
+
+    def _total(self) -> Tally:
+        total = Tally(len(PREDICTORS))
+        total.merge(self._tallies["learned"])
+        total.merge(self._tallies["held_out"])
+        return total
+
+    def _windowed(self) -> tuple[Array, dict[str, Scores]]:
+        """The window by columns, and each predictor's scores over it."""
+        table = np.ascontiguousarray(self._window.rows().T)
+        return table, {name: scores_of(table[0], table[place]) for place, name in enumerate(PREDICTORS, 1)}
+
+    def _edges(self, rows: Rows) -> list[int]:
+        """The row numbers at which the batch is cut: where a bin of the curve or a generation begins."""
+        edges = self._curve.edges(rows.first, rows.first + rows.rows)
+        numbers = rows.generations
+        if numbers is not None and len(numbers) and numbers[0] != numbers[-1]:
+            begins = np.flatnonzero(np.diff(numbers)) + 1 + rows.first
+            edges = sorted({*edges, *begins.tolist()})
+        return edges
+
+    def _table(self, rows: Rows) -> Array:
+        """A line for each column of the window, a column for each row."""
+        table = np.empty((WINDOW_COLUMNS, len(rows.targets)))
+        table[0], table[1] = rows.targets, rows.predictions
+        if rows.guesses is None:
+            table[2], table[3] = self._guesses.follow(rows.targets)
+            table[4] = self._discounted.follow(rows.targets)
+        else:
+            table[2], table[3] = rows.guesses
+            table[4] = np.nan  # what a discounted mean knew when the row was predicted nobody says
+        table[5] = np.nan if rows.low is None else rows.low
+        table[6] = np.nan if rows.high is None else rows.high
+        return table
+
+    def _follow(self, generation: int, row: int) -> None:
+        if generation != self._generation:
+            if self._generation is not None:
+                self._tallies["generation"] = Tally(len(PREDICTORS))
+                self._since_row = row
+            self._generation = generation
+
+    def _take(self, row: int, parts: tuple[Tally, Tally]) -> None:
+        learned, held = parts
+        self._tallies["learned"].merge(learned)
+        self._tallies["held_out"].merge(held)
+        learned.merge(held)
+        self._tallies["generation"].merge(learned)
+        self._curve.add(row, learned)
+
+    def _curve_results(self) -> dict[str, Any]:
+        width = self._curve.rows_per_bin
+        bins = [
+            {
+                "from": place * width,
+                "rows": tally.rows,
+                "mse": tally.scores(0).mse(),
+                "running_mean": tally.scores(1).mse(),
+                "last_value": tally.scores(2).mse(),
+                "covered": tally.coverage(),
+            }
+            for place, tally in enumerate(self._curve.bins)
+        ]
+        return {"rows_per_bin": width, "bins": bins}
+
+
+def _inside(rows: Rows) -> NDArray[np.int8] | None:
+    """1 where the interval holds the target, 0 where not, -1 where there is none; None without intervals."""
+    if rows.low is None or rows.high is None:
+        return None
+    inside = ((rows.low <= rows.targets) & (rows.targets <= rows.high)).view(np.int8)
+    width = rows.high - rows.low
+    if not isfinite(width.sum()):
+        inside[~np.isfinite(width)] = -1
+    return inside
+
+
+def _gap(held_out: float | None, learned: float | None) -> dict[str, float | None]:
+    ratio = number(held_out / learned) if held_out is not None and learned else None
+    return {"mse_held_out": held_out, "mse_learned": learned, "ratio": ratio}
+
+
+def _skills(table: Array, total: Tally) -> dict[str, Any]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = (table[1 : 1 + len(PREDICTORS)] - table[0]) ** 2
+    return {
+        name: {"total": skill(total.scores(0), total.scores(place)), **compare(squared[0], squared[place])}
+        for place, name in enumerate(BASELINES, 1)
+    }
+
+
+def _coverage(table: Array, total: Tally) -> dict[str, Any]:
+    low, high = table[-2], table[-1]
+    width = high - low
+    there = np.isfinite(width)
+    inside = (low <= table[0]) & (table[0] <= high) & there
+    rows = int(np.count_nonzero(there))
+    return {
+        "target": INTERVALS,
+        "rows": total.intervals,
+        "total": total.coverage(),
+        "last": int(np.count_nonzero(inside)) / rows if rows else None,
+        "width": number(float(width[there].mean())) if rows else None,
+    }
