@@ -14,43 +14,35 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.learn.breakdown import Breakdown, Places
 from streampiped.learn.calibration import bins_of
-from streampiped.learn.curve import Curve, pieces, places_of
 from streampiped.learn.discounted import DiscountedMean
 from streampiped.learn.metrics import Guesses, Scores, number, scores_of, skill
 from streampiped.learn.recent import Recent
 from streampiped.learn.report import verdict_of
 from streampiped.learn.skill import compare
-from streampiped.learn.tally import Tally, from_state, split, state_of
+from streampiped.learn.tally import Tally, split
 from streampiped.learn.window import Window
-from streampiped.records import Array, IntArray
+from streampiped.records import Array
 
 BASELINES: Final = ("running_mean", "last_value", "discounted_mean")
 PREDICTORS: Final = ("model", *BASELINES)
 INTERVALS: Final = 0.9  # what the trainer's intervals are meant to cover
 SAMPLE: Final = 256  # held-out rows that a picture of predicted against actual has
 WINDOW_COLUMNS: Final = 1 + len(PREDICTORS) + 2  # target, predictions, low, high
-_TALLIES: Final = ("learned", "held_out", "generation")
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What can be scored of a batch whose first row has number `first` in the stream and that has `rows` of them."""
+    """What can be scored of a batch."""
 
-    first: int
-    rows: int
-    places: NDArray[np.intp] | None
-    """Of the rows that follow, in the batch; None: all of its rows."""
+    places: Places
     targets: Array
     predictions: Array
     low: Array | None
     high: Array | None
     guesses: tuple[Array, Array] | None
     """Running mean and last value as they stood when the row was predicted; None: the labels were there at once."""
-    spared: NDArray[np.intp]
-    """Which of them were held out, ascending."""
-    generations: IntArray | None
-    """Of every row of the batch."""
 
 
 class RegressionScores:
@@ -62,34 +54,23 @@ class RegressionScores:
 
     def add(self, rows: Rows) -> None:
         """Score them. Without a row that can be scored only the generation may change."""
-        if not rows.rows:
-            return
-        cuts = pieces(self._edges(rows), rows.first, rows.rows)
         table = self._table(rows)
-        targets, predicted = table[0], table[1 : 1 + len(PREDICTORS)]
-        inside = _inside(rows)
-        places = cuts if rows.places is None else places_of(cuts, rows.places)
-        for cut, part in zip(cuts, places, strict=True):
-            if rows.generations is not None:
-                self._follow(int(rows.generations[cut.start]), rows.first + cut.start)
-            if part.start == part.stop:
-                continue
-            first, last = np.searchsorted(rows.spared, (part.start, part.stop)).tolist()
-            held = rows.spared[first:last] - part.start
-            hits = None if inside is None else inside[part]
-            self._take(rows.first + cut.start, split(targets[part], predicted[:, part], held, hits))
+        targets, predicted, inside = table[0], table[1 : 1 + len(PREDICTORS)], _inside(rows)
+
+        def parts(part: slice, held: NDArray[np.intp]) -> tuple[Tally, Tally]:
+            return split(targets[part], predicted[:, part], held, None if inside is None else inside[part])
+
+        self._breakdown.add(rows.places, parts)
         if len(targets):
             self._recent.add(targets, table[1])
             self._window.append(table.T)
-            if len(rows.spared):
-                self._sample.append(table[[1, 0, -2, -1]][:, rows.spared].T)
+            if len(rows.places.spared):
+                self._sample.append(table[[1, 0, -2, -1]][:, rows.places.spared].T)
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
         return {
-            "tallies": state_of([self._tallies[name] for name in _TALLIES]),
-            "generation": {"number": self._generation, "since_row": self._since_row},
-            "curve": self._curve.state(),
+            "breakdown": self._breakdown.state(),
             "recent": self._recent.state(),
             "guesses": self._guesses.state(),
             "discounted": self._discounted.state(),
@@ -99,10 +80,7 @@ class RegressionScores:
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Become what `state` saw; None: nothing was scored yet."""
-        self._tallies = {name: Tally(len(PREDICTORS)) for name in _TALLIES}
-        self._generation: int | None = None
-        self._since_row = 0
-        self._curve = Curve(len(PREDICTORS))
+        self._breakdown = Breakdown(len(PREDICTORS))
         self._recent = Recent()
         self._guesses = Guesses()
         self._discounted = DiscountedMean()
@@ -110,9 +88,7 @@ class RegressionScores:
         self._sample = Window(SAMPLE, 4)
         if state is None:
             return
-        self._tallies = dict(zip(_TALLIES, from_state(state["tallies"]), strict=True))
-        self._generation, self._since_row = state["generation"]["number"], state["generation"]["since_row"]
-        self._curve.restore(state["curve"])
+        self._breakdown.restore(state["breakdown"])
         self._recent.restore(state["recent"])
         self._guesses.restore(state["guesses"])
         self._discounted.restore(state["discounted"])
@@ -121,7 +97,7 @@ class RegressionScores:
 
     def total(self) -> Scores:
         """Of the model, over all rows."""
-        return self._total().scores(0)
+        return self._breakdown.total().scores(0)
 
     def verdict(self) -> str:
         """Over the window, as `results` says it."""
@@ -134,24 +110,25 @@ class RegressionScores:
     def results(self, rows: int) -> dict[str, Any]:
         """Plain numbers, all of them determined by the records alone; `rows` came in all."""
         table, recent = self._windowed()
-        total, held, learned = self._total(), self._tallies["held_out"], self._tallies["learned"]
-        warm_up, after = self._curve.warm_up(rows)
+        total, parts = self._breakdown.total(), self._breakdown.parts
+        figures = {name: tally.scores(0).values() for name, tally in parts.items()}
+        warm_up, after = self._breakdown.curve.warm_up(rows)
         return {
             "verdict": self._verdict(recent),
             "scored": total.rows,
             "total": total.scores(0).values(),
             "last": {**recent["model"].values(), "window": self._last},
             "recent": self._recent.values(),
-            "held_out": held.scores(0).values(),
-            "learned": learned.scores(0).values(),
+            "held_out": figures["held_out"],
+            "learned": figures["learned"],
             "warm_up": warm_up.scores(0).values(),
             "after_warm_up": after.scores(0).values(),
             "generation": {
-                **self._tallies["generation"].scores(0).values(),
-                "number": self._generation,
-                "since_row": self._since_row,
+                **figures["generation"],
+                "number": self._breakdown.generation,
+                "since_row": self._breakdown.since_row,
             },
-            "gap": _gap(held.scores(0).mse(), learned.scores(0).mse()),
+            "gap": _gap(figures["held_out"]["mse"], figures["learned"]["mse"]),
             "baselines": {
                 name: {
                     "total": total.scores(place).values(),
@@ -167,25 +144,10 @@ class RegressionScores:
             "sample": [[number(v) for v in row] for row in self._sample.rows().tolist()],
         }
 
-    def _total(self) -> Tally:
-        total = Tally(len(PREDICTORS))
-        total.merge(self._tallies["learned"])
-        total.merge(self._tallies["held_out"])
-        return total
-
     def _windowed(self) -> tuple[Array, dict[str, Scores]]:
         """The window by columns, and each predictor's scores over it."""
         table = np.ascontiguousarray(self._window.rows().T)
         return table, {name: scores_of(table[0], table[place]) for place, name in enumerate(PREDICTORS, 1)}
-
-    def _edges(self, rows: Rows) -> list[int]:
-        """The row numbers at which the batch is cut: where a bin of the curve or a generation begins."""
-        edges = self._curve.edges(rows.first, rows.first + rows.rows)
-        numbers = rows.generations
-        if numbers is not None and len(numbers) and numbers[0] != numbers[-1]:
-            begins = np.flatnonzero(np.diff(numbers)) + 1 + rows.first
-            edges = sorted({*edges, *begins.tolist()})
-        return edges
 
     def _table(self, rows: Rows) -> Array:
         """A line for each column of the window, a column for each row."""
@@ -201,23 +163,8 @@ class RegressionScores:
         table[6] = np.nan if rows.high is None else rows.high
         return table
 
-    def _follow(self, generation: int, row: int) -> None:
-        if generation != self._generation:
-            if self._generation is not None:
-                self._tallies["generation"] = Tally(len(PREDICTORS))
-                self._since_row = row
-            self._generation = generation
-
-    def _take(self, row: int, parts: tuple[Tally, Tally]) -> None:
-        learned, held = parts
-        self._tallies["learned"].merge(learned)
-        self._tallies["held_out"].merge(held)
-        learned.merge(held)
-        self._tallies["generation"].merge(learned)
-        self._curve.add(row, learned)
-
     def _curve_results(self) -> dict[str, Any]:
-        width = self._curve.rows_per_bin
+        width = self._breakdown.curve.rows_per_bin
         bins = [
             {
                 "from": place * width,
@@ -227,7 +174,7 @@ class RegressionScores:
                 "last_value": tally.scores(2).mse(),
                 "covered": tally.coverage(),
             }
-            for place, tally in enumerate(self._curve.bins)
+            for place, tally in enumerate(self._breakdown.curve.bins)
         ]
         return {"rows_per_bin": width, "bins": bins}
 
