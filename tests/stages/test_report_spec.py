@@ -1,0 +1,123 @@
+"""docs/specs/report.md: real reports, held to the page."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from streampiped.records import Batch, Span
+from streampiped.stages.base import StageContext
+from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
+from support.tree import REPOSITORY
+
+PAGE: Final = (REPOSITORY / "docs/specs/report.md").read_text()
+SCHEMA: Final[dict[str, Any]] = json.loads(re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0])
+TYPES: Final = {"int": int, "float": int | float, "bool": bool, "text": str, "any": object}
+
+
+def faults(value: Any, form: Any, place: str = "") -> Iterator[str]:
+    """Where `value` is not as `form` says."""
+    if isinstance(form, str):
+        yield from _faults_of_name(value, form, place)
+    elif isinstance(form, list):
+        if not isinstance(value, list):
+            yield f"{place} is no list"
+        else:
+            for number, entry in enumerate(value):
+                yield from faults(entry, form[0], f"{place}[{number}]")
+    elif not isinstance(value, dict):
+        yield f"{place} is no map"
+    else:
+        yield from _faults_of_map(value, form, place)
+
+
+def _faults_of_map(value: dict[str, Any], form: dict[str, Any], place: str) -> Iterator[str]:
+    if "*" in form:
+        form = dict.fromkeys(value, form["*"])
+    known = {name.rstrip("?"): name for name in form}
+    yield from (f"{place}.{name} is not on the page" for name in value if name not in known)
+    for name, written in known.items():
+        if name in value:
+            yield from faults(value[name], form[written], f"{place}.{name}")
+        elif not written.endswith("?"):
+            yield f"{place}.{name} is missing"
+
+
+def _faults_of_name(value: Any, form: str, place: str) -> Iterator[str]:
+    if form.startswith("@"):
+        yield from faults(value, SCHEMA[form[1:]], place)
+    elif form.endswith("?") and value is None:
+        return
+    elif (kind := TYPES.get(form.rstrip("?"))) is not None:
+        if not isinstance(value, kind) or (kind in (int, int | float) and isinstance(value, bool)):
+            yield f"{place} is {value!r}, not {form}"
+    elif value not in form.split("|"):
+        yield f"{place} is {value!r}, not one of {form}"
+
+
+SECTIONS: Final[dict[str, Any]] = {
+    "model": {
+        "champion": "ridge", "fallback": False, "generation": 1, "rows_seen": 9, "rows_learned": 8, "drift_count": 1,
+        "members": [
+            {"name": "ridge", "kind": "r", "trivial": False, "loss": None, "rows": 8, "rollbacks": 0, "resets": 1}
+        ],
+        "timeline": [{"from": 0, "to": None, "member": "ridge", "reason": "start"}],
+        "drifts": [{"row": 5, "kind": "shift", "member": "ridge"}],
+        "interval": {"target": 0.9, "coverage": None}, "counts": {"held_out": 1}, "pending": None,
+    },
+    "gate": {
+        "rows": 9, "rows_dropped": 0,
+        "columns": {"x": {"state": "dead", "seen": 9, "missing": 9, "infinite": 0, "imputed": 9, "bounded": 0,
+                          "rebased": 0, "mean": None, "deviation": None}},
+        "label": {"name": "y", "quarantined_missing": 1, "quarantined_spike": 0, "rebased": 0, "mean": 1.0,
+                  "deviation": 2.0},
+    },
+}  # fmt: skip
+
+
+def report(task: str, rows: int, sections: dict[str, Any]) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=rows)
+    columns: dict[str, Any] = {"x": y, "y": y, "prediction": y + 0.5, "prediction_low": y, "prediction_high": y + 1}
+    if task == "classification":
+        labels = [["b", "a"][int(value > 0)] for value in y]
+        columns = {
+            "x": y,
+            "y": labels,
+            "prediction": labels,
+            "probability": np.full(rows, 0.9),
+            "score": rng.random(rows),
+        }
+    stage = Evaluator(EvaluatorOptions(), StageContext("evaluator", pipeline_seed=7))
+    columns["model_generation"] = np.arange(rows) // 200
+    stage.process(Batch.build(columns, spans=(Span("s", 0, rows),)))
+    answer: dict[str, Any] = json.loads(json.dumps(stage.query("report", {"sections": sections}), allow_nan=False))
+    return answer
+
+
+@pytest.mark.parametrize("sections", [{}, SECTIONS], ids=["alone", "sections"])
+@pytest.mark.parametrize("rows", [0, 1, 5000])
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_report_is_as_the_page_says(task: str, rows: int, sections: dict[str, Any]) -> None:
+    """Every field of real results is on the page with its type, and none of the page's is missing."""
+    if rows == 0 and task == "classification":
+        rows = 2  # an empty list has no type, so that it takes a row to know the task
+    results = report(task, rows, sections)["results"]
+    assert list(faults(results, f"@{task}")) == []
+    assert results["rows"] == sum(results[n] for n in ("scored", "missing_target", "quarantined", "unpredicted"))
+    assert len(results["curve"]["bins"]) <= 128
+    assert len(results["sample"]) <= 256
+    assert len(results["calibration"]) <= 20
+
+
+def test_the_page_can_find_a_fault() -> None:
+    """A field too many, one too few, and one of another type are found."""
+    results = report("regression", 300, {})["results"]
+    del results["gap"]["ratio"]
+    results |= {"mood": 1, "rows": "many", "verdict": "fine"}
+    assert len(list(faults(results, "@regression"))) == 4
