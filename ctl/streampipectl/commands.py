@@ -14,7 +14,6 @@ from streampipectl.grammar import Call
 from streampipectl.output import colour, complain, dumped, say, screen, width
 from streampiped import __version__
 from streampiped.errors import ExitCode, RpcError
-from streampiped.plain import plain
 from streampiped.wire.rpc import PROTOCOL
 
 VERDICTS: Final = {"good": 0, "not_better": 1, "not_enough_data": 2}
@@ -121,6 +120,8 @@ def report(path: str, as_json: bool, html: str | None, plot: str | None) -> int:
         if code != ExitCode.OK:
             return code
     if as_json or (html is None and plot is None):
+        from streampiped.plain import plain  # as for logs
+
         say(dumped(answer, indent=2) if as_json else plain(render.report_text(answer), sys.stdout.encoding))
     return VERDICTS.get(render.verdict(answer), int(ExitCode.OK))
 
