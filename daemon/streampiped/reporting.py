@@ -1,4 +1,4 @@
-"""The report: the sections of all stages, the reporter's own figures around them, and what the daemon knows.
+"""The report: the sections of the stages, the reporter's own figures around them, and what the daemon knows.
 
 The reporter is the first stage from the end that answers `report`: the evaluator. The others may have a `section`.
 """
@@ -16,6 +16,7 @@ import msgpack
 from streampiped.errors import ExitCode, RpcError
 from streampiped.log_report import condensed, log_text
 from streampiped.status_view import MONITOR, StatusView, Watched
+from streampiped.topology import Plan
 
 REPORT_TIMEOUT_S: Final = 5.0
 SECTION_TIMEOUT_S: Final = 1.0  # the report does without
@@ -35,13 +36,13 @@ class Reporting:
 
     async def report(self) -> dict[str, Any]:
         """`{"text", "results", "operations"}`. RpcError REFUSED when no stage has one."""
-        sections = await self._sections()
-        results = {name: section["results"] for name, section in sections.items()}
-        asked, silent = fitting(results)
         known = self._view.reporter
         candidates = [known] if known else [spec.name for spec in reversed(self._supervisor.plan.stages)]
         errors: list[str] = []
         for name in candidates:
+            sections = await self._sections(name)
+            results = {title: section["results"] for title, section in sections.items()}
+            asked, silent = fitting(results)
             try:
                 answer = await self._supervisor.query(name, "report", {"sections": asked}, REPORT_TIMEOUT_S)
                 text = "\n\n".join(
@@ -59,9 +60,10 @@ class Reporting:
                 return await self._with_services({**report, "operations": operations})
         raise RpcError(f"no report: {'; '.join(errors)}", ExitCode.REFUSED)
 
-    async def _sections(self) -> dict[str, dict[str, Any]]:
-        """name -> `results` and `operations`, in the stages' order."""
-        stages = [spec.name for spec in self._supervisor.plan.stages]
+    async def _sections(self, reporter: str) -> dict[str, dict[str, Any]]:
+        """name -> `results` and `operations` of the stages that the reporter's rows come through, in their order. Of a
+        chain beside it a report says nothing."""
+        stages = _upstream(self._supervisor.plan, reporter)
         found: dict[str, dict[str, Any]] = {}
         for stage, section in zip(stages, await asyncio.gather(*map(self._section, stages)), strict=True):
             if section is not None:
@@ -104,6 +106,18 @@ class Reporting:
             "restarts": {p.name: p.restarts for p in supervision.processes.values()},
             "log_drops": self._supervisor.log.counts(),
         }
+
+
+def _upstream(plan: Plan, stage: str) -> list[str]:
+    """The stage and all before it."""
+    inputs = {spec.name: spec.inputs for spec in plan.stages}
+    found, waiting = set(), [stage]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name in inputs:
+            found.add(name)
+            waiting += inputs[name]
+    return [name for name in inputs if name in found]
 
 
 def section_of(answer: Any) -> dict[str, Any] | None:

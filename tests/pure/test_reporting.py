@@ -23,7 +23,10 @@ class Stages:
     def __init__(self, answers: dict[str, dict[str, Any]]) -> None:
         self.answers = answers
         self.asked: list[tuple[str, str, dict[str, Any], float]] = []
-        self.plan = SimpleNamespace(stages=[SimpleNamespace(name=name) for name in answers])
+        inputs = [(), *((name,) for name in answers)]
+        self.plan = SimpleNamespace(
+            stages=[SimpleNamespace(name=name, inputs=before) for name, before in zip(answers, inputs, strict=False)]
+        )
         self.supervision = SimpleNamespace(generation=3, epochs=SimpleNamespace(committed=7), processes={})
         self.log = SimpleNamespace(counts=dict)
 
@@ -40,13 +43,17 @@ def evaluator(params: dict[str, Any]) -> dict[str, Any]:
     return {"text": "Good.\n", "results": results, "operations": {"crosscheck": {}}}
 
 
-def reported(answers: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Stages]:
+def reporting(stages: Stages) -> Reporting:
     async def no_log(_: str | None) -> dict[str, Any]:
         raise RpcError("no log extractor")
 
-    stages = Stages(answers)
     view: Any = SimpleNamespace(reporter=None, started=0.0)
-    return asyncio.run(Reporting(stages, view, no_log).report()), stages  # type: ignore[arg-type]
+    return Reporting(stages, view, no_log)  # type: ignore[arg-type]
+
+
+def reported(answers: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Stages]:
+    stages = Stages(answers)
+    return asyncio.run(reporting(stages).report()), stages
 
 
 def test_sections_of_all_stages_come_to_the_reporter() -> None:
@@ -60,6 +67,15 @@ def test_sections_of_all_stages_come_to_the_reporter() -> None:
     assert "model" not in report["operations"]
     assert (report["operations"]["epoch"], report["operations"]["crosscheck"]) == (7, {})
     assert [timeout for _, method, _, timeout in stages.asked if method == "section"] == [1.0] * 4
+
+
+def test_a_chain_beside_the_reporters_is_not_in_its_report() -> None:
+    """Only stages that the reporter's rows come through are asked for a section."""
+    stages = Stages({"other": {"section": MODEL}, "gate": {"section": GATE}, "last": {"report": evaluator}})
+    stages.plan.stages[1].inputs = ()
+    report = asyncio.run(reporting(stages).report())
+    assert report["results"] == {"gate": {"rows": 9}, "rows": 5}
+    assert "other" not in {name for name, *_ in stages.asked}
 
 
 @pytest.mark.parametrize("answer", [None, 3, [], {}, {"name": 4, "results": {}}, {"name": "x", "results": []}])

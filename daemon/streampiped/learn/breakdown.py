@@ -61,8 +61,11 @@ class Breakdown:
             if places.generations is not None:
                 self._follow(int(places.generations[cut.start]), places.first + cut.start)
             if part.start < part.stop:
-                begin, end = np.searchsorted(places.spared, (part.start, part.stop)).tolist()
-                self._take(places.first + cut.start, *parts(part, places.spared[begin:end] - part.start))
+                held = places.spared
+                if len(cuts) > 1:
+                    begin, end = np.searchsorted(held, (part.start, part.stop)).tolist()
+                    held = held[begin:end] - part.start
+                self._take(places.first + cut.start, *parts(part, held))
 
     def total(self) -> Tally:
         """Over all rows."""

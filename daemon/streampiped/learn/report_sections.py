@@ -41,7 +41,8 @@ def gate_lines(gate: Any) -> list[str]:
 def _champion(model: Mapping[str, Any]) -> list[str]:
     text = f"Model: {name(model['champion'], 40)} serves"
     text += ", for nothing beats guessing" if model.get("fallback") else ""
-    text += f"; {cell(model.get('rows_learned'))} of {cell(model.get('rows_seen'))} rows learned."
+    rows = model.get("rows_seen", model.get("rows"))
+    text += f"; {cell(model.get('rows_learned'))} of {cell(rows)} rows learned."
     return wrapped(text)
 
 
@@ -52,7 +53,7 @@ def _members(model: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             ("* " if member["name"] == model["champion"] else "  ") + name(member["name"], 26),
-            name(member.get("kind", ""), 14),
+            name(member.get("kind", ""), 15),
             *(cell(member.get(key)) for key in ("loss", "rows", "rollbacks", "resets")),
         ]
         for member in members[:MEMBERS_MAX]

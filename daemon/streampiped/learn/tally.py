@@ -7,6 +7,7 @@ table with a line for each predictor: four predictors cost about what one did.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import add
 from typing import Any, Final
 
 import numpy as np
@@ -49,8 +50,8 @@ class Tally:
             self.origin = other.origin
         self.offset, self.m2 = merged_moments(self, other)
         self.rows += other.rows
-        self.squared = [a + b for a, b in zip(self.squared, other.squared, strict=True)]
-        self.absolute = [a + b for a, b in zip(self.absolute, other.absolute, strict=True)]
+        self.squared = list(map(add, self.squared, other.squared))
+        self.absolute = list(map(add, self.absolute, other.absolute))
         self.intervals += other.intervals
         self.covered += other.covered
 

@@ -56,22 +56,19 @@ class Evaluator(Stage):
     def process(self, batch: Batch) -> Batch:
         task, counts = self._task_for(batch), self._counts
         held = task.take(batch, counts, held_out(self._context.pipeline_seed, batch, self._options.holdout))
-        if len(held.places):
-            self._check.keep(batch, held.places, held.targets, held.predictions)
+        self._check.keep(batch, held)
         if batch.rows and "model_version" in batch.schema.ints:
             counts["model_version"] = int(batch["model_version"][-1])
         counts["rows"] += batch.rows
         return batch
 
     def snapshot(self) -> State:
-        columns, reservoir = self._check.freeze()
         return {
             "layout": LAYOUT,
             "counts": self._counts.copy(),
             "task": self._task.name if self._task else None,
             "scores": self._task.state() if self._task else None,
-            "columns": columns,
-            "reservoir": reservoir,
+            "crosscheck": self._check.state(),
         }
 
     def restore(self, state: State | None) -> None:
@@ -80,13 +77,13 @@ class Evaluator(Stage):
         self._counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         self._task: Task | None = None
         if state is None:
-            self._check.restore((), None)
+            self._check.restore(None)
             return
         self._counts |= state["counts"]
         if state["task"] is not None:
             self._task = TASKS[state["task"]](self._options.target, self._options.prediction, self._options.last)
             self._task.restore(state["scores"])
-        self._check.restore(state["columns"], state["reservoir"])
+        self._check.restore(state["crosscheck"])
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         if method == "summary":

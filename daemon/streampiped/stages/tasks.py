@@ -34,6 +34,8 @@ class Held:
     places: NDArray[np.intp]
     targets: Array
     predictions: Array
+    labels: Array | None = None
+    """The labels of the whole batch, a copy, NaN where one is not known; None where no predictor looks at them."""
 
 
 class Task(Protocol):
@@ -75,7 +77,7 @@ class Regression:
 
     def take(self, batch: Batch, counts: dict[str, int], spared: NDArray[np.bool_]) -> Held:
         targets, predictions = (_numbers(batch, name) for name in self._columns)
-        scored = _scorable(batch, counts, np.isfinite(targets), np.isfinite(predictions))
+        known, scored = _scorable(batch, counts, np.isfinite(targets), np.isfinite(predictions))
         places = None if scored.all() else np.flatnonzero(scored)
 
         def chosen(name: str) -> Array | None:
@@ -89,7 +91,8 @@ class Regression:
         rows = Rows(where, _chosen(targets, places), _chosen(predictions, places), low, high, late)
         with np.errstate(over="ignore", invalid="ignore"):
             self._scores.add(rows)
-        return Held(held, targets[held], predictions[held])
+        labels = targets.copy() if known.all() else np.where(known, targets, np.nan)
+        return Held(held, targets[held], predictions[held], labels)
 
     def state(self) -> dict[str, Any]:
         return self._scores.state()
@@ -123,7 +126,7 @@ class Classification:
 
     def take(self, batch: Batch, counts: dict[str, int], spared: NDArray[np.bool_]) -> Held:
         targets, predictions = (batch[name] for name in self._columns)
-        scored = _scorable(batch, counts, _present(targets), _present(predictions) & _certain(batch))
+        _, scored = _scorable(batch, counts, _present(targets), _present(predictions) & _certain(batch))
         places = np.flatnonzero(scored)
         before = len(self._classes.labels)
         codes = self._classes.codes(_chosen(targets, places), _chosen(predictions, places))
@@ -191,8 +194,8 @@ def _certain(batch: Batch) -> NDArray[np.bool_]:
 
 def _scorable(
     batch: Batch, counts: dict[str, int], known: NDArray[np.bool_], predicted: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Which rows are scored, with each of the others under one count."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows have a label that is believed, and which of them are scored; each of the others under one count."""
     counts["missing_target"] += int(batch.rows - np.count_nonzero(known))
     if MARKS in batch.schema.ints:
         bad = (batch[MARKS] & QUARANTINED) != 0
@@ -201,7 +204,7 @@ def _scorable(
             known = known & ~bad
     scored = known & predicted
     counts["unpredicted"] += int(np.count_nonzero(known) - np.count_nonzero(scored))
-    return scored
+    return known, scored
 
 
 def _where(batch: Batch, first: int, scored: NDArray[np.intp] | None, held: NDArray[np.intp]) -> Places:
