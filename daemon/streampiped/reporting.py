@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgpack
 
@@ -23,12 +23,18 @@ SECTION_TIMEOUT_S: Final = 1.0  # the report does without
 SERVICE_TIMEOUT_S: Final = 1.0  # of log extractor and service monitor; as above
 SECTIONS_BYTES_MAX: Final = 96 << 10  # in the question to the reporter; a message has at most 128 KiB
 
+LogSummary: TypeAlias = "Callable[[str | None, float], Awaitable[dict[str, Any]]]"
+"""As `control_backend.Backend.log_summary`."""
+
 
 class Reporting:
     """Asks the stages, and puts together what they answer."""
 
     def __init__(
-        self, supervisor: Watched, view: StatusView, log_summary: Callable[[str | None, float], Awaitable[dict[str, Any]]]
+        self,
+        supervisor: Watched,
+        view: StatusView,
+        log_summary: Callable[[str | None, float], Awaitable[dict[str, Any]]],
     ) -> None:
         self._supervisor = supervisor
         self._view = view

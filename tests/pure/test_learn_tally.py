@@ -166,3 +166,14 @@ def test_recent_scores_are_weighted_means(batch: int) -> None:
         assert got[name] == pytest.approx(figure(y, predicted, sample_weight=weights), rel=1e-7), name
     assert got["rows"] == round(weights.sum())
     assert Recent().values()["mse"] is None
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+def test_an_absurd_row_is_not_remembered_for_ever() -> None:
+    """After a target that overflows, what forgets goes on with the rows after it."""
+    guess, recent = DiscountedMean(), Recent()
+    for targets in (np.array([1e308, -1e308, 1e308]), np.array([2.0, 2.0, 2.0])):
+        guessed = guess.follow(targets)
+        recent.add(targets, np.zeros(3))
+    assert guessed.tolist() == [0.0, 2.0, 2.0]
+    assert recent.values()["mse"] == pytest.approx(4.0)

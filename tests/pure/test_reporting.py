@@ -44,7 +44,7 @@ def evaluator(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def reporting(stages: Stages) -> Reporting:
-    async def no_log(_: str | None) -> dict[str, Any]:
+    async def no_log(_: str | None, since: float) -> dict[str, Any]:
         raise RpcError("no log extractor")
 
     view: Any = SimpleNamespace(reporter=None, started=0.0)

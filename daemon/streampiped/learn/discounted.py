@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -51,6 +52,8 @@ class DiscountedMean:
             result[start + 1 : start + rows] = means[:-1]
             self.mean = float(means[-1])
             self.rows += rows
+            if not isfinite(self.mean):  # an absurd target; the next one begins anew
+                self.mean, self.rows = 0.0, 0
         return result
 
     def state(self) -> dict[str, Any]:

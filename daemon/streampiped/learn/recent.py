@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -56,6 +56,8 @@ class Recent:
         self.mean = origin + offset * (weight / total)
         self.weight = total
         self.rows += rows
+        if not isfinite(self.squared + self.m2):  # an absurd row would be remembered for ever
+            self.restore(Recent().state())
 
     def values(self) -> dict[str, Any]:
         """As those of `Scores`; `rows` is the weight of all, in rows."""
