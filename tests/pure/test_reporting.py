@@ -25,14 +25,15 @@ class Stages:
         self.asked: list[tuple[str, str, dict[str, Any], float]] = []
         inputs = [(), *((name,) for name in answers)]
         self.plan = SimpleNamespace(
-            stages=[SimpleNamespace(name=name, inputs=before) for name, before in zip(answers, inputs, strict=False)]
+            stages=[SimpleNamespace(name=name, inputs=before) for name, before in zip(answers, inputs, strict=False)],
+            processes=[],
         )
         self.supervision = SimpleNamespace(generation=3, epochs=SimpleNamespace(committed=7), processes={})
         self.log = SimpleNamespace(counts=dict)
 
     async def query(self, name: str, method: str, params: dict[str, Any], timeout: float) -> Any:
         self.asked.append((name, method, params, timeout))
-        answer = self.answers[name].get(method, RpcError(f"{name} does not answer {method!r}"))
+        answer = self.answers.get(name, {}).get(method, RpcError(f"{name} does not answer {method!r}"))
         if isinstance(answer, Exception):
             raise answer
         return answer(params) if callable(answer) else answer
