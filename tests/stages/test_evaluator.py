@@ -11,10 +11,11 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.estimators import equal
+from streampiped.learn.past import Looks, Past
 from streampiped.marks import BOUNDED, MARKS, QUARANTINED
 from streampiped.records import Batch, Span, held_out
 from streampiped.stages.base import ApiCall, StageContext
-from streampiped.stages.crosscheck import CELLS_MAX
+from streampiped.stages.crosscheck import CELLS_MAX, STRIDE
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 
 NAN = float("nan")
@@ -270,6 +271,34 @@ def test_the_reservoir_is_bounded() -> None:
     for none in (evaluator(), told(batches, holdout=0), told(batches, reservoir=0)):
         none.snapshot()
         assert none.committed(1) is None
+
+
+@pytest.mark.parametrize("batch", [30, 700, 5000])
+def test_the_question_says_what_was_known_before_each_row(batch: int) -> None:
+    """However long the stream and through restores, `past` is what the trainer's own `Past` says of the same rows, and
+    the labels that wait for it are bounded."""
+    marks = np.where(np.arange(batch) % 50 == 7, QUARANTINED, 0)
+    batches = [each.with_columns({MARKS: marks}) for each in stream(-(-20_000 // batch), batch, dirty=True)]
+    options = {"holdout": 0.2, "reservoir": 3000}
+    stage = evaluator(**options)
+    for number, each in enumerate(batches):
+        stage.process(each)
+        if number % 9 == 5:
+            twin = evaluator(**options)
+            twin.restore(stage.snapshot())
+            stage = twin
+    late = stage.snapshot()["crosscheck"]["late"]
+    call = stage.committed(1)
+    assert call is not None
+    y, known = whole(batches, "y"), scorable(batches)
+    spared = np.concatenate([held_out(7, each, 0.2) for each in batches])
+    rows = np.flatnonzero(known & spared)[-3000:]
+    rows = rows[-len(call.params["targets"]) :]
+    looks = Past().follow(y, known)
+    assert call.params["targets"] == y[rows].tolist()
+    for name in Looks.__slots__:
+        assert np.array(call.params["past"][name]) == pytest.approx(getattr(looks, name)[rows], rel=1e-9, abs=1e-9)
+    assert late is None or len(late["labels"]) < STRIDE + batch
 
 
 def test_an_answer_goes_to_operations_alone() -> None:
