@@ -21,7 +21,7 @@ from streampiped.learn.metrics import Guesses, Scores, number, scores_of, skill
 from streampiped.learn.recent import Recent
 from streampiped.learn.report import verdict_of
 from streampiped.learn.skill import compare
-from streampiped.learn.tally import Tally, split
+from streampiped.learn.tally import Inside, Tally, split
 from streampiped.learn.window import Window
 from streampiped.records import Array
 
@@ -179,15 +179,13 @@ class RegressionScores:
         return {"rows_per_bin": width, "bins": bins}
 
 
-def _inside(rows: Rows) -> NDArray[np.int8] | None:
-    """1 where the interval holds the target, 0 where not, -1 where there is none; None without intervals."""
+def _inside(rows: Rows) -> Inside | None:
+    """As `tally.split` takes it; None without intervals."""
     if rows.low is None or rows.high is None:
         return None
-    inside = ((rows.low <= rows.targets) & (rows.targets <= rows.high)).view(np.int8)
+    inside = (rows.low <= rows.targets) & (rows.targets <= rows.high)
     width = rows.high - rows.low
-    if not isfinite(width.sum()):
-        inside[~np.isfinite(width)] = -1
-    return inside
+    return inside if isfinite(width.sum()) else np.where(np.isfinite(width), inside, -1).astype(np.int8)
 
 
 def _gap(held_out: float | None, learned: float | None) -> dict[str, float | None]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import add
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.learn.metrics import Scores, merged_moments
 from streampiped.records import Array
+
+Inside: TypeAlias = "NDArray[np.int8] | NDArray[np.bool_]"
 
 _WHOLE: Final = ("rows", "intervals", "covered")
 _PARTS: Final = ("origin", "offset", "m2")
@@ -69,12 +71,11 @@ def tally_of(targets: Array, predicted: Array) -> Tally:
     return split(targets, predicted, np.zeros(0, dtype=np.intp), None)[0]
 
 
-def split(
-    targets: Array, predicted: Array, spared: NDArray[np.intp], inside: NDArray[np.int8] | None
-) -> tuple[Tally, Tally]:
+def split(targets: Array, predicted: Array, spared: NDArray[np.intp], inside: Inside | None) -> tuple[Tally, Tally]:
     """Tallies of the rows that are not `spared` (places of few rows, ascending) and of those that are.
 
-    `inside` is 1 for a row whose interval holds the target, 0 for one whose does not, -1 for one without an interval.
+    `inside` is 1 for a row whose interval holds the target, 0 for one whose does not, -1 for one without an interval;
+    booleans where all have one.
     The spared rows are taken out of the table and not subtracted from the sums: a difference of sums keeps nothing of
     a small error beside a large one.
     """
@@ -99,15 +100,17 @@ def _fill(
     origin: float,
     apart: Array,
     errors: Array,
-    inside: NDArray[np.int8] | None,
+    inside: Inside | None,
     out: NDArray[np.intp] | None = None,
 ) -> None:
     """Make an empty tally that of these rows but those `out`, which are 0 in `apart`, the targets' distance from
     `origin`, and in `errors`. Both are used up."""
     rows = len(apart) - (0 if out is None else len(out))
     if inside is not None:
-        tally.intervals = len(inside) - int(np.count_nonzero(inside < 0))
-        tally.covered = int(np.count_nonzero(inside > 0))
+        tally.intervals, tally.covered = len(inside), int(np.count_nonzero(inside))
+        if inside.dtype != np.bool_:
+            without = int(np.count_nonzero(inside < 0))
+            tally.intervals, tally.covered = tally.intervals - without, tally.covered - without
     if rows == 0:
         return
     tally.rows, tally.origin = rows, origin

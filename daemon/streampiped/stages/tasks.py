@@ -198,8 +198,9 @@ def _scorable(
     """Which rows have a label that is believed, and which of them are scored; each of the others under one count."""
     counts["missing_target"] += int(batch.rows - np.count_nonzero(known))
     if MARKS in batch.schema.ints:
-        bad = (batch[MARKS] & QUARANTINED) != 0
-        if bad.any():
+        marked = batch[MARKS] & QUARANTINED
+        if marked.any():
+            bad = marked != 0
             counts["quarantined"] += int(np.count_nonzero(bad & known))
             known = known & ~bad
     scored = known & predicted
