@@ -96,6 +96,13 @@ class Stage:
         Raise KeyError(method) for a method that is not known."""
         raise KeyError(method)
 
+    def change(self, kind: str, params: Mapping[str, Any]) -> None:
+        """Do what an operator wants, as `query("plan", {"kind", "params"})` had completed it. Called right behind the
+        epoch that records it and again by every restore of that epoch, in both cases before any input (docs/specs/
+        stage.md). What has become impossible since is left, told and no error: whatever is raised ends the process, but
+        for StorageError, when the disk refuses and another try may help."""
+        raise KeyError(kind)
+
     def api(self) -> Mapping[str, Callable[..., Any]]:
         """Methods served by MessagePack-RPC on `NAME.sock` in the runtime directory, called between two batches
         with keyword parameters. Read-only. Empty: no socket."""
