@@ -76,7 +76,7 @@ def test_the_list_tells_everything() -> None:
     records = [json.loads(line) for line in story.list]
     for told in (records, records + records[:3]):
         assert rebuilt(told, 2, EVERY).history() == story.registry.history()
-    assert [row["withdrawn"] for row in story.registry.history()] == [False, False, True, True]
+    assert [row["withdrawn"] for row in story.registry.history()] == [False, False, True, True, True]
 
 
 def test_who_served_from_where_to_where() -> None:

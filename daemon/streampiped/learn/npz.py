@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,6 +26,11 @@ TAG: Final = "~"
 """The one key of a map that stands for what JSON has no form for; state has no such key but in maps that are quoted."""
 HEADER_BYTES_MAX: Final = 10_000  # of an array's description, which numpy evaluates as a literal; ours have some 80
 DEPTH_MAX: Final = 64
+_DAMAGE: Final = (
+    zipfile.BadZipFile, zlib.error, ValueError, KeyError, IndexError, TypeError, EOFError, OSError, RecursionError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
+"""What reading bytes that are no such file may raise."""
 
 
 def to_npz(state: Mapping[str, Any]) -> bytes:
@@ -48,7 +54,7 @@ def from_npz(data: bytes) -> dict[str, Any]:
             tree = json.loads(_array(archive, TREE).tobytes())
             count = len(archive.namelist()) - 1
             state = _decode(tree, [_array(archive, f"a{place}.npy") for place in range(count)], 0)
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, IndexError, TypeError, EOFError, OSError) as error:
+    except _DAMAGE as error:
         raise StateError(f"no model: {error}") from error
     if not isinstance(state, dict):
         raise StateError("no model: its tree is no map")
