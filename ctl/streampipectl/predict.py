@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import sys
-from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
@@ -33,7 +32,11 @@ Row = tuple[int, dict[str, Any]]
 
 
 class RowError(Exception):
-    """What is wrong with the input, and on which line."""
+    """What is wrong with the input, and on which line (from 1)."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
 
 
 def predict(path: str, stage: str | None, version: int | None, source: str, target: str, scaled: bool) -> int:
@@ -59,12 +62,24 @@ def predict(path: str, stage: str | None, version: int | None, source: str, targ
                 answer()
         answer()
     except RowError as error:
-        answer()
-        complain(str(error))
+        first = _answered_before(error, out, answer)
+        complain(f"line {first.line}: {first}")
         return int(ExitCode.FAILED)
     for line in asking.told():
         complain(line)
     return int(ExitCode.OK)
+
+
+def _answered_before(error: RowError, out: list[Row], answer: Callable[[], None]) -> RowError:
+    """Answer the rows in front of a mistake; the first mistake, which may be in one of these."""
+    while True:
+        out[:] = [row for row in out if row[0] < error.line]
+        try:
+            answer()
+        except RowError as earlier:
+            error = earlier
+        else:
+            return error
 
 
 class Asking:
@@ -102,7 +117,7 @@ class Asking:
             given = {name: columns[name] for name in takes if name in columns}
             columns |= api.client.call("transform", {"columns": given}, ANSWER_S)["columns"]
         if absent := [name for name in self._features if name not in columns]:
-            raise RowError(f"line {rows[0][0]}: no column {', '.join(absent)}; wanted are {', '.join(self._features)}")
+            raise RowError(rows[0][0], f"no column {', '.join(absent)}; wanted are {', '.join(self._features)}")
         table = {name: columns[name] for name in self._features}
         self._last = self._api.client.call("predict", {"rows": table, **self._version}, ANSWER_S)
         self._rows += len(rows)
@@ -159,32 +174,32 @@ def _number(line: int, name: str, value: Any) -> float | None:
         try:
             return float(text)
         except ValueError:
-            raise RowError(f"line {line}: column {name}: {value!r} is no number") from None
+            raise RowError(line, f"column {name}: {value!r} is no number") from None
     if isinstance(value, int | float):
         try:
             return float(value)
         except OverflowError:
             return float("inf") if value > 0 else float("-inf")
-    raise RowError(f"line {line}: column {name}: {json.dumps(value)} is no number")
+    raise RowError(line, f"column {name}: {json.dumps(value)} is no number")
 
 
 def _lines(fd: int, before_waiting: Callable[[], None]) -> Iterator[str]:
     """The lines of standard input, with their ends; RowError for what is no UTF-8."""
-    decoder, rest, number = getincrementaldecoder("utf-8-sig")(), "", 0
+    rest, number = b"", 0
     while True:
         before_waiting()
         data = os.read(fd, READ_BYTES)
-        try:
-            rest += decoder.decode(data, final=not data)
-        except UnicodeDecodeError:
-            raise RowError(f"line {number + 1} or later: no UTF-8") from None
-        *whole, rest = rest.split("\n")
+        *whole, rest = (rest + data).split(b"\n")
+        if not data and rest:
+            whole, rest = [rest], b""
         for line in whole:
             number += 1
-            yield line + "\n"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise RowError(number, "no UTF-8") from None
+            yield text + "\n"
         if not data:
-            if rest:
-                yield rest
             return
 
 
@@ -208,9 +223,9 @@ def _from_json(lines: Iterable[str]) -> Iterator[Row]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise RowError(f"line {number}: no JSON: {error}") from None
+            raise RowError(number, f"no JSON: {error}") from None
         if not isinstance(value, dict):
-            raise RowError(f"line {number}: no JSON object")
+            raise RowError(number, "no JSON object")
         yield number, value
 
 
@@ -224,10 +239,10 @@ def _from_csv(lines: Iterable[str]) -> Iterator[Row]:
             if names is None:
                 names = [cell.strip() for cell in cells]
                 if len(set(names)) < len(names):
-                    raise RowError(f"line {reader.line_num}: a column's name stands twice in the header")
+                    raise RowError(reader.line_num, "a column's name stands twice in the header")
             elif len(cells) != len(names):
-                raise RowError(f"line {reader.line_num}: {len(cells)} values, should be {len(names)}")
+                raise RowError(reader.line_num, f"{len(cells)} values, should be {len(names)}")
             else:
                 yield reader.line_num, dict(zip(names, cells, strict=True))
     except csv.Error as error:
-        raise RowError(f"line {reader.line_num}: {error}") from None
+        raise RowError(reader.line_num, str(error)) from None

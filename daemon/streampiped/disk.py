@@ -204,4 +204,4 @@ class Disk:
 
 def _replays(manifest: Manifest | None) -> list[dict[str, Any]]:
     """Those of its changes that are about dead letters."""
-    return [change for change in manifest.changes if change["kind"] == REPLAY] if manifest is not None else []
+    return [change for change in manifest.changes if change.get("kind") == REPLAY] if manifest is not None else []

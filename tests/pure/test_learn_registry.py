@@ -37,7 +37,7 @@ class Story:
         self.put(self.registry.leave(epoch))
         reasons = self.registry.why(state) if self.registry.get(epoch) is None else ()
         if reasons:
-            file = {"file": f"v{epoch:08d}.npz", "bytes": 9, "sha256": "0" * 64}
+            file = {"file": f"v{epoch:08d}.npz", "bytes": 9, "sha256": f"{epoch:064d}"}
             self.put(self.registry.register(epoch, state, reasons, file))
         return reasons
 
@@ -52,7 +52,10 @@ class Story:
         (mark(9, crowns=3), ()),  # there and back again between two epochs
         (mark(9, drifts=1), ("drift",)),
         (mark(9, act_count=1, acts=(act("promote", member="sgd"),)), ("promote",)),
-        (mark(9, act_count=2, acts=(act("rollback", version=3), act("pin", member="sgd"))), ("rollback", "pin")),
+        (
+            mark(9, act_count=2, acts=(act("rollback", sha256=f"{3:064d}"), act("pin", member="sgd"))),
+            ("rollback", "pin"),
+        ),
         (
             mark(9, "sgd", since=8, crowns=2, drifts=1, act_count=1, acts=(act("unpin"),)),
             ("champion", "drift", "unpin"),
@@ -120,7 +123,7 @@ def test_what_is_kept() -> None:
         story.commit(epoch, mark(epoch * EVERY, act_count=1, acts=pin))
     assert story.registry.keeps(pinned=True) == {2, 4, 5}
     assert story.registry.keeps(pinned=False) == {4, 5}
-    story.commit(6, mark(5500, act_count=2, acts=(*pin, act("rollback", version=3))))
+    story.commit(6, mark(5500, act_count=2, acts=(*pin, act("rollback", sha256=f"{3:064d}"))))
     assert story.registry.keeps(pinned=False) == {3, 5, 6}
     story.commit(5, mark(5 * EVERY, act_count=1, acts=pin))  # restored: it may be asked to go back to 3 once more
     assert story.registry.keeps(pinned=False) == {3, 4, 5}

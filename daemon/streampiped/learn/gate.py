@@ -128,6 +128,14 @@ class Gate:
         self.counts["missing"] = self.counts["missing"] + empty
         self.counts["infinite"] = self.counts["infinite"] + gone - empty
 
+    def look(self, column: int, values: Array, *, impute: bool) -> Array:
+        """What would become of these values of a column, each by itself; nothing is learned of them."""
+        low, high = (float(bound[column]) for bound in self._bounds())
+        scale, shift = self.scale[column], self.shift[column]
+        mean = self.mean[column] * scale + shift if impute else np.nan
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.where(np.isfinite(values), np.clip(values, low, high) * scale + shift, mean)
+
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
         return {

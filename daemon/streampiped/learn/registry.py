@@ -87,8 +87,9 @@ class Registry:
         if last is None or mark.rows < last.rows:
             return ("first",)
         told = {str(act["kind"]) for act in _since(mark, last)}
+        seated = bool(told - {"unpin"})  # by the operator, whose doing it is then
         found = {
-            "champion": mark.crowns != last.crowns and mark.champion != last.champion,
+            "champion": mark.crowns != last.crowns and mark.champion != last.champion and not seated,
             "drift": mark.drifts != last.drifts,
             **{act: act in told for act in ACTS},
             "rows": mark.rows - last.rows >= self._every,
@@ -99,7 +100,8 @@ class Registry:
         """The record of a version whose parameters are saved: `file` has `file`, `bytes` and `sha256`."""
         last = self.newest()
         acts = _since(mark, last) if last is not None and mark.rows >= last.rows else mark.acts
-        restored = [int(act["version"]) for act in acts if act["kind"] == "rollback"]
+        sums = [act["sha256"] for act in acts if act["kind"] == "rollback"]
+        restored = [v.version for v in self.versions if sums and v.sha256 == sums[-1]]
         version = Version(
             epoch,
             mark.rows,

@@ -22,7 +22,7 @@ from typing import Any, Final
 from streampiped.errors import StateError
 from streampiped.learn.npz import from_npz, to_npz
 
-FORMAT: Final = "streampipe-model/1"
+FORMAT: Final = "streampipe-version/1"
 LIST: Final = "registry.jsonl"
 
 
