@@ -53,7 +53,7 @@ def before(path: str, stage: str, there: Sequence[Mapping[str, Any]]) -> list[Ap
     way: list[str] = []
     while above := inputs.get(stage):
         if len(above) > 1:
-            raise RpcError(f"several ways lead to {stage}: give it its rows --scaled", ExitCode.REFUSED)
+            raise RpcError(f"several ways lead to {stage}: give it its rows --as-is", ExitCode.REFUSED)
         stage = above[0]
         way.append(stage)
     return [api for api in _answering(path, way[::-1]) if "transform" in api.methods]

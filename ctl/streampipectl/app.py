@@ -140,13 +140,13 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
     "model unpin": Syntax(_OF_MODEL, {**_STAGE, **_PATIENCE}),
     "model rollback": Syntax(_OF_MODEL, {**_STAGE, **_PATIENCE}, "one", "version", version),
     "predict": Syntax(
-        {"stage": None, "version": None, "source": ROW_FORMAT, "target": ROW_FORMAT, "scaled": False},
+        {"stage": None, "version": None, "source": ROW_FORMAT, "target": ROW_FORMAT, "as_is": False},
         {
             **_STAGE,
             "--model": Option("version", version),
             "--from": Option("source", row_format),
             "--to": Option("target", row_format),
-            "--scaled": Option("scaled", value=True),
+            "--as-is": Option("as_is", value=True),
         },
     ),
     "completion": Syntax({}, {}, "one", "shell", shell),

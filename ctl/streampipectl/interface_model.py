@@ -144,12 +144,12 @@ def predict(
         str,
         typer.Option("--to", parser=checked(values.row_format), metavar="csv|jsonl|auto", help="auto: as it comes in."),
     ] = values.ROW_FORMAT,
-    scaled: Annotated[
-        bool, typer.Option("--scaled", help="The rows are as the model gets them, not as the stream has them.")
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="The rows are as the model gets them, not as the stream has them.")
     ] = False,
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Predict rows from standard input, CSV with a header or JSON lines, and print them with the predictions."""
-    options = {"stage": stage, "version": version, "source": source, "target": target, "scaled": scaled}
+    options = {"stage": stage, "version": version, "source": source, "target": target, "as_is": as_is}
     said("predict", context, socket, runtime_dir, **options)

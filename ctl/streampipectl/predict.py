@@ -39,10 +39,10 @@ class RowError(Exception):
         self.line = line
 
 
-def predict(path: str, stage: str | None, version: int | None, source: str, target: str, scaled: bool) -> int:
+def predict(path: str, stage: str | None, version: int | None, source: str, target: str, as_is: bool) -> int:
     there = processes(path)
     api = model_of(path, stage, there)
-    asking = Asking(api, [] if scaled else before(path, api.stage, there), version)
+    asking = Asking(api, [] if as_is else before(path, api.stage, there), version)
     out: list[Row] = []
     writer: list[Writer] = []
 
@@ -131,7 +131,8 @@ class Asking:
         epoch = f"epoch {last['epoch']}" if last.get("epoch") is not None else "no epoch"
         age = f", {render.duration(last['age_s'])} old" if last.get("age_s") is not None else ""
         yield f"{self._rows} rows, predicted by {last.get('champion')} of {epoch}{age}"
-        yield f"scaled by {', '.join(api.stage for api, _ in self._way)}" if self._way else "taken as scaled already"
+        way = ", ".join(api.stage for api, _ in self._way)
+        yield f"the rows as {way} would pass them on" if way else "the rows as they are"
         if last.get("fallback"):
             yield "a guess: nothing that was learned beats it"
 

@@ -23,7 +23,7 @@ WORDS = (
     "--live", "--ready", "--output", "--output=x.prom", "--html", "--html=r.html", "--html=-", "--plot=r.png",
     "top", "--once", "--interval", "--interval=500ms", "1ms", "completion", "zsh",
     "model", "model", "predict", "promote", "pin", "unpin", "rollback", "--format", "--format=onnx", "--model=7",
-    "--from", "csv", "--to=jsonl", "--scaled",
+    "--from", "csv", "--to=jsonl", "--as-is",
     "--socket", "/run/x", "--socket=/a", "--runtime-dir", "--runtime-dir=b", "--", "-x", "",
 )  # fmt: skip
 
@@ -85,9 +85,9 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("model pin current --stage t", {"member": "current", "stage": "t", "timeout": 30.0, "wait": True}),
         ("model unpin --no-wait", {"stage": None, "timeout": 30.0, "wait": False}),
         ("model rollback 12 --timeout 2m", {"version": 12, "stage": None, "timeout": 120.0, "wait": True}),
-        ("predict", {"stage": None, "version": None, "source": "auto", "target": "auto", "scaled": False}),
-        ("predict --model 12 --from csv --to=jsonl --scaled",
-         {"stage": None, "version": 12, "source": "csv", "target": "jsonl", "scaled": True}),
+        ("predict", {"stage": None, "version": None, "source": "auto", "target": "auto", "as_is": False}),
+        ("predict --model 12 --from csv --to=jsonl --as-is",
+         {"stage": None, "version": 12, "source": "csv", "target": "jsonl", "as_is": True}),
     ],
 )  # fmt: skip
 def test_what_people_type_is_fast(line: str, options: dict[str, object]) -> None:

@@ -178,13 +178,13 @@ def test_rows_in_rows_out(daemon: Daemon) -> None:
     lines = [",".join("" if row[name] is None else str(row[name]) for name in header) for row in rows]
     version = str(versions(daemon)[0]["version"])
     csv = predicted(daemon, "\n".join([",".join(header), *lines]) + "\n", "--model", version, "--to", "jsonl")
-    jsonl = predicted(daemon, "".join(json.dumps(row) + "\n" for row in rows), "--model", version, "--scaled")
+    jsonl = predicted(daemon, "".join(json.dumps(row) + "\n" for row in rows), "--model", version, "--as-is")
     assert csv.returncode == jsonl.returncode == 0
     found = [json.loads(line) for line in csv.stdout.splitlines()]
     assert [row["id"] for row in found] == [row["id"] for row in rows]
     assert all(row["prediction_low"] <= row["prediction"] <= row["prediction_high"] for row in found)
-    assert "scaled by normalizer" in csv.stderr
-    assert "taken as scaled" in jsonl.stderr
+    assert "as normalizer would pass them on" in csv.stderr
+    assert "as they are" in jsonl.stderr
     assert [json.loads(line)["id"] for line in jsonl.stdout.splitlines()] == [row["id"] for row in rows]
 
 
