@@ -84,7 +84,7 @@ class Gate:
     def _take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
         present = None if np.isfinite(table.sum()) else np.isfinite(table)
         told = table if present is None else self._filled(table, present)
-        low, high = self._bounds()
+        low, high = self.bounds()
         same = told[:, 1:] == told[:, :-1]
         clean = (told.min(axis=1) >= low) & (told.max(axis=1) <= high)  # false with a NaN
         constant = ~self.varied & same.all(axis=1) & ((told[:, 0] == self.last) | np.isnan(self.last))
@@ -128,14 +128,6 @@ class Gate:
         self.counts["missing"] = self.counts["missing"] + empty
         self.counts["infinite"] = self.counts["infinite"] + gone - empty
 
-    def look(self, column: int, values: Array, *, impute: bool) -> Array:
-        """What would become of these values of a column, each by itself; nothing is learned of them."""
-        low, high = (float(bound[column]) for bound in self._bounds())
-        scale, shift = self.scale[column], self.shift[column]
-        mean = self.mean[column] * scale + shift if impute else np.nan
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.where(np.isfinite(values), np.clip(values, low, high) * scale + shift, mean)
-
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
         return {
@@ -173,7 +165,7 @@ class Gate:
 
     # --- bounds ----------------------------------------------------------------------------------------------------
 
-    def _bounds(self) -> tuple[Array, Array]:
+    def bounds(self) -> tuple[Array, Array]:
         """What is believed: LIMIT deviations, and everything that was believed before; all of it where nothing can be
         said."""
         deviation = self.deviation()
@@ -305,7 +297,7 @@ class Gate:
         if left > 0:
             low, high = self._warm_bounds(np.concatenate((self._first[column], part)))
         else:
-            low, high = (float(bound[column]) for bound in self._bounds())
+            low, high = (float(bound[column]) for bound in self.bounds())
         beyond = (ahead < low) | (ahead > high)
         shift = first_of_shift(self._beyond[column], beyond & living)
         if shift is not None and shift >= len(part):

@@ -142,7 +142,12 @@ class Normalizer(Stage):
     def _transformed(self, layout: _Layout, place: int, values: Array) -> list[float | None]:
         if values.ndim != 1:
             raise ValueError(f"{layout.names[place]} must be a list of numbers or None")
-        mended = self._gate.look(place, values, impute=self._options.missing == "impute")
+        gate = self._gate
+        low, high = (float(bound[place]) for bound in gate.bounds())
+        mean = gate.mean[place] if self._options.missing == "impute" else np.nan
+        with np.errstate(over="ignore", invalid="ignore"):
+            believed = np.where(np.isfinite(values), np.clip(values, low, high), mean)
+            mended = believed * gate.scale[place] + gate.shift[place]
         shift, factor = self._scaler.scale()
         if layout.centered[place]:
             mended = (mended - shift[place]) * (factor[place] if layout.scaled[place] else 1.0)
