@@ -15,7 +15,9 @@ from streampiped.learn.estimators import Recipe
 from streampiped.learn.features import complete
 from streampiped.learn.formula import NoFormulaError, formula_of
 from streampiped.learn.lineup import NAMES, TRIVIAL, lineup
+from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember
+from streampiped.learn.members.trivial import RunningMean
 from streampiped.learn.pool import Pool
 
 COLUMNS = 3
@@ -98,6 +100,14 @@ def test_what_is_no_formula_is_refused() -> None:
     """A neural network has none, and says so by its name."""
     with pytest.raises(NoFormulaError, match="MLPRegressor is not linear"):
         formula_of(serving(taught(pool(MLP, hidden_layer_sizes=[3])), "estimator"))
+
+
+def test_trees_are_no_formula() -> None:
+    """A member of a kind that is not known to be one is refused, and not taken for linear."""
+    members = lineup(["ridge"], COLUMNS, RunningMean)
+    made = taught(Pool({**members, "boosting": Boosting(COLUMNS, 1)}, COLUMNS), 2000)
+    with pytest.raises(NoFormulaError, match="boosting is not linear"):
+        formula_of(serving(made, "boosting"))
 
 
 @needs("onnx")

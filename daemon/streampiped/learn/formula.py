@@ -92,6 +92,8 @@ def formula_of(pool: Pool) -> Formula:
     inputs = Inputs(placed / factor + shift, placed, past.now(count + 1))
     if isinstance(member, EstimatorMember) and member.model.fitted:
         return replace(_of_estimator(member), low=low, high=high, otherwise=mean)
+    if not (member.trivial or isinstance(member, Ridge | EstimatorMember)):
+        raise NoFormulaError(f"{member.kind} is not linear")
     answers = member.predict(inputs)
     if not past.rows or not np.isfinite(answers).all():  # it has learned too little: the mean stands in
         return Formula("linear", shift, factor, np.zeros(count), mean, mean, mean, mean)
