@@ -50,7 +50,10 @@ def versions(daemon: Daemon) -> list[dict[str, Any]]:
 def killed(daemon: Daemon, victim: str, text: str) -> Daemon:
     """SIGKILL of a stage, or of the supervisor, which is started again."""
     if victim != "supervisor":
-        os.kill(daemon.pids()[victim], signal.SIGKILL)
+        pid = daemon.pids()[victim]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: daemon.pids().get(victim, pid) != pid, f"{victim} has a successor", 60.0)
+        wait_for(lambda: daemon.ctl("model", "show").returncode == 0, "it serves a model", 60.0)
         return daemon
     daemon.process.kill()
     daemon.process.wait(10.0)
