@@ -19,19 +19,26 @@ from streampipectl.commands import perform
 from streampipectl.grammar import COMPLETION_VARIABLE, Call, Grammar, Option, Syntax
 from streampipectl.values import (
     CHANGE_TIMEOUT_S,
+    EXPORT_FORMAT,
     INTERVAL,
     LETTERS,
     LOG_LEVEL,
+    ROW_FORMAT,
+    VERSIONS,
     checkpoint_name,
     duration,
+    export_format,
     interval,
     letter_count,
     letter_id,
     letter_status,
     level,
     line_count,
+    row_format,
     shell,
     since,
+    version,
+    version_count,
 )
 from streampiped.errors import ExitCode
 
@@ -48,6 +55,8 @@ _STAGE: Final = {"--stage": Option("stage", str)}
 _STATUS: Final = {"--status": Option("status", letter_status)}
 _CHOSEN: Final = {"letters": (), "every": False, "stage": None}
 _CHOICE: Final = {**_STAGE, "--all": Option("every", value=True)}
+_OF_MODEL: Final = {"stage": None, **_PATIENT}
+_OF_MEMBER: Final = Syntax(_OF_MODEL, {**_STAGE, **_PATIENCE}, "one", "member")
 _FOLLOW: Final = Option("follow", value=True)
 
 SYNTAX: Final[Mapping[str, Syntax]] = {
@@ -112,10 +121,38 @@ SYNTAX: Final[Mapping[str, Syntax]] = {
     "dlq export": Syntax({"stage": None, "status": "dead"}, {**_STAGE, **_STATUS}),
     "dlq replay": Syntax({**_CHOSEN, **_PATIENT}, {**_CHOICE, **_PATIENCE}, "many", "letters", letter_id),
     "dlq drop": Syntax(_CHOSEN, _CHOICE, "many", "letters", letter_id),
+    "model list": Syntax(
+        {"stage": None, "limit": VERSIONS, "as_json": False},
+        {**_STAGE, "--limit": Option("limit", version_count), **_JSON},
+    ),
+    "model show": Syntax(
+        {"version": None, "stage": None, "as_json": False}, {**_STAGE, **_JSON}, "one", "version", version
+    ),
+    "model export": Syntax(
+        {"version": None, "output": None, "kind": EXPORT_FORMAT, "stage": None},
+        {**_STAGE, "--output": Option("output", str), "--format": Option("kind", export_format)},
+        "one",
+        "version",
+        version,
+    ),
+    "model promote": _OF_MEMBER,
+    "model pin": _OF_MEMBER,
+    "model unpin": Syntax(_OF_MODEL, {**_STAGE, **_PATIENCE}),
+    "model rollback": Syntax(_OF_MODEL, {**_STAGE, **_PATIENCE}, "one", "version", version),
+    "predict": Syntax(
+        {"stage": None, "version": None, "source": ROW_FORMAT, "target": ROW_FORMAT, "as_is": False},
+        {
+            **_STAGE,
+            "--model": Option("version", version),
+            "--from": Option("source", row_format),
+            "--to": Option("target", row_format),
+            "--as-is": Option("as_is", value=True),
+        },
+    ),
     "completion": Syntax({}, {}, "one", "shell", shell),
     "version": Syntax({}, {}),
 }
-GROUPS: Final = {"dlq"}
+GROUPS: Final = {"dlq", "model"}
 """Words that a second one completes to a command."""
 
 

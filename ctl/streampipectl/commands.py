@@ -155,6 +155,21 @@ def dead_letters(action: str) -> Callable[..., int]:
     return run
 
 
+def model(action: str) -> Callable[..., int]:
+    def run(path: str, **options: Any) -> int:
+        from streampipectl import models  # as above
+
+        return models.ACTIONS[action](path, **options)
+
+    return run
+
+
+def predict(path: str, **options: Any) -> int:
+    from streampipectl.predict import predict as run
+
+    return run(path, **options)
+
+
 def probe(action: str) -> Callable[..., int]:
     def run(path: str, **options: Any) -> int:
         from streampipectl import probes  # as above
@@ -197,6 +212,14 @@ COMMANDS: Final[Mapping[str, Callable[..., int]]] = {
     "dlq export": dead_letters("export"),
     "dlq replay": dead_letters("replay"),
     "dlq drop": dead_letters("drop"),
+    "model list": model("list"),
+    "model show": model("show"),
+    "model export": model("export"),
+    "model promote": model("promote"),
+    "model pin": model("pin"),
+    "model unpin": model("unpin"),
+    "model rollback": model("rollback"),
+    "predict": predict,
     "completion": completion,
     "version": version,
 }

@@ -14,7 +14,7 @@ from streampipectl.client import Client, socket_path
 from streampipectl.grammar import Grammar, Option, Syntax
 from streampipectl.output import say
 from streampipectl.render import clean
-from streampipectl.values import LETTER_STATUSES, LEVELS, SHELLS
+from streampipectl.values import EXPORT_FORMATS, LETTER_STATUSES, LEVELS, ROW_FORMATS, SHELLS
 from streampiped.errors import ExitCode, RpcError, StreampipeError
 
 PATIENCE_S: Final = 0.15  # for each of two answers
@@ -39,7 +39,14 @@ class Place(NamedTuple):
 
 FILES: Final = {"socket": "files", "runtime_dir": "directories", "output": "files", "html": "files", "plot": "files"}
 """Values for which the shell completes names of files."""
-FIXED: Final[Mapping[str, Sequence[str]]] = {"level": LEVELS, "status": LETTER_STATUSES, "shell": SHELLS}
+FIXED: Final[Mapping[str, Sequence[str]]] = {
+    "level": LEVELS,
+    "status": LETTER_STATUSES,
+    "shell": SHELLS,
+    "kind": EXPORT_FORMATS,
+    "source": ROW_FORMATS,
+    "target": ROW_FORMATS,
+}
 BESIDES: Final = ("supervisor", "launcher")
 """What `logs` and `why` know besides the stages."""
 

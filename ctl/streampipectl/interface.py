@@ -5,43 +5,14 @@ Every command only says what was asked (a `Call`); `app.main` carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from streampipectl import values
+from streampipectl import interface_model, values
 from streampipectl.grammar import Call
-
-T = TypeVar("T")
-
-
-def _checked(convert: Callable[[str], T]) -> Callable[[Any], T]:
-    """A converter whose ValueError becomes typer's usage error (exit code 2). typer also passes defaults
-    through."""
-
-    def parser(text: Any) -> T:
-        try:
-            return convert(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
-
-    parser.__name__ = convert.__name__
-    return parser
-
-
-_SOCKET = "The daemon's control socket."
-_RUNTIME_DIR = "The daemon's runtime directory; default: $STREAMPIPE_RUNTIME_DIR, /run/streampipe, ./var/run."
-Socket = Annotated[str | None, typer.Option("--socket", metavar="PATH", help=_SOCKET)]
-RuntimeDir = Annotated[str | None, typer.Option("--runtime-dir", metavar="DIR", help=_RUNTIME_DIR)]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
-Stages = Annotated[list[str] | None, typer.Argument(metavar="STAGE", help="Default: the whole pipeline.")]
-Timeout = Annotated[
-    str,
-    typer.Option(parser=_checked(values.duration), metavar="TIME", help="Then exit with 8; the change goes on."),
-]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or only ask for it.")]
-CHANGE_TIMEOUT = f"{values.CHANGE_TIMEOUT_S:g}s"
+from streampipectl.spoken import CHANGE_TIMEOUT, Json, RuntimeDir, Socket, Stages, Timeout, Wait, checked, parsed, said
 
 app = typer.Typer(
     help="Look at a running streampipe pipeline, and change it.",
@@ -51,29 +22,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_parsed: list[Call] = []
+app.add_typer(interface_model.model, name="model")
+app.command("predict")(interface_model.predict)
 
 
 def parse(arguments: Sequence[str]) -> Call:
     """The call; SystemExit (0 after help, 2 after a mistake) when there is none."""
-    _parsed.clear()
+    parsed.clear()
     try:
         app(args=list(arguments), prog_name="streampipectl")
     except SystemExit as end:
-        if end.code or not _parsed:
+        if end.code or not parsed:
             raise
-    return _parsed.pop()
+    return parsed.pop()
 
 
 @app.callback()
 def everywhere(context: typer.Context, socket: Socket = None, runtime_dir: RuntimeDir = None) -> None:
     context.obj = {"socket": socket, "runtime_dir": runtime_dir}
-
-
-def _call(command: str, context: typer.Context, socket: str | None, runtime_dir: str | None, **options: Any) -> None:
-    """Where the daemon is may stand before or behind the command; behind it wins."""
-    where = {"socket": socket or context.obj["socket"], "runtime_dir": runtime_dir or context.obj["runtime_dir"]}
-    _parsed.append(Call(command, {**where, **options}))
 
 
 @app.command()
@@ -85,21 +51,21 @@ def status(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Show the pipeline and its processes. Exit code 3 unless every wanted one is ready."""
-    _call("status", context, socket, runtime_dir, as_json=as_json, watch=watch)
+    said("status", context, socket, runtime_dir, as_json=as_json, watch=watch)
 
 
 @app.command()
 def top(
     context: typer.Context,
     interval: Annotated[
-        str, typer.Option(parser=_checked(values.interval), metavar="TIME", help="Between two frames.")
+        str, typer.Option(parser=checked(values.interval), metavar="TIME", help="Between two frames.")
     ] = values.INTERVAL,
     once: Annotated[bool, typer.Option("--once", help="One frame, without control sequences.")] = False,
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Watch the pipeline live: flow, stages, epochs, events. q quits, ? helps."""
-    _call("top", context, socket, runtime_dir, interval=interval, once=once)
+    said("top", context, socket, runtime_dir, interval=interval, once=once)
 
 
 Force = Annotated[bool, typer.Option("--force", help="Wait for no barrier: back to the last epoch, as after a crash.")]
@@ -114,7 +80,7 @@ def _declare_change(verb: str, text: str) -> None:
         socket: Socket = None,
         runtime_dir: RuntimeDir = None,
     ) -> None:
-        _call(verb, context, socket, runtime_dir, stages=tuple(stages or ()), timeout=timeout, wait=wait)
+        said(verb, context, socket, runtime_dir, stages=tuple(stages or ()), timeout=timeout, wait=wait)
 
     app.command(verb, help=text)(run)
 
@@ -135,7 +101,7 @@ def restart(
 ) -> None:
     """Restart stages, or all of them; the others go on."""
     options = {"stages": tuple(stages or ()), "force": force, "timeout": timeout, "wait": wait}
-    _call("restart", context, socket, runtime_dir, **options)
+    said("restart", context, socket, runtime_dir, **options)
 
 
 @app.command()
@@ -148,7 +114,7 @@ def reload(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Read the configuration file again: applied as a whole, or refused as a whole with the reasons."""
-    _call("reload", context, socket, runtime_dir, dry_run=dry_run, timeout=timeout, wait=wait)
+    said("reload", context, socket, runtime_dir, dry_run=dry_run, timeout=timeout, wait=wait)
 
 
 @app.command()
@@ -166,7 +132,7 @@ def report(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Say how good the model is: 0 good, 1 not better than guessing, 2 not enough data."""
-    _call("report", context, socket, runtime_dir, as_json=as_json, html=html, plot=plot)
+    said("report", context, socket, runtime_dir, as_json=as_json, html=html, plot=plot)
 
 
 @app.command()
@@ -177,18 +143,18 @@ def logs(
     lines: Annotated[
         str | None,
         typer.Option(
-            parser=_checked(values.line_count),
+            parser=checked(values.line_count),
             metavar="N",
             help=f"So many of the last events; default: {values.LOG_LINES}, or all since --since.",
         ),
     ] = None,
     level: Annotated[
-        str, typer.Option(parser=_checked(values.level), metavar="LEVEL", help="At least this level.")
+        str, typer.Option(parser=checked(values.level), metavar="LEVEL", help="At least this level.")
     ] = values.LOG_LEVEL,
     since: Annotated[
         str | None,
         typer.Option(
-            parser=_checked(values.since),
+            parser=checked(values.since),
             metavar="TIME",
             help="Not older than that: 30s, 10m, 2h, 1d ago, or a time such as 2024-05-31T14:30.",
         ),
@@ -202,7 +168,7 @@ def logs(
 ) -> None:
     """Show the last events of the pipeline's log, or a summary of all of it or since a time."""
     shown = {"lines": lines, "level": level, "since": since, "summary": summary, "as_json": as_json}
-    _call("logs", context, socket, runtime_dir, stage=stage, follow=follow, **shown)
+    said("logs", context, socket, runtime_dir, stage=stage, follow=follow, **shown)
 
 
 @app.command()
@@ -214,7 +180,7 @@ def why(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Say what a stage waits for, and what led to its present state."""
-    _call("why", context, socket, runtime_dir, stage=stage, as_json=as_json)
+    said("why", context, socket, runtime_dir, stage=stage, as_json=as_json)
 
 
 @app.command()
@@ -228,7 +194,7 @@ def health(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Say how well it is, and why. Exit code 0 when healthy, 3 when not, 5 when there is no answer."""
-    _call("health", context, socket, runtime_dir, stage=stage, live=live, ready=ready, as_json=as_json)
+    said("health", context, socket, runtime_dir, stage=stage, live=live, ready=ready, as_json=as_json)
 
 
 @app.command()
@@ -241,7 +207,7 @@ def metrics(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Print everything measured in the text format of Prometheus."""
-    _call("metrics", context, socket, runtime_dir, output=output)
+    said("metrics", context, socket, runtime_dir, output=output)
 
 
 @app.command()
@@ -249,7 +215,7 @@ def checkpoint(
     context: typer.Context,
     keep: Annotated[
         str | None,
-        typer.Option(parser=_checked(values.checkpoint_name), metavar="NAME", help="Keep it under this name."),
+        typer.Option(parser=checked(values.checkpoint_name), metavar="NAME", help="Keep it under this name."),
     ] = None,
     timeout: Timeout = CHANGE_TIMEOUT,
     wait: Wait = True,
@@ -257,7 +223,7 @@ def checkpoint(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Make an epoch now, a point that one can go back to."""
-    _call("checkpoint", context, socket, runtime_dir, keep=keep, timeout=timeout, wait=wait)
+    said("checkpoint", context, socket, runtime_dir, keep=keep, timeout=timeout, wait=wait)
 
 
 @app.command()
@@ -266,30 +232,30 @@ def checkpoints(
     as_json: Json = False,
     forget: Annotated[
         str | None,
-        typer.Option(parser=_checked(values.checkpoint_name), metavar="NAME", help="Keep it no longer."),
+        typer.Option(parser=checked(values.checkpoint_name), metavar="NAME", help="Keep it no longer."),
     ] = None,
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """List the epochs that one can go back to (`streampiped restore`)."""
-    _call("checkpoints", context, socket, runtime_dir, as_json=as_json, forget=forget)
+    said("checkpoints", context, socket, runtime_dir, as_json=as_json, forget=forget)
 
 
 @app.command()
 def completion(
     context: typer.Context,
-    shell: Annotated[str, typer.Argument(parser=_checked(values.shell), metavar="bash|zsh|fish")],
+    shell: Annotated[str, typer.Argument(parser=checked(values.shell), metavar="bash|zsh|fish")],
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Print what teaches a shell to complete this tool's command lines."""
-    _call("completion", context, socket, runtime_dir, shell=shell)
+    said("completion", context, socket, runtime_dir, shell=shell)
 
 
 @app.command()
 def version(context: typer.Context, socket: Socket = None, runtime_dir: RuntimeDir = None) -> None:
     """Print the versions of this tool and of the daemon."""
-    _call("version", context, socket, runtime_dir)
+    said("version", context, socket, runtime_dir)
 
 
 dlq = typer.Typer(
@@ -302,9 +268,9 @@ app.add_typer(dlq, name="dlq")
 OfStage = Annotated[str | None, typer.Option("--stage", metavar="STAGE", help="Those of this stage alone.")]
 Status = Annotated[
     str,
-    typer.Option(parser=_checked(values.letter_status), metavar="STATUS", help="dead, replayed, dropped or all."),
+    typer.Option(parser=checked(values.letter_status), metavar="STATUS", help="dead, replayed, dropped or all."),
 ]
-Letters = Annotated[list[int] | None, typer.Argument(parser=_checked(values.letter_id), metavar="ID")]
+Letters = Annotated[list[int] | None, typer.Argument(parser=checked(values.letter_id), metavar="ID")]
 Every = Annotated[bool, typer.Option("--all", help="Every dead one (of --stage).")]
 
 
@@ -314,7 +280,7 @@ def dlq_list(
     stage: OfStage = None,
     status: Status = "dead",
     limit: Annotated[
-        str, typer.Option(parser=_checked(values.letter_count), metavar="N", help="So many at most.")
+        str, typer.Option(parser=checked(values.letter_count), metavar="N", help="So many at most.")
     ] = str(values.LETTERS),
     as_json: Json = False,
     socket: Socket = None,
@@ -322,19 +288,19 @@ def dlq_list(
 ) -> None:
     """List them, the oldest first."""
     options = {"stage": stage, "status": status, "limit": limit, "as_json": as_json}
-    _call("dlq list", context, socket, runtime_dir, **options)
+    said("dlq list", context, socket, runtime_dir, **options)
 
 
 @dlq.command("show")
 def dlq_show(
     context: typer.Context,
-    letter: Annotated[int, typer.Argument(parser=_checked(values.letter_id), metavar="ID")],
+    letter: Annotated[int, typer.Argument(parser=checked(values.letter_id), metavar="ID")],
     as_json: Json = False,
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Show one: its record, the reason, the traceback."""
-    _call("dlq show", context, socket, runtime_dir, letter=letter, as_json=as_json)
+    said("dlq show", context, socket, runtime_dir, letter=letter, as_json=as_json)
 
 
 @dlq.command("export")
@@ -346,7 +312,7 @@ def dlq_export(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Print them whole, each a line of JSON."""
-    _call("dlq export", context, socket, runtime_dir, stage=stage, status=status)
+    said("dlq export", context, socket, runtime_dir, stage=stage, status=status)
 
 
 @dlq.command("replay")
@@ -362,7 +328,7 @@ def dlq_replay(
 ) -> None:
     """Give them to their stage once more, each exactly once."""
     options = {"letters": tuple(letters or ()), "every": every, "stage": stage, "timeout": timeout, "wait": wait}
-    _call("dlq replay", context, socket, runtime_dir, **options)
+    said("dlq replay", context, socket, runtime_dir, **options)
 
 
 @dlq.command("drop")
@@ -375,4 +341,4 @@ def dlq_drop(
     runtime_dir: RuntimeDir = None,
 ) -> None:
     """Give them up for ever; they stay on the list as dropped."""
-    _call("dlq drop", context, socket, runtime_dir, letters=tuple(letters or ()), every=every, stage=stage)
+    said("dlq drop", context, socket, runtime_dir, letters=tuple(letters or ()), every=every, stage=stage)

@@ -27,6 +27,14 @@ INTERVAL: Final = "1s"  # of `top`: the daemon's own rhythm
 INTERVAL_MIN_S: Final = 0.2  # the daemon notifies no faster
 SHELLS: Final = ("bash", "zsh", "fish")
 
+VERSIONS: Final = 50
+VERSIONS_MAX: Final = 10_000  # listed by one command; each is a line
+VERSION_MAX: Final = 2**63 - 1
+EXPORT_FORMAT: Final = "json"
+EXPORT_FORMATS: Final = ("json", "npz", "skops", "onnx")
+ROW_FORMAT: Final = "auto"
+ROW_FORMATS: Final = ("csv", "jsonl", "auto")
+
 _UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -126,3 +134,27 @@ def checkpoint_name(text: str) -> str:
     if re.fullmatch(CHECKPOINT_NAME, text):
         return text
     raise ValueError(f"{text!r} should be a name: a letter, then at most 63 letters, digits and any of . _ -")
+
+
+def version(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= VERSION_MAX:
+        return int(text)
+    raise ValueError(f"{text!r} should be the number of a version, as `model list` shows it")
+
+
+def version_count(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= VERSIONS_MAX:
+        return int(text)
+    raise ValueError(f"{text!r} should be a number of versions, 1 to {VERSIONS_MAX}")
+
+
+def export_format(text: str) -> str:
+    if text in EXPORT_FORMATS:
+        return text
+    raise ValueError(f"{text!r} should be one of {', '.join(EXPORT_FORMATS)}")
+
+
+def row_format(text: str) -> str:
+    if text in ROW_FORMATS:
+        return text
+    raise ValueError(f"{text!r} should be one of {', '.join(ROW_FORMATS)}")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from streampiped import __version__
@@ -117,6 +117,24 @@ class SupervisorBackend:
         request = self._put(lambda ticket: p.Operate(ticket, verb, stages, timeout, force))
         text = await self._while_patient(verb, request.ended(), request.late)
         return {"changed": list(stages or self.stage_names()), "text": text, "who": who}
+
+    async def change_stage(
+        self, stage: str, kind: str, params: Mapping[str, Any], timeout: float, who: str
+    ) -> dict[str, Any]:
+        late: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await self._while_patient(kind, self._changed_stage(stage, kind, params, timeout, late), late)
+
+    async def _changed_stage(
+        self, stage: str, kind: str, params: Mapping[str, Any], timeout: float, late: asyncio.Future[str]
+    ) -> dict[str, Any]:
+        """The stage says what is to be recorded, as it knows what can be had; from then on it has to take it."""
+        asked = {"kind": kind, "params": dict(params)}
+        planned = await self._supervisor.query(stage, "plan", asked, SUMMARY_TIMEOUT_S)
+        if planned["refused"] is not None:
+            raise RpcError(str(planned["refused"]), ExitCode.REFUSED)
+        change = {"kind": kind, "stage": stage, "params": planned["params"]}
+        request = self._put(lambda ticket: p.Propose(ticket, change, timeout), late)
+        return {"params": planned["params"], "epoch": int(await request.ended())}
 
     def _put(self, event: Callable[[int], p.Event], late: asyncio.Future[str] | None = None) -> Request:
         """Tell the decisions what an operator wants."""

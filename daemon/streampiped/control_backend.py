@@ -7,7 +7,7 @@ client leaves or the server stops waiting; to put concurrent changes in an order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -89,6 +89,13 @@ class Backend(Protocol):
         """Do it and wait for its end; `()` means the whole pipeline. The names exist (`stage_names`). `force`, of a
         restart: wait for no barrier, the stage goes back to the last epoch as after a crash. Returns at least
         `{"changed": [names]}`."""
+        ...
+
+    async def change_stage(
+        self, stage: str, kind: str, params: Mapping[str, Any], timeout: float, who: str
+    ) -> dict[str, Any]:
+        """Change a stage's state as it knows how (`Stage.change`). The stage exists. Returns when the manifest that
+        records it is committed: `{"params": as recorded, "epoch"}`. REFUSED when the stage says that it cannot be."""
         ...
 
     async def reload(self, dry_run: bool, timeout: float, who: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
+from streampiped.core.epoch_commands import REPLAY
 from streampiped.errors import ExitCode, RpcError
 from streampiped.events import LEVELS
 from streampiped.runtime.dead_letters import REPLAY_LETTERS_MAX, STATUSES, Status
@@ -22,6 +23,7 @@ LOG_LINES_MAX: Final = 10_000  # of one tail; what does not fit into one message
 PAGE_LETTERS_MAX: Final = 1000  # of one answer; 300 bytes each without record and traceback
 LETTER_ID_MAX: Final = 2**63 - 1  # SQLite's
 OFFSET_MAX: Final = 2**31 - 1  # no value in SQLite is longer
+CHANGE_KIND: Final = "[a-z][a-z_]{0,31}"
 CHECKPOINT_NAME: Final = "[A-Za-z][A-Za-z0-9._-]{0,63}"
 """Begins with a letter: `streampiped restore --from` takes an epoch's number or a name."""
 
@@ -92,6 +94,18 @@ def one_name(value: Any) -> str:
     if isinstance(value, str):
         return value
     raise ValueError("should be the name of a stage")
+
+
+def kind(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(CHANGE_KIND, value, re.ASCII) and value != REPLAY:
+        return value
+    raise ValueError("should be a word: what the stage is to do")
+
+
+def given(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and all(isinstance(each, str | int | float | bool | None) for each in value.values()):
+        return value
+    raise ValueError("should be a map of names to plain values")
 
 
 def number(value: Any) -> int:

@@ -176,6 +176,13 @@ class ControlServer:
         work = self._backend.reload(dry_run, given["timeout"], who)
         return {"changed": [], "changes": [], "dry_run": dry_run} | await self._carried_out("reload", work, given)
 
+    async def change_stage(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
+        stage, kind, wanted = given["stage"], given["kind"], given["params"]
+        self._known((stage,))
+        who = self._received(kind, " ".join([stage, *(str(value) for value in wanted.values())]), peer)
+        work = self._backend.change_stage(stage, kind, wanted, given["timeout"], who)
+        return {"stage": stage, "params": wanted, "epoch": None} | await self._carried_out(kind, work, given)
+
     async def checkpoint(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         keep = given["keep"]
         who = self._received("checkpoint", f"kept as {keep}" if keep else "unnamed", peer)
@@ -308,6 +315,8 @@ class Method:
 _PATIENCE: Final[Params] = {"timeout": (params.seconds, CHANGE_TIMEOUT_S), "wait": (params.flag, True)}
 _CHOICE: Final[Params] = {"ids": (params.ids, ()), "all": (params.flag, False), "stage": (params.name, None)}
 
+_WISH: Final[Params] = {"stage": (params.one_name, None), "kind": (params.kind, None), "params": (params.given, {})}
+
 
 def _change(verb: Verb, more: Params | None = None) -> Method:
     wanted = {"stages": (params.names, ()), **_PATIENCE, **(more or {})}
@@ -337,6 +346,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "why": Method(ControlServer.why, {"stage": (params.one_name, None)}),
     "health": Method(ControlServer.health, {"stage": (params.name, None)}),
     "metrics": Method(ControlServer.metrics, {}),
+    "change": Method(ControlServer.change_stage, {**_WISH, **_PATIENCE}, changes=True),
     "checkpoint": Method(ControlServer.checkpoint, {"keep": (params.keep, None), **_PATIENCE}, changes=True),
     "checkpoints": Method(ControlServer.checkpoints, {}),
     "forget_checkpoint": Method(ControlServer.forget_checkpoint, {"name": (params.kept, None)}, changes=True),

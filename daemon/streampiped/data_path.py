@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from streampiped.applied import Changes
 from streampiped.core import stage_side as side
 from streampiped.errors import FrameError, StorageError
 from streampiped.gate import Gate
@@ -75,7 +75,7 @@ class DataPath:
         self._reset: tuple[m.Reset, list[int]] | None = None
         self._cut: Cut | None = None
         self._report: tuple[m.SnapshotDone | m.SnapshotFailed, ...] = ()
-        self._letters: deque[tuple[int, Batch]] = deque()
+        self._changes = Changes(stage, self._gate)
         self._usual: Callable[[], bool] = self._read_source if isinstance(stage, SourceStage) else self._take_frame
         self._step = self._usual
         self._turn: asyncio.Handle | None = None
@@ -166,7 +166,7 @@ class DataPath:
     def _drop(self) -> None:
         self._cancel_turn()
         self._links.close()
-        self._letters.clear()
+        self._changes.clear()
         self._step = self._usual
         self._throttle_until = 0.0
 
@@ -183,9 +183,11 @@ class DataPath:
         self._perform(self._side.restored())
 
     def _apply(self, command: side.Apply) -> None:
-        for change in command.changes:
-            self._letters.extend(self._gate.letters(change))
-        self._step = self._take_letter
+        self._side.moved = True
+        if self._changes.begin(command.changes):
+            self._step = self._take_letter
+        else:  # at once: a source may be asked for a barrier before its next turn
+            self._perform(self._side.applied())
 
     # the flow
 
@@ -319,8 +321,8 @@ class DataPath:
 
     def _take_letter(self) -> bool:
         """Process a batch of records that come back into the stream; behind the last one begins the usual flow."""
-        if self._letters:
-            attempt, batch = self._letters.popleft()
+        if (found := self._changes.next()) is not None:
+            attempt, batch = found
             batch.ingest_ns = time.monotonic_ns()
             self._take_batch(batch, attempt)
             return True

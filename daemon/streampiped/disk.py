@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from streampiped.core.epoch_commands import WriteManifest
+from streampiped.core.epoch_commands import REPLAY, WriteManifest
 from streampiped.errors import StateError, StorageError
 from streampiped.runtime.dead_letters import DeadLetters
 from streampiped.runtime.snapshots import Manifest, StateDirectory
@@ -62,7 +62,7 @@ class Disk:
     def _mark_replayed(self) -> None:
         """A letter that a manifest replays is dead no more, and must not be replayed by another."""
         while self._unmarked is not None:
-            for change in self._unmarked.changes:
+            for change in _replays(self._unmarked):
                 self._letters.replayed(change, self._unmarked.epoch)
             self._unmarked = None
 
@@ -71,7 +71,7 @@ class Disk:
     def reconcile(self) -> None:
         """Before anything starts: replays that the restored epoch does not know of have not happened."""
         restored = self._manifest
-        self._letters.reconcile(restored.epoch if restored else None, restored.changes if restored else ())
+        self._letters.reconcile(restored.epoch if restored else None, _replays(restored))
 
     async def condemn(self, stage: str, rows: Sequence[Guilty]) -> None:
         """Put rows aside, durably."""
@@ -200,3 +200,8 @@ class Disk:
         else:
             self._retention = None
         self._bytes = self._state.size(time.monotonic())
+
+
+def _replays(manifest: Manifest | None) -> list[dict[str, Any]]:
+    """Those of its changes that are about dead letters."""
+    return [change for change in manifest.changes if change.get("kind") == REPLAY] if manifest is not None else []

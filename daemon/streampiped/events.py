@@ -80,6 +80,11 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "info", "epochs are as usual again; {count} more were slow, the slowest of them took {seconds:.3f} s"
     ),
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
+    "version_made": EventSpec("info", "version {epoch} ({reasons}): {champion} after {rows} rows"),
+    "version_left_out": EventSpec("warning", "epoch {epoch} is no version, the disk refuses: {reason}"),
+    "registry_damaged": EventSpec("warning", "{reason}"),
+    "model_changed": EventSpec("notice", "{what}, from row {row} on"),
+    "change_left": EventSpec("warning", "{what} is impossible by now: {reason}"),
     "record_left_out": EventSpec("error", "record {position} makes no frame and is left out: {reason}"),
     "records_quarantined": EventSpec("error", "{count} records put aside; streampipectl dlq list shows them"),
     "batch_not_tried": EventSpec(

@@ -74,7 +74,8 @@ class StageApi:
         if params.get("protocol", PROTOCOL) != PROTOCOL:
             raise RpcError(f"this API speaks protocol {PROTOCOL}, not {params['protocol']}", ExitCode.PROTOCOL)
         plan, spec = self._process.plan, self._process.spec
-        return {"protocol": PROTOCOL, "version": __version__, "pipeline": plan.pipeline, "stage": spec.name}
+        about = {"protocol": PROTOCOL, "version": __version__, "pipeline": plan.pipeline, "stage": spec.name}
+        return {**about, "methods": sorted(self._stage.api())}
 
     def _path(self, name: str) -> str:
         return str(Path(self._process.plan.paths.runtime, f"{name}.sock"))

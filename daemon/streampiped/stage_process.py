@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 import zlib
 from collections.abc import Callable
@@ -225,6 +226,7 @@ def load(
         pipeline_seed=plan.seed,
         directory=directory,
         emit=emit,
+        now=time.monotonic,
         tick=tick,
         retain_epochs=plan.checkpoint.retain_epochs,
         processes=tuple(each.name for each in plan.processes),

@@ -106,7 +106,7 @@ def test_file_is_accepted(tmp_path: Path) -> None:
     assert [spec.name for spec in plan.stages] == list(BUILTIN)
     assert [spec.role for spec in plan.stages] == ["source", "transform", "sink", "transform", "transform"]
     assert [spec.name for spec in plan.services] == list(SERVICES)
-    assert [spec.name for spec in plan.stages if spec.api] == ["trainer"]
+    assert [spec.name for spec in plan.stages if spec.api] == ["normalizer", "trainer"]
 
 
 def test_empty_file_is_the_default_chain(tmp_path: Path) -> None:

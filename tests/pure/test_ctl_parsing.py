@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streampipectl import app, client, interface, letters, values
+from streampipectl import app, client, interface, interface_model, letters, models, values
 from streampipectl.commands import COMMANDS, Call
 from streampipectl.output import dumped
 from streampiped import control_params, control_server, events
@@ -22,6 +22,8 @@ WORDS = (
     "--status=all", "--limit", "--limit=0", "12", "-5", "2²",
     "--live", "--ready", "--output", "--output=x.prom", "--html", "--html=r.html", "--html=-", "--plot=r.png",
     "top", "--once", "--interval", "--interval=500ms", "1ms", "completion", "zsh",
+    "model", "model", "predict", "promote", "pin", "unpin", "rollback", "--format", "--format=onnx", "--model=7",
+    "--from", "csv", "--to=jsonl", "--as-is",
     "--socket", "/run/x", "--socket=/a", "--runtime-dir", "--runtime-dir=b", "--", "-x", "",
 )  # fmt: skip
 
@@ -74,6 +76,18 @@ def test_fast_parser_agrees_with_typer(command: str, more: list[str]) -> None:
         ("dlq replay 3 1 --no-wait",
          {"letters": (3, 1), "every": False, "stage": None, "timeout": 30.0, "wait": False}),
         ("dlq drop --all --stage a", {"letters": (), "every": True, "stage": "a"}),
+        ("model list --limit 3", {"stage": None, "limit": 3, "as_json": False}),
+        ("model show 12 --json", {"version": 12, "stage": None, "as_json": True}),
+        ("model show", {"version": None, "stage": None, "as_json": False}),
+        ("model export 12 --format onnx --output x.onnx",
+         {"version": 12, "output": "x.onnx", "kind": "onnx", "stage": None}),
+        ("model promote ridge", {"member": "ridge", "stage": None, "timeout": 30.0, "wait": True}),
+        ("model pin current --stage t", {"member": "current", "stage": "t", "timeout": 30.0, "wait": True}),
+        ("model unpin --no-wait", {"stage": None, "timeout": 30.0, "wait": False}),
+        ("model rollback 12 --timeout 2m", {"version": 12, "stage": None, "timeout": 120.0, "wait": True}),
+        ("predict", {"stage": None, "version": None, "source": "auto", "target": "auto", "as_is": False}),
+        ("predict --model 12 --from csv --to=jsonl --as-is",
+         {"stage": None, "version": 12, "source": "csv", "target": "jsonl", "as_is": True}),
     ],
 )  # fmt: skip
 def test_what_people_type_is_fast(line: str, options: dict[str, object]) -> None:
@@ -91,8 +105,10 @@ def test_both_know_the_same_commands() -> None:
         command.name or command.callback.__name__ for command in interface.app.registered_commands if command.callback
     }
     declared |= {f"dlq {command.name}" for command in interface.dlq.registered_commands}
+    declared |= {f"model {command.name}" for command in interface_model.model.registered_commands}
     assert declared == set(app.SYNTAX) == set(COMMANDS)
     assert {group.name for group in interface.app.registered_groups} == app.GROUPS
+    assert {f"model {action}" for action in models.ACTIONS} == {name for name in COMMANDS if name.startswith("model ")}
     assert {f"dlq {action}" for action in letters.ACTIONS} == {name for name in COMMANDS if name.startswith("dlq ")}
 
 
@@ -114,7 +130,9 @@ def test_the_rest_is_for_typer(line: str) -> None:
         "frob", "report extra", "stop --timeout x", "logs --level loud", "logs --lines -1", "logs --since now",
         "why", "dlq frob",
         "dlq show", "dlq show 0", "dlq replay 1 x", "dlq list --limit 0", "dlq list --status gone", "stop --force",
-        "checkpoint --keep 231", "top --interval 10ms", "completion csh", "completion", "checkpoints --forget ../x",
+        "model rollback", "model rollback x", "model pin", "model export --format pickle", "predict --from xml",
+        "predict x", "checkpoint --keep 231", "top --interval 10ms", "completion csh", "completion",
+        "checkpoints --forget ../x",
     ],
 )  # fmt: skip
 def test_mistakes_exit_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from streampiped.core import protocol as p
 
 LONG_S: Final = 30.0  # a stop that is taken for a hang, whatever it should be doing
 AGAIN: Final = 0.5  # of what happens while a replayed row is put aside: an operator tries it again
+OWN: Final = 0.5  # of changes that are the stage's own business
 INTERVALS_S: Final = (0.04, 0.08, 0.2)  # between epochs, as reloads change it
 ASK_S: Final = (0.05, 0.5, 5.0, 30.0)  # what operators wait
 
@@ -123,7 +124,12 @@ class Fate:
         daemon.ask(p.Checkpoint(self.ticket(), self._random.choice(ASK_S)))
 
     def _change(self, daemon: Daemon) -> None:
-        """Rows come back into the stream, at a stage that has inputs."""
+        """A stage is changed; or rows come back into the stream, at one that has inputs."""
+        if self._random.random() < OWN:
+            stage, ticket = self._random.choice([node.name for node in daemon.nodes]), self.ticket()
+            change = {"kind": "turn", "stage": stage, "params": {"number": ticket}}
+            daemon.ask(p.Propose(ticket, change, self._random.choice(ASK_S)))
+            return
         stage = self._random.choice([node.name for node in daemon.nodes if node.inputs])
         ticket = self.ticket()
         rows = [[ticket * 10 + n, 1] for n in range(self._random.randint(1, 2))]

@@ -8,7 +8,7 @@ never lost.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import msgpack
 
 from sim.disk import Disk
-from sim.stages import REPLAY, Node, Place, Verdict, deaths, mark_of, mix, visible
+from sim.stages import REPLAY, Node, Place, Verdict, changed_by, deaths, mark_of, mix, visible
 from sim.verdicts import put_aside
 from sim.world import ViolationError
 from streampiped.core import protocol as p
@@ -41,8 +41,15 @@ class Committed:
 class Tale:
     """What the stages must have seen, from the rows that stand in a sink one after the other."""
 
-    def __init__(self, poison: Collection[tuple[str, Place]], joins: Collection[str]) -> None:
-        """`joins`: stages with several inputs, where a row's way goes on (`Span.via`)."""
+    def __init__(
+        self,
+        poison: Collection[tuple[str, Place]],
+        joins: Collection[str],
+        turns: Mapping[str, Sequence[tuple[int, int]]],
+    ) -> None:
+        """`joins`: stages with several inputs, where a row's way goes on (`Span.via`). `turns`: the changes of each
+        stage, as (rows that it had seen, number)."""
+        self._turns = {stage: deque(due) for stage, due in turns.items()}
         self.given: Counter[Way] = Counter()
         """Records of a source that have come along a way, or were put aside on it."""
         self.seen: dict[str, int] = {}
@@ -53,10 +60,17 @@ class Tale:
     def through(self, path: Sequence[str], text: str) -> str:
         """A row on its way through these stages; what becomes of it."""
         for stage in path:
+            self.turn(stage)
             self.rows[stage] += 1
             self.seen[stage] = mix(self.seen.get(stage, 0), text)
             text = f"{text}|{stage}:{self.seen[stage]:x}"
         return text
+
+    def turn(self, stage: str) -> None:
+        """Its changes come right behind the rows that it had seen."""
+        due = self._turns.get(stage)
+        while due and due[0][0] <= self.rows[stage]:
+            self.seen[stage] = mix(self.seen.get(stage, 0), changed_by(due.popleft()[1]))
 
     def skip(self, way: Way, before: int) -> None:
         """The next records of a way, up to the position `before`, as far as they are put aside: the stages in front of
@@ -92,6 +106,7 @@ class Law:
         self._disk = disk
         self._poison = poison
         self._joins = {node.name for node in nodes if len(node.inputs) > 1}
+        self._turns: dict[str, list[tuple[int, int]]] = {}
         self._attempts: dict[int, Committed] = {}
         self._committed: dict[int, Committed] = {}
         self._promised = 0
@@ -119,7 +134,7 @@ class Law:
         if (epoch or 0) < self._promised:
             raise ViolationError(f"epoch {self._promised} was committed, and the next start finds {epoch}")
         if epoch is not None:
-            self._committed[epoch] = self._attempts[epoch]
+            self._commit(epoch)
         self._floor = highest
         self._asked.clear()
 
@@ -161,7 +176,27 @@ class Law:
     def promise(self, epoch: int) -> None:
         """Its manifest is durable."""
         self._promised = epoch
-        self._committed[epoch] = self._attempts[epoch]
+        self._commit(epoch)
+
+    def _commit(self, epoch: int) -> None:
+        """Its changes come behind what their stages have seen, and behind the rows that are given back before."""
+        if epoch in self._committed:
+            return
+        manifest = self._committed[epoch] = self._attempts[epoch]
+        given: Counter[str] = Counter()
+        for change in manifest.changes:
+            stage = change["stage"]
+            if change["kind"] == REPLAY:
+                given[stage] += sum(attempt > deaths(number) for number, attempt in change["rows"])
+            else:
+                rows = msgpack.unpackb(self._disk.read(manifest.files[stage]) or b"")[2]
+                self._turn(stage, rows + given[stage], change["params"]["number"])
+
+    def _turn(self, stage: str, rows: int, number: int) -> None:
+        turns = self._turns.setdefault(stage, [])
+        if any(number == other for _, other in turns):
+            raise ViolationError(f"change {number} of {stage} is recorded twice")
+        turns.append((rows, number))
 
     def restored(self, node: Node, epoch: int | None) -> None:
         """A stage says that it is what it was at `epoch`."""
@@ -210,7 +245,7 @@ class Law:
     def _verify(self, sink: str, mark: int, rows: Sequence[str]) -> None:
         cut = self._committed[mark].cut if mark else dict.fromkeys(self.sources, 0)
         replays = self._replays_before(mark)
-        tale = Tale(self._poison, self._joins)
+        tale = Tale(self._poison, self._joins, self._turns)
         found: Counter[int] = Counter()
         for row in rows:
             name, *steps = row.split("|")
@@ -238,7 +273,7 @@ class Law:
         known: dict[tuple[int, int], tuple[int, str]] = {}
         for epoch, manifest in self._committed.items():
             for change in manifest.changes if epoch < mark else ():
-                for number, attempt in change["rows"]:
+                for number, attempt in change.get("rows", ()):
                     if before := known.get((number, attempt)):
                         raise ViolationError(f"change {change} is recorded twice, in epochs {before[0]} and {epoch}")
                     known[number, attempt] = epoch, change["stage"]
@@ -315,7 +350,7 @@ class Law:
         """The state of each stage is what follows from the rows that the sink has of it."""
         replays = self._replays_before(max(self._committed) + 1)
         for sink in self.sinks:
-            tale = Tale(self._poison, self._joins)
+            tale = Tale(self._poison, self._joins, self._turns)
             behind = [node.name for node in self.nodes.values() if sink in node.inputs]
             for row in outcome[sink]:
                 name, *steps = row.split("|")
@@ -331,6 +366,8 @@ class Law:
                     tale.through([stage], row)
             for source, path in self._paths[sink]:
                 tale.skip((source, path), self.nodes[source].total)
+            for stage in tale.rows:
+                tale.turn(stage)
             for stage, value in tale.seen.items():
                 _, found, rows, _ = outcome[f"{stage}'s state"]
                 own = self._given_to(stage) if stage in behind else 0
@@ -339,6 +376,13 @@ class Law:
                         f"{stage} ends with {rows} rows and {found:x}, should be {value:x} after {tale.rows[stage]} "
                         f"that {sink} tells of and {own} replayed ones"
                     )
+
+        for source in self.sources:
+            found = 0
+            for _, number in self._turns.get(source, ()):
+                found = mix(found, changed_by(number))
+            if outcome[f"{source}'s state"][1] != found:
+                raise ViolationError(f"{source} is not what its changes make of it")
 
     @property
     def changed(self) -> bool:

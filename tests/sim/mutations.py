@@ -301,10 +301,16 @@ class SkipForgetsTheLink(Process):
     skips_of = SkipsByNoWay
 
 
+class ChangeIsNoMove(Process):
+    def _apply(self, command: Any) -> None:
+        """A stage that was changed counts as what the epoch's snapshot says."""
+        super()._apply(command)
+        self.side.moved = False
+
+
 class ChangeAppliedTwice(Process):
     def _apply(self, command: Any) -> None:
-        super()._apply(command)
-        super()._apply(command)
+        super()._apply(replace(command, changes=command.changes * 2))
 
 
 # the coordinator
@@ -475,6 +481,7 @@ MUTATIONS: Final = (
     Mutation("skip forgets the attempt", with_process(SkipForgetsTheAttempt), ("change",)),
     Mutation("a replay that killed is not left out", with_process(ReplaysAreNotLeftOut), ("change",)),
     Mutation("change applied twice", with_process(ChangeAppliedTwice), ("change",)),
+    Mutation("a changed stage keeps its state", with_process(ChangeIsNoMove), ("change", "kill")),
     Mutation("change applied again by a later restore", with_coordinator(ChangesAreKept), ("change", "kill")),
     Mutation("the second change pushes out the first", SecondChangeFirst, ("change",), 2000),
     Mutation("a manifest that failed is not withdrawn", ManifestIsNotWithdrawn, ("kill", "kill the supervisor"), 1000),

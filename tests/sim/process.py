@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sim.disk import Fuse, Killed
@@ -14,6 +14,7 @@ from sim.pipes import Pipe
 from sim.stages import REPLAY, Node, Place, Sink, Source, deaths, make_batch, make_stage, save
 from sim.verdicts import DISK_S, skips
 from sim.world import ETERNAL, Actor, ViolationError, World
+from streampiped.applied import Changes
 from streampiped.core import stage_side as side
 from streampiped.errors import StorageError
 from streampiped.phases import Phase
@@ -94,8 +95,7 @@ class Process(Actor):
         self._poison = poison
         self._skips = Skips({})
         self._suspects: list[list[Any]] = []
-        self._letters: deque[tuple[int, Batch]] = deque()
-        """With their attempts."""
+        self._changes = Changes(self.stage, self)
         self._saves: deque[Cut] = deque()
         self._snapshot = b""
         self._report: m.Message | None = None
@@ -200,7 +200,7 @@ class Process(Actor):
         for pipe in self.outputs:
             pipe.writer = None
         self.inputs, self.outputs = [], []
-        self._letters.clear()
+        self._changes.clear()
 
     def _restore(self, command: side.Restore) -> None:
         stage, disk = self.stage, self.world.disk
@@ -233,9 +233,14 @@ class Process(Actor):
             pipe.writer = (self, self._output_idle)
 
     def _apply(self, command: side.Apply) -> None:
-        for change in command.changes:
-            for number, attempt in change["rows"]:
-                self._letters.append((attempt, make_batch([f"{REPLAY}/{number}"], (Span(REPLAY, number, 1),), 0)))
+        self.side.moved = True
+        if not self._changes.begin(command.changes):
+            self._perform(self.side.applied())
+
+    def letters(self, change: Mapping[str, Any]) -> Iterator[tuple[int, Batch]]:
+        """What a replay gives back."""
+        for number, attempt in change["rows"]:
+            yield attempt, make_batch([f"{REPLAY}/{number}"], (Span(REPLAY, number, 1),), 0)
 
     def _cut(self, _: side.Snapshot) -> None:
         self._snapshot = self.stage.snapshot()
@@ -389,8 +394,8 @@ class Process(Actor):
                 pass
 
     def _take_letter(self) -> None:
-        if self._letters:
-            attempt, batch = self._letters.popleft()
+        if (found := self._changes.next()) is not None:
+            attempt, batch = found
             self._process(batch, attempt)
         else:
             self._perform(self.side.applied())

@@ -5,7 +5,7 @@ has seen, in their order: one look at the sink's rows tells what every stage bef
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +31,11 @@ def make_batch(rows: list[str | None], spans: tuple[Span, ...], sequence: int) -
 
 def mix(seen: int, row: str) -> int:
     return (seen * 1000003 ^ zlib.crc32(row.encode())) & 0xFFFFFFFF
+
+
+def changed_by(number: int) -> str:
+    """What a stage takes in at a change of this number."""
+    return f"change/{number}"
 
 
 Place: TypeAlias = tuple[str, str, int]
@@ -73,6 +78,10 @@ class Stage:
         self.rows += batch.rows
         self.batches += 1
         return make_batch(made, batch.spans, batch.sequence)
+
+    def change(self, kind: str, params: Mapping[str, Any]) -> None:
+        """Its hash tells of it, and when it was."""
+        self.seen = mix(self.seen, changed_by(params["number"]))
 
     def snapshot(self) -> bytes:
         data: bytes = msgpack.packb([self.node.name, self.seen, self.rows, self.batches])

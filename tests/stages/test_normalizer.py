@@ -214,3 +214,43 @@ def test_a_restored_normalizer_goes_on_bit_for_bit(cut: int, missing: str) -> No
         assert theirs is not None
         assert ours.floats.data.tobytes() == theirs.floats.data.tobytes()
     assert equal(whole.snapshot(), twin.snapshot())
+
+
+@pytest.mark.parametrize("policy", ["clean", "scale", "center"])
+@pytest.mark.parametrize("missing", ["impute", "keep"])
+def test_transform_tells_what_would_become_of_a_row(policy: str, missing: str) -> None:
+    """A row that is asked about comes out as one that passes, missing, absurd and believed values alike, and nothing is
+    learned or counted of it; the target and columns of others are left aside."""
+    normal = normalizer(default_policy=policy, missing=missing)
+    for batch in stream(20, rows=400):
+        normal.process(batch)
+    before = normal.snapshot()
+    asked: dict[str, list[float | None]] = {
+        "a": [5.5, None, 1e9, -INF],
+        "b": [0.0, 1e6, None, 2e6],
+        "y": [1.0],
+        "z": [],
+    }
+    answer = normal.api()["transform"](columns=asked)
+    assert answer["takes"] == ["a", "b"]
+    assert list(answer["columns"]) == ["a", "b"]
+    assert equal(normal.snapshot(), before)
+    for place in range(4):
+        twin = normalizer(default_policy=policy, missing=missing)
+        twin.restore(before)
+        row = {name: np.array([asked[name][place]], dtype=np.float64) for name in ("a", "b")}
+        out = one(twin, a=row["a"], y=np.zeros(1), b=row["b"])
+        for name in ("a", "b"):
+            found = answer["columns"][name][place]
+            wanted = float(out[name][0])
+            assert found is None if np.isnan(wanted) else found == pytest.approx(wanted, rel=1e-2, abs=1e-2)
+
+
+def test_transform_before_the_first_batch_takes_nothing() -> None:
+    """Who has no columns yet says so; what are no numbers is refused by name."""
+    assert normalizer().api()["transform"](columns={"a": [1.0]}) == {"takes": [], "columns": {}}
+    normal = normalizer()
+    normal.process(stream(1)[0])
+    for wrong in ("x", ["x"], [[1.0]], 5.0):
+        with pytest.raises(ValueError, match="a must be"):
+            normal.api()["transform"](columns={"a": wrong})

@@ -9,7 +9,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,13 @@ class FakeBackend:
             self.forced.append(verb)
         await self._change(verb)
         return {"changed": list(stages or STAGES)}
+
+    async def change_stage(
+        self, stage: str, kind: str, params: Mapping[str, Any], timeout: float, who: str
+    ) -> dict[str, Any]:
+        self.changes.append((kind, (stage,), who))
+        await self._change(kind)
+        return {"params": dict(params), "epoch": self.epochs[-1]["epoch"] + 1}
 
     async def _change(self, verb: str) -> None:
         if self.refusal is not None:

@@ -182,6 +182,15 @@ def test_replay_and_drop(daemon: Daemon) -> None:
     assert params == ["2 4", "1", "3 1", "all of normalizer", "all of trainer"]
 
 
+def test_change_of_a_stage(daemon: Daemon) -> None:
+    """A change that only the stage understands is handed on as it is, and the answer says what was recorded where."""
+    answer = Client(daemon.path).call("change", {"stage": "trainer", "kind": "promote", "params": {"member": "ridge"}})
+    assert (answer["verb"], answer["stage"], answer["params"]) == ("promote", "trainer", {"member": "ridge"})
+    assert (answer["epoch"], answer["done"]) == (232, True)
+    assert daemon.backend.changes[-1][:2] == ("promote", ("trainer",))
+    assert daemon.emitted("command_received")[-1]["params"] == "trainer ridge"
+
+
 def bury(daemon: Daemon, *verdicts: Guilty) -> None:
     daemon.do(lambda: daemon.backend.letters.add("trainer", verdicts, 1.0))
 
@@ -193,6 +202,10 @@ def guilty(position: int, record: bytes = b"\x80") -> Guilty:
 @pytest.mark.parametrize(
     ("method", "params", "code", "words"),
     [
+        ("change", {"kind": "pin"}, ExitCode.USAGE, "stage should be the name of a stage"),
+        ("change", {"stage": "trainer", "kind": "replay"}, ExitCode.USAGE, "kind should be a word"),
+        ("change", {"stage": "zzz", "kind": "pin"}, ExitCode.NO_SUCH_STAGE, "no stage 'zzz'"),
+        ("change", {"stage": "trainer", "kind": "pin", "params": {"x": []}}, ExitCode.USAGE, "params should be a map"),
         ("why", {}, ExitCode.USAGE, "stage should be the name of a stage"),
         ("why", {"stage": "zzz"}, ExitCode.NO_SUCH_STAGE, "no stage 'zzz'"),
         ("checkpoint", {"keep": "231"}, ExitCode.USAGE, "keep should be a name"),

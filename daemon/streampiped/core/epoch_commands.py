@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 Change: TypeAlias = Mapping[str, Any]
-"""A command that changes a stage's state: `kind`, `stage` and what the kind needs; JSON-able."""
+"""A command that changes a stage's state: `kind`, `stage` and what the kind needs; JSON-able. Of every kind but REPLAY
+that is `params`, which the stage knows."""
+REPLAY: Final = "replay"
+"""Records that were put aside come back into the stream: `letters`."""
 
 
 @dataclass(frozen=True, slots=True)

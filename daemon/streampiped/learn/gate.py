@@ -84,7 +84,7 @@ class Gate:
     def _take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
         present = None if np.isfinite(table.sum()) else np.isfinite(table)
         told = table if present is None else self._filled(table, present)
-        low, high = self._bounds()
+        low, high = self.bounds()
         same = told[:, 1:] == told[:, :-1]
         clean = (told.min(axis=1) >= low) & (told.max(axis=1) <= high)  # false with a NaN
         constant = ~self.varied & same.all(axis=1) & ((told[:, 0] == self.last) | np.isnan(self.last))
@@ -165,7 +165,7 @@ class Gate:
 
     # --- bounds ----------------------------------------------------------------------------------------------------
 
-    def _bounds(self) -> tuple[Array, Array]:
+    def bounds(self) -> tuple[Array, Array]:
         """What is believed: LIMIT deviations, and everything that was believed before; all of it where nothing can be
         said."""
         deviation = self.deviation()
@@ -297,7 +297,7 @@ class Gate:
         if left > 0:
             low, high = self._warm_bounds(np.concatenate((self._first[column], part)))
         else:
-            low, high = (float(bound[column]) for bound in self._bounds())
+            low, high = (float(bound[column]) for bound in self.bounds())
         beyond = (ahead < low) | (ahead > high)
         shift = first_of_shift(self._beyond[column], beyond & living)
         if shift is not None and shift >= len(part):

@@ -46,7 +46,7 @@ class History:
         ends = [*(row for row, *_ in list(self._crowned)[1:]), None]
         return [
             {"from": row, "to": end, "member": member, "reason": reason}
-            for (row, member, reason), end in zip(self._crowned, ends, strict=True)
+            for (row, member, reason), end in zip(self._crowned, ends, strict=False)  # nobody yet: no end either
         ]
 
     def drifts(self) -> list[dict[str, Any]]:

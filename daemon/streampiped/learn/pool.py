@@ -148,10 +148,13 @@ class Pool:
     def promote(self, name: str) -> None:
         """Serve this member from the next row on, until another is better. Raises KeyError."""
         self._contest.seat(self._place(name))
+        self._drift.restart()  # who is served errs otherwise, and that is no drift
         self.history.crown(self.rows, name, "promoted")
 
     def pin(self, name: str) -> None:
         """Serve this member whatever the test says, until `unpin`. Raises KeyError."""
+        if self._place(name) != self._contest.champion:
+            self._drift.restart()
         self._contest.seat(self._place(name))
         self._contest.pinned = True
         self.history.crown(self.rows, name, "pinned")
@@ -159,6 +162,19 @@ class Pool:
     def unpin(self) -> None:
         """Let the test choose again."""
         self._contest.pinned = False
+
+    def go_back(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` saw, where we are in the stream: history and counts go on, and who is pinned stays it."""
+        pinned, history = self.champion.name if self.pinned else None, self.history
+        rows, learned, blocks = self.rows, self.learned, self.blocks
+        self.history = History()
+        self.restore(state)
+        self.rows, self.learned, self.blocks, self.history = rows, learned, blocks, history
+        self._since = min(self._since, rows)
+        self._contest.pinned = pinned is not None
+        if pinned is not None:
+            self._contest.seat(self._place(pinned))
+        self.history.crown(rows, self.champion.name, "rolled back")
 
     # --- state -----------------------------------------------------------------------------------------------------
 

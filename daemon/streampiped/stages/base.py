@@ -41,6 +41,11 @@ def _silent(event: str, /, **fields: Any) -> None:
     """The default of `StageContext.emit`: for a stage that runs without a pipeline."""
 
 
+def _no_clock() -> float:
+    """The default of `StageContext.now`."""
+    return 0.0
+
+
 def _no_tick() -> None:
     """The default of `StageContext.tick`."""
 
@@ -57,6 +62,9 @@ class StageContext:
     directory: Path = field(default_factory=Path)
     """A directory of the stage's own under the state directory; it exists."""
     emit: Emit = _silent
+    now: Callable[[], float] = _no_clock
+    """CLOCK_MONOTONIC in seconds, for what is told of the process itself (how old an answer is). Nothing of it may
+    enter a result or a snapshot."""
     tick: Callable[[], None] = _no_tick
     """Say 'not hung' from inside a `process` call that takes long on purpose."""
     retain_epochs: int = 3
@@ -95,6 +103,13 @@ class Stage:
         """Answer a read-only question from the control tool between two batches (msgpack-able, no numpy types).
         Raise KeyError(method) for a method that is not known."""
         raise KeyError(method)
+
+    def change(self, kind: str, params: Mapping[str, Any]) -> None:
+        """Do what an operator wants, as `query("plan", {"kind", "params"})` had completed it. Called right behind the
+        epoch that records it and again by every restore of that epoch, in both cases before any input (docs/specs/
+        stage.md). What has become impossible since is left, told and no error: whatever is raised ends the process, but
+        for StorageError, when the disk refuses and another try may help."""
+        raise KeyError(kind)
 
     def api(self) -> Mapping[str, Callable[..., Any]]:
         """Methods served by MessagePack-RPC on `NAME.sock` in the runtime directory, called between two batches

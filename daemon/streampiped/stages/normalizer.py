@@ -6,7 +6,8 @@ values stay in their own units (docs/decisions/own-units.md); a column can be sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from streampiped.errors import OptionError
+from streampiped.learn.features import numbers_of
 from streampiped.learn.gate import COUNTS, LIMIT, Gate, Passed
 from streampiped.learn.label_gate import LabelGate
 from streampiped.learn.scaling import Standardiser
@@ -120,6 +122,36 @@ class Normalizer(Stage):
         summary = self._summary()
         columns = summary["columns"].values()
         return {**summary, **{kind: sum(column[kind] for column in columns) for kind in COUNTS}}
+
+    def api(self) -> Mapping[str, Callable[..., Any]]:
+        """transform."""
+        return {"transform": self.transform}
+
+    def transform(self, columns: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+        """What would become of these columns, name -> values, at this moment, each value by itself; nothing is learned
+        and nothing counted. Names that are not ours are left aside; `takes` are those that are. ValueError for what are
+        no numbers."""
+        layout = _layout(self._options, self._names) if self._names else None
+        takes = [name for name, active in zip(layout.names, layout.active, strict=True) if active] if layout else []
+        made = {}
+        for name in takes if layout else ():
+            if name in columns and layout is not None:
+                made[name] = self._transformed(layout, layout.names.index(name), numbers_of(columns[name], name))
+        return {"takes": takes, "columns": made}
+
+    def _transformed(self, layout: _Layout, place: int, values: Array) -> list[float | None]:
+        if values.ndim != 1:
+            raise ValueError(f"{layout.names[place]} must be a list of numbers or None")
+        gate = self._gate
+        low, high = (float(bound[place]) for bound in gate.bounds())
+        mean = gate.mean[place] if self._options.missing == "impute" else np.nan
+        with np.errstate(over="ignore", invalid="ignore"):
+            believed = np.where(np.isfinite(values), np.clip(values, low, high), mean)
+            mended = believed * gate.scale[place] + gate.shift[place]
+        shift, factor = self._scaler.scale()
+        if layout.centered[place]:
+            mended = (mended - shift[place]) * (factor[place] if layout.scaled[place] else 1.0)
+        return [None if math.isnan(value) else value for value in mended.tolist()]
 
     def _summary(self) -> dict[str, Any]:
         label = self._label

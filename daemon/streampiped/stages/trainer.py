@@ -11,6 +11,7 @@ under none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
@@ -19,18 +20,18 @@ from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.estimators import Recipe
-from streampiped.learn.export import export
-from streampiped.learn.features import Rows, complete, matrix_of, numbers_of
+from streampiped.learn.features import complete
 from streampiped.learn.lineup import NAMES, lineup
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember
-from streampiped.learn.metrics import scores_of
-from streampiped.learn.past import Looks
 from streampiped.learn.pool import Pool
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import Array, Batch, IntArray, held_out
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
+from streampiped.stages.model_api import ModelApi
+from streampiped.stages.model_changes import Acts, ModelChanges
+from streampiped.stages.model_versions import Frozen, Versions
 
 SGD: Final = "sklearn.linear_model.SGDRegressor"
 STEP: Final = 0.01  # SGD's constant step on scaled features; 0.05 gains on trump_approval, loses on chick_weights
@@ -69,7 +70,9 @@ class TrainerOptions(StageOptions):
     prediction: str = "prediction"
     """Name of the column with the predictions; the interval's bounds are in NAME_low and NAME_high."""
     retain_versions: int = Field(default=3, ge=1, le=100)
-    """Committed epochs whose models are served."""
+    """Versions whose parameters stay on the disk, and committed epochs whose models stay in memory."""
+    version_rows: int = Field(default=1_000_000, ge=1)
+    """So many rows after the last version there is another one, whatever happened."""
 
     @model_validator(mode="after")
     def _known(self) -> TrainerOptions:
@@ -89,6 +92,11 @@ class Trainer(Stage):
         self._options = options
         self._context = context
         self._recipe(1).try_out()
+        retain = options.retain_versions
+        self._versions = Versions(context, options.model_dump(mode="json"), retain, options.version_rows)
+        self._acts = Acts()
+        self._changes = ModelChanges(self._versions, self.saved_pool)
+        self._api = ModelApi(context.name, self._versions, self.saved_pool, context.now, self._about)
         self.restore(None)
 
     def process(self, batch: Batch) -> Batch:
@@ -126,12 +134,13 @@ class Trainer(Stage):
             "features": list(self._features),
             "estimator": self._options.estimator,
             "counts": self._counts.copy(),
+            "acts": self._acts.state(),
         }
 
     def restore(self, state: State | None) -> None:
         self._pool: Pool | None = None
-        self._freeze()
-        self._epochs: dict[int, Pool] = {}
+        self._acts.restore(state["acts"] if state else None)
+        self._versions.forget()
         self._features: tuple[str, ...] = ()
         self._counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         if state is None:
@@ -145,85 +154,42 @@ class Trainer(Stage):
             if self._options.features not in ("all", list(state["features"])):
                 raise StateError(f"the snapshot is of features {state['features']}, the options have others")
             self._features = tuple(state["features"])
-            self._pool = self._new_pool()
+            self._pool = self._new_pool(self._features)
             self._pool.restore(state["model"])
             self._freeze()
 
     def committed(self, epoch: int) -> None:
-        if self._candidate is not None:
-            self._epochs[epoch] = self._candidate
-        for old in sorted(self._epochs)[: -self._options.retain_versions]:
-            del self._epochs[old]
+        self._versions.committed(epoch)
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         if method == "summary":
             return {**self._counts, **self._progress(), "estimator": self._options.estimator}
+        if method == "plan":
+            return self._changes.plan(self._pool, str(params["kind"]), params["params"])
         if method == "section":
             return {"name": "model", "results": self._section(), "operations": {}}
         raise KeyError(method)
 
+    def change(self, kind: str, params: Mapping[str, Any]) -> None:
+        """promote, pin, unpin, rollback: see `ModelChanges`."""
+        what = " ".join([kind, *(str(params[name]) for name in ("member", "version") if name in params)])
+        reason = self._changes.apply(self._pool, self._acts, kind, params)
+        if reason is not None:
+            self._context.emit("change_left", what=what, reason=reason)
+        elif self._pool is not None:
+            self._context.emit("model_changed", what=what, row=self._pool.rows)
+
     def api(self) -> Mapping[str, Callable[..., Any]]:
-        """predict, score, info, export. Wrong arguments raise ValueError with a text for the caller."""
-        return {"predict": self.predict, "score": self.score, "info": self.info, "export": self.export}
-
-    def predict(self, rows: Rows, version: int | None = None) -> dict[str, Any]:
-        """Predictions for rows of features as the trainer gets them, which is normalised: lists in the order of
-        `info()["features"]`, or name -> list with any further columns ignored. None and NaN are missing and count as
-        0. `version` is a committed epoch; None is the present model."""
-        pool = self._served(version)
-        forecast = pool.predict(matrix_of(rows, self._features))
-        return {
-            "predictions": forecast.prediction.tolist(),
-            "low": forecast.low.tolist(),
-            "high": forecast.high.tolist(),
-            "fallback": forecast.fallback,
-            "champion": pool.champion.name,
-            "version": version,
-            "rows_learned": pool.learned,
-        }
-
-    def score(
-        self,
-        rows: Rows,
-        targets: Sequence[float | None],
-        version: int | None = None,
-        past: Mapping[str, Sequence[Any]] | None = None,
-    ) -> dict[str, Any]:
-        """mse, rmse, mae and r2 over the rows whose target is finite; `rows` and `version` as for `predict`. `past`:
-        what was known of the labels before each row, a list per field of `learn.past.Looks`; left out, they come
-        next."""
-        model = self._served(version)
-        table = matrix_of(rows, self._features)
-        wanted = numbers_of(targets, "targets")
-        if wanted.shape != (len(table),):
-            raise ValueError(f"targets must be one list of {len(table)} numbers, one per row")
-        finite = np.isfinite(wanted)
-        predictions = model.predict(table, _looks_of(past, len(table))).prediction
-        return {**scores_of(wanted[finite], predictions[finite]).values(), "version": version}
-
-    def info(self) -> dict[str, Any]:
-        """What is being learned, how far it is, and which versions are served."""
-        return {
-            "estimator": self._options.estimator,
-            "params": self._params(len(self._features)),
-            "features": list(self._features),
-            "target": self._options.target,
-            "scale_target": self._options.scale_target,
-            "holdout": self._options.holdout,
-            "versions": sorted(self._epochs),
-            **self._progress(),
-            "members": self._pool.info() if self._pool else [],
-        }
-
-    def export(self, version: int | None = None) -> dict[str, Any]:
-        """The model for use elsewhere, as plain numbers (docs/components/trainer.md has the formula)."""
-        model = self._served(version)
-        named = {"features": list(self._features), "target": self._options.target, "version": version}
-        return {**export(model), **named}
+        """See `ModelApi`."""
+        return self._api.methods()
 
     def _freeze(self) -> None:
-        """Keep the present model as the candidate for the next epoch to be committed."""
-        self._candidate: Pool | None = self._pool.copy() if self._pool else None
+        """Keep the present model as the one that the next epoch to be committed serves."""
+        pool, acts = self._pool, self._acts
+        frozen = Frozen(pool.copy(), self._features, self._options.target) if pool is not None else None
+        if frozen is not None:
+            frozen = replace(frozen, act_count=acts.count, acts=acts.recent)
+        self._versions.freeze(frozen)
 
     def _params(self, columns: int) -> dict[str, Any]:
         if self._options.params is not None:
@@ -235,8 +201,8 @@ class Trainer(Stage):
     def _recipe(self, columns: int) -> Recipe:
         return Recipe(self._options.estimator, self._params(columns), self._context.seed)
 
-    def _new_pool(self) -> Pool:
-        options, columns = self._options, len(self._features)
+    def _new_pool(self, features: Sequence[str]) -> Pool:
+        options, columns = self._options, len(features)
 
         def estimator() -> EstimatorMember:
             recipe = self._recipe(columns)
@@ -247,11 +213,32 @@ class Trainer(Stage):
             members["boosting"] = Boosting(columns, self._context.seed)
         return Pool(members, columns)
 
+    def saved_pool(self, state: Mapping[str, Any]) -> Pool:
+        """As it was when this was saved, of our members. StateError when it is of other columns."""
+        if tuple(state["features"]) != (self._features or tuple(state["features"])):
+            raise StateError(f"it is of features {state['features']}, the model has {list(self._features)}")
+        pool = self._new_pool(tuple(state["features"]))
+        pool.restore(state["pool"])
+        return pool
+
+    def _about(self) -> dict[str, Any]:
+        """What `info` tells beside the model."""
+        return {
+            "estimator": self._options.estimator,
+            "params": self._params(len(self._features)),
+            "features": list(self._features),
+            "target": self._options.target,
+            "scale_target": self._options.scale_target,
+            "holdout": self._options.holdout,
+            **self._progress(),
+            "members": self._pool.info() if self._pool else [],
+        }
+
     def _pool_for(self, batch: Batch) -> Pool:
         """The present pool; the first batch decides on the features."""
         if self._pool is None:
             self._features = self._choose(batch)
-            self._pool = self._new_pool()
+            self._pool = self._new_pool(self._features)
         return self._pool
 
     def _choose(self, batch: Batch) -> tuple[str, ...]:
@@ -318,23 +305,3 @@ class Trainer(Stage):
             "drift_count": pool.generation if pool else 0,
             "counts": dict(self._counts),
         }
-
-    def _served(self, version: int | None) -> Pool:
-        pool = self._pool if version is None else self._epochs.get(version)
-        if pool is not None:
-            return pool
-        if version is None:
-            raise ValueError("there is no model yet: no batch has arrived")
-        raise ValueError(f"no model of epoch {version!r} is kept; there are {sorted(self._epochs)}")
-
-
-def _looks_of(past: Mapping[str, Sequence[Any]] | None, rows: int) -> Looks | None:
-    if past is None:
-        return None
-    try:
-        looks = Looks(*(numbers_of(past[name], f"past.{name}") for name in Looks.__slots__))
-    except KeyError as error:
-        raise ValueError(f"past lacks {error}; wanted are {list(Looks.__slots__)}") from None
-    if any(len(getattr(looks, name)) != rows for name in Looks.__slots__):
-        raise ValueError(f"each list of past must have {rows} entries, one per row")
-    return looks
