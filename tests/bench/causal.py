@@ -1,5 +1,6 @@
-"""Does a prediction know a label that it must not? Two streams whose labels agree before a row have to be served the same
-up to and including it: a difference is a label that reached its own, or an earlier, prediction, and every figure is then too good.
+"""Does a prediction know a label that it must not? Two streams whose labels agree before a row have to be served the
+same up to and including it: a difference is a label that reached its own, or an earlier, prediction, and every figure
+is then too good.
 
 In one process (bench/inline.py), which serves what the daemon serves. Labels differ from a row in the middle of a batch
 on: by a step, by a spike of one row, and by a step against a spike, which agree in one label more.

@@ -29,8 +29,8 @@ from bench.targets import Target
 
 SPEED_RUNS: Final = 3
 QUICK_ROWS: Final = 5_000
-BOOSTING: Final[tuple[str, ...]] = ()
-"""Settings that add boosting to the members; empty while there is no such member."""
+BOOSTING: Final = ("trainer.boosting=true",)
+"""Settings that add boosted trees to the members."""
 LONG: Final = "friedman_gra"
 TIMELINE: Final = 6
 """Champions that are named."""
@@ -120,19 +120,13 @@ def speed(bench: Bench) -> None:
     rate = statistics.median(ran.rate for ran in runs)
     rows: list[list[Cell]] = [["default", rate, sum(runs[0].cpu.values()), listed(runs[0].cpu, ".2f")]]
     boosted = _boosted(bench, stream)
-    if boosted is not None:
-        cpu = boosted.cpu
-        rows.append(["with boosting", boosted.rate, sum(cpu.values()), listed(cpu, ".2f")])
+    rows.append(["with boosting", boosted.rate, sum(boosted.cpu.values()), listed(boosted.cpu, ".2f")])
     bench.page.add_table(["members", "records/s", "CPU s", "of which"], rows)
     bench.targets.append(targets.of_rate(rate))
-    bench.targets += targets.of_boosting(
-        None if boosted is None else boosted.figures().r2, None if boosted is None else boosted.rate
-    )
+    bench.targets += targets.of_boosting(boosted.figures().r2, boosted.rate)
 
 
-def _boosted(bench: Bench, stream: Stream) -> Ran | None:
-    if not BOOSTING:
-        return None
+def _boosted(bench: Bench, stream: Stream) -> Ran:
     settings = settings_of(BOOSTING)
     return pipeline.run(stream, batch=bench.batch, seed=bench.seed, settings=settings)
 
@@ -174,7 +168,8 @@ def damaged(bench: Bench) -> None:
         alone = defects.row_by_row(calm, lambda stream: bench.through(stream, batch=1))
         bench.page.add(
             "`offset` once more with batches of one row, where no label is known early: R2 within "
-            f"{_cell(alone.within)}, {alone.unscored:,} rows not scored; over all rows, those included, {_cell(alone.within_all)}."
+            f"{_cell(alone.within)}, {alone.unscored:,} rows not scored; over all rows, those included, "
+            f"{_cell(alone.within_all)}."
         )
         bench.targets += targets.of_offset_alone(alone)
 
@@ -328,8 +323,8 @@ level for good: it is scored against the labels as they come, but for those that
 by the variance within the level, where a step of {defects.OFFSET:g} is not there to flatter."""
 
 CAUSAL: Final = f"""Pairs of streams whose labels are the same before a row have to be served the same up to and
-including it. What differs has been made with a label of its own row or a later one; then figures of streams whose label changes
-its level (`offset`, `steps`, `water`) are too good by it. Batches of the run's size, steps and spikes of
+including it. What differs has been made with a label of its own row or a later one; then figures of streams whose label
+changes its level (`offset`, `steps`, `water`) are too good by it. Batches of the run's size, steps and spikes of
 {defects.OFFSET:g}."""
 
 STATIONARY: Final = """`calm_linear` and `calm_friedman` follow one law throughout; `abrupt` changes between two every
