@@ -310,7 +310,8 @@ predict 0 before the first label: the first row alone makes 1.9 of the MSE on tr
 once, and wait for no batch."""
 
 SPEED: Final = f"""`{LONG}` without the tap: rows by the seconds from 'every stage is ready' to 'finished', the last
-epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them."""
+epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them.
+With boosting: one run, with the tap."""
 
 ELSEWHERE: Final = """Defaults are to be chosen on the development streams alone; no target stands on those. The unseen
 ones are put aside for this page (`tests/bench/streams.py` says what each is). *ratio*: own MSE by that of the best
