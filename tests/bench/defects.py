@@ -121,6 +121,8 @@ class Damage:
     r2: float
     within: float | None
     """R2 against the variance of the clean labels; only where it differs from `r2`."""
+    within_all: float | None
+    """The same over every row, those included that are left out."""
     unscored: int
     """Rows left out."""
     not_finite: int
@@ -148,6 +150,12 @@ def measure(run: Runner = pipeline.run) -> tuple[Ran, list[Damage]]:
     return calm, [_judged(defect, run(defect.stream()), calm, without) for defect in DEFECTS]
 
 
+def row_by_row(calm: Ran, run: Runner) -> Damage:
+    """`offset` by a runner whose batches are of one row: what is decided there was decided without later labels."""
+    offset = next(defect for defect in DEFECTS if defect.name == "offset")
+    return _judged(offset, run(offset.stream()), calm, calm)
+
+
 def _judged(defect: Defect, ran: Ran, calm: Ran, without: Ran) -> Damage:
     labels, predictions = clean().labels, ran.served["prediction"]
     finite = np.isfinite(predictions)
@@ -155,18 +163,21 @@ def _judged(defect: Defect, ran: Ran, calm: Ran, without: Ran) -> Damage:
     if defect.silent is not None:
         reference[defect.silent] = without.served["prediction"][defect.silent]
     rows: NDArray[np.bool_] = finite.copy()
-    within, wanted = None, labels
+    within, within_all, wanted = None, None, labels
     if defect.name == "offset":
         rows &= ~quarantined(ran.served, len(labels))
         wanted = ran.stream.labels
         spread = float(np.mean((labels - labels.mean()) ** 2))
-        within = 1 - float(np.mean((wanted[rows] - predictions[rows]) ** 2)) / spread
+        within, within_all = (
+            1 - float(np.mean((wanted[some] - predictions[some]) ** 2)) / spread for some in (rows, finite)
+        )
     r2 = mse_r2(wanted[rows], predictions[rows])[1]
     return Damage(
         defect,
         mse_r2(labels, reference)[1] or 0.0,
         -np.inf if r2 is None else r2,
         within,
+        within_all,
         int(len(rows) - rows.sum()),
         int(len(finite) - finite.sum()),
         ran.deaths,

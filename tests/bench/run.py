@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import defects, memory, pipeline, rivals, stationary, targets
+from bench import causal, defects, memory, pipeline, rivals, stationary, targets
 from bench.inline import settings_of
 from bench.page import Cell, Page, listed
 from bench.pipeline import Ran
@@ -29,8 +29,8 @@ from bench.targets import Target
 
 SPEED_RUNS: Final = 3
 QUICK_ROWS: Final = 5_000
-BOOSTING: Final[tuple[str, ...]] = ()
-"""Settings that add boosting to the members; empty while there is no such member."""
+BOOSTING: Final = ("trainer.boosting=true",)
+"""Settings that add boosted trees to the members."""
 LONG: Final = "friedman_gra"
 TIMELINE: Final = 6
 """Champions that are named."""
@@ -54,9 +54,9 @@ class Bench:
             if not self.quick or stream.rows <= QUICK_ROWS:
                 yield stream
 
-    def through(self, stream: Stream, *, tapped: bool = True) -> Ran:
+    def through(self, stream: Stream, *, tapped: bool = True, batch: int | None = None) -> Ran:
         """With the run's options through the daemon."""
-        return pipeline.run(stream, batch=self.batch, seed=self.seed, settings=self.settings, tapped=tapped)
+        return pipeline.run(stream, batch=batch or self.batch, seed=self.seed, settings=self.settings, tapped=tapped)
 
 
 def reported(bench: Bench) -> None:
@@ -120,19 +120,13 @@ def speed(bench: Bench) -> None:
     rate = statistics.median(ran.rate for ran in runs)
     rows: list[list[Cell]] = [["default", rate, sum(runs[0].cpu.values()), listed(runs[0].cpu, ".2f")]]
     boosted = _boosted(bench, stream)
-    if boosted is not None:
-        cpu = boosted.cpu
-        rows.append(["with boosting", boosted.rate, sum(cpu.values()), listed(cpu, ".2f")])
+    rows.append(["with boosting", boosted.rate, sum(boosted.cpu.values()), listed(boosted.cpu, ".2f")])
     bench.page.add_table(["members", "records/s", "CPU s", "of which"], rows)
     bench.targets.append(targets.of_rate(rate))
-    bench.targets += targets.of_boosting(
-        None if boosted is None else boosted.figures().r2, None if boosted is None else boosted.rate
-    )
+    bench.targets += targets.of_boosting(boosted.figures().r2, boosted.rate)
 
 
-def _boosted(bench: Bench, stream: Stream) -> Ran | None:
-    if not BOOSTING:
-        return None
+def _boosted(bench: Bench, stream: Stream) -> Ran:
     settings = settings_of(BOOSTING)
     return pipeline.run(stream, batch=bench.batch, seed=bench.seed, settings=settings)
 
@@ -170,6 +164,24 @@ def damaged(bench: Bench) -> None:
         ["defect", "where", "reference R2", "R2", "kept", "R2 within", "not scored", "not finite", "deaths"], rows
     )
     bench.targets += targets.of_defects(found)
+    if not bench.quick:
+        alone = defects.row_by_row(calm, lambda stream: bench.through(stream, batch=1))
+        bench.page.add(
+            "`offset` once more with batches of one row, where no label is known early: R2 within "
+            f"{_cell(alone.within)}, {alone.unscored:,} rows not scored; over all rows, those included, "
+            f"{_cell(alone.within_all)}."
+        )
+        bench.targets += targets.of_offset_alone(alone)
+
+
+def looked_ahead(bench: Bench) -> None:
+    bench.page.add("## Labels known too early", CAUSAL)
+    found = causal.measure(bench.batch, bench.settings)
+    rows: list[list[Cell]] = [
+        [each.what, each.first, len(each.rows), ", ".join(map(str, each.rows[-4:])) or None] for each in found
+    ]
+    bench.page.add_table(["labels differ by a", "from row", "served differently up to it", "the last of them"], rows)
+    bench.targets.append(targets.of_causality(found))
 
 
 def steady(bench: Bench) -> None:
@@ -204,6 +216,7 @@ PARTS: Final[dict[str, Callable[[Bench], None]]] = {
     "reported": reported,
     "speed": speed,
     "elsewhere": elsewhere,
+    "causal": looked_ahead,
     "defects": damaged,
     "stationary": steady,
     "memory": grown,
@@ -297,7 +310,8 @@ predict 0 before the first label: the first row alone makes 1.9 of the MSE on tr
 once, and wait for no batch."""
 
 SPEED: Final = f"""`{LONG}` without the tap: rows by the seconds from 'every stage is ready' to 'finished', the last
-epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them."""
+epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them.
+With boosting: one run, with the tap."""
 
 ELSEWHERE: Final = """Defaults are to be chosen on the development streams alone; no target stands on those. The unseen
 ones are put aside for this page (`tests/bench/streams.py` says what each is). *ratio*: own MSE by that of the best
@@ -308,6 +322,11 @@ ones. Scored on the clean labels, every row, also where the label given was bad.
 `late`) the reference is what the same pipeline reaches without that column there. For `offset` the label has another
 level for good: it is scored against the labels as they come, but for those that were quarantined; *R2 within* divides
 by the variance within the level, where a step of {defects.OFFSET:g} is not there to flatter."""
+
+CAUSAL: Final = f"""Pairs of streams whose labels are the same before a row have to be served the same up to and
+including it. What differs has been made with a label of its own row or a later one; then figures of streams whose label
+changes its level (`offset`, `steps`, `water`) are too good by it. Batches of the run's size, steps and spikes of
+{defects.OFFSET:g}."""
 
 STATIONARY: Final = """`calm_linear` and `calm_friedman` follow one law throughout; `abrupt` changes between two every
 8,000 rows; `switch` once. Coverage is the share of labels inside the 90 % interval that was served with them."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.causal import Ahead
 from bench.defects import KEPT, Damage
 from bench.memory import GROWTH_MAX_MIB, Grown
 from bench.score import Figures
@@ -76,6 +77,17 @@ def of_defects(damages: Sequence[Damage]) -> Iterator[Target]:
         if damage.within is not None:  # else the step's own variance makes a model look good that missed it
             what = f"defect {damage.defect.name}, within the level: share of the clean R2"
             yield at_least(what, damage.within / damage.reference, KEPT)
+
+
+def of_offset_alone(damage: Damage) -> Iterator[Target]:
+    """The step of the label where the stream comes row by row."""
+    found = None if damage.within is None else damage.within / damage.reference
+    yield at_least("defect offset row by row, within the level: share of the clean R2", found, KEPT)
+
+
+def of_causality(found: Sequence[Ahead]) -> Target:
+    rows = sum(len(each.rows) for each in found)
+    return at_most("rows served with a label of their own or a later row", rows, 0, "d")
 
 
 def of_stationary(streams: Sequence[Watched]) -> Iterator[Target]:
