@@ -19,5 +19,5 @@ BOUNDED: Final = 4
 REBASED: Final = 8
 """From this row on a feature is scaled anew: a shift has lasted."""
 LABEL_REBASED: Final = 16
-"""From this row on another level of the label is believed. The row itself is quarantined, as nobody could have
-predicted it, and its label is known to the rows behind it."""
+"""Behind this row another level of the label is believed, which its own label, quarantined like those before it that
+told of it, is the first of."""

@@ -122,7 +122,7 @@ def test_quarantined_labels_are_not_learned() -> None:
 
 
 def test_a_label_of_another_level_is_served_at_once() -> None:
-    """From the row that says that the label has been re-based the predictions are of the new level."""
+    """Behind the row that says that the label has been re-based the predictions are of the new level."""
     stage = taught(60)
     (batch,) = stream(1)
     moved = batch.with_columns({"y": batch["y"] + 1000, MARKS: np.where(np.arange(20) == 0, LABEL_REBASED, 0)})

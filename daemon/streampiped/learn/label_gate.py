@@ -1,8 +1,8 @@
 """Which labels are believed: one that is missing, or absurd by the level and by the last steps, is quarantined.
 
 Labels wander, grow and jump by themselves, so a label is a spike only when it is far from the discounted level *and* a
-step to it from the last believed one is far beyond the steps so far. When more than half of the last RECENT labels are
-such, they are no spikes: the label has another level, and that is believed.
+step to it from the last believed one is far beyond the steps so far. TOLD such labels in a row that are near each other
+are no spikes: the label has another level, and that is believed. So are more than half of the last RECENT, near or not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from streampiped.records import Array
 LEVEL_LIMIT: Final = 12.0  # deviations from the level
 STEP_LIMIT: Final = 12.0  # deviations of the steps between labels
 WARM_ROWS: Final = 32  # believed labels before any is judged
+TOLD: Final = 3  # labels in a row that tell of another level; sources that repeat a bad value once are known
+NEAR: Final = 0.25  # of their distance from the level, at most, that they may lie apart
 COUNTS: Final = ("missing", "spikes", "rebased")
 
 
@@ -74,13 +76,14 @@ class LabelGate:
         self.counts = dict.fromkeys(COUNTS, 0)
         self._recent: list[tuple[float, bool]] = []  # the newest labels, and whether they were spikes
 
-    def take(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
-        """Which of these labels are bad, and the row from which on another level is believed."""
+    def take(self, labels: Array) -> tuple[NDArray[np.bool_], list[int]]:
+        """Which of these labels are bad, and the rows behind which another level is believed. No row is judged by a
+        label behind it."""
         with np.errstate(over="ignore", invalid="ignore"):
             if self._are_clean(labels):
                 self._believe(labels)
                 self._remember([(float(label), False) for label in labels[-RECENT:]])
-                return np.zeros(len(labels), dtype=np.bool_), None
+                return np.zeros(len(labels), dtype=np.bool_), []
             return self._one_by_one(labels)
 
     def state(self) -> dict[str, Any]:
@@ -122,11 +125,10 @@ class LabelGate:
         far = abs(label - level.mean) > LEVEL_LIMIT * level.deviation
         return far and abs(label - self.last - steps.mean) > STEP_LIMIT * steps.deviation
 
-    def _one_by_one(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
+    def _one_by_one(self, labels: Array) -> tuple[NDArray[np.bool_], list[int]]:
         """A row takes two microseconds here; only batches with something odd come this way, and the first rows."""
         bad = np.zeros(len(labels), dtype=np.bool_)
-        spikes: list[int] = []  # rows of this batch
-        rebased: int | None = None
+        rebased: list[int] = []
         for row, label in enumerate(labels.tolist()):
             if not isfinite(label):
                 bad[row] = True
@@ -141,25 +143,27 @@ class LabelGate:
                 self.last = label
                 continue
             bad[row] = True
-            spikes.append(row)
             self.counts["spikes"] += 1
-            if sum(spike for _, spike in self._recent) > RECENT // 2:
-                first = self._rebase(bad, [each for each in spikes if each > row - RECENT])
-                rebased = first if rebased is None else rebased
-                spikes.clear()
+            if self._has_moved():
+                self._rebase()
+                rebased.append(row)
         return bad, rebased
 
-    def _rebase(self, bad: NDArray[np.bool_], rows: list[int]) -> int:
-        """Believe the level of the spikes in the window. Those of this batch are no spikes then, but for the first:
-        nobody could have predicted it."""
-        told = np.array([label for label, spike in self._recent if spike])
+    def _has_moved(self) -> bool:
+        newest = self._recent[-TOLD:]
+        if len(newest) == TOLD and all(spike for _, spike in newest):
+            labels = [label for label, _ in newest]
+            if max(labels) - min(labels) <= NEAR * min(abs(label - self.level.mean) for label in labels):
+                return True
+        return sum(spike for _, spike in self._recent) > RECENT // 2
+
+    def _rebase(self) -> None:
+        """Believe the level of the spikes in the window."""
+        told = np.array([label for label, spike in self._recent if spike])[-TOLD:]
         middle = float(np.median(told))
-        self.level, last = _Spread(), middle
-        near = np.abs(told - middle) <= LEVEL_LIMIT * (float(np.median(np.abs(told - middle))) or 1.0)
-        self.level.learn(told[near])
-        self.last = float(told[near][-1]) if near.any() else last
+        near = told[np.abs(told - middle) <= LEVEL_LIMIT * (float(np.median(np.abs(told - middle))) or 1.0)]
+        self.level = _Spread()
+        self.level.learn(near)
+        self.last = float(near[-1])
         self._recent = []
-        bad[rows[1:]] = False
-        self.counts["spikes"] -= len(rows) - 1
         self.counts["rebased"] += 1
-        return rows[0]

@@ -130,15 +130,16 @@ class Pool:
 
     # --- what others say of it -------------------------------------------------------------------------------------
 
-    def label_shifted(self) -> None:
-        """The labels have another level from the next row on: everything that was learned of them is of no use, and
-        whoever leads is served at once."""
+    def label_shifted(self, labels: Array) -> None:
+        """The labels have another level from the next row on, of which these are the first: everything that was learned
+        of them is of no use, and whoever leads is served at once."""
         self.history.drift(self.rows, "label_shift", self.champion.name)
         for slot in self.slots:
             slot.begin_anew()
         self._contest.restart()
         self._contest.seated = self._contest.pinned
         self._past, self._drift, self._intervals = Past(), PageHinkley(), Intervals()
+        self._past.follow(labels, np.ones(len(labels), dtype=np.bool_))
         self._since, self._former = self.rows, None
 
     def feature_shifted(self) -> None:

@@ -213,8 +213,7 @@ class Normalizer(Stage):
         if layout.label is not None and self._options.quarantine:
             bad, rebased = self._label.take(table[layout.label])
             marks |= np.where(bad, QUARANTINED, 0)
-            if rebased is not None:
-                marks[rebased] |= LABEL_REBASED
+            marks[rebased] |= LABEL_REBASED
         return marks
 
     def _scaled(self, table: Array, layout: _Layout) -> Array:

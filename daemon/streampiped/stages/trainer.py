@@ -106,17 +106,16 @@ class Trainer(Stage):
         targets = np.asarray(batch[self._options.target], dtype=np.float64)
         marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
         good = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
-        known = good | ((marks & LABEL_REBASED) != 0)  # the first label of a new level is looked back at
         learnable = good & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
         self._count(targets, good, learnable)
         predictions, low, high = (np.empty(batch.rows) for _ in range(3))
         versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
-        for part in self._parts(pool, marks):
+        for part in self._parts(pool, targets, marks):
             row = part.start
             while row < part.stop:
                 version, generation = pool.blocks, pool.generation
                 some = slice(row, part.stop)
-                forecast = pool.work(features[some], targets[some], known[some], learnable[some])
+                forecast = pool.work(features[some], targets[some], good[some], learnable[some])
                 block = slice(row, row + len(forecast.prediction))
                 predictions[block], low[block], high[block] = forecast.prediction, forecast.low, forecast.high
                 versions[block], generations[block] = version, generation
@@ -270,17 +269,18 @@ class Trainer(Stage):
         self._counts["held_out"] += int(np.count_nonzero(known & ~learnable))
 
     @staticmethod
-    def _parts(pool: Pool, marks: IntArray) -> Iterator[slice]:
+    def _parts(pool: Pool, targets: Array, marks: IntArray) -> Iterator[slice]:
         """The rows between two shifts; the pool is told of each when its turn has come."""
         start = 0
         for row in map(int, np.flatnonzero(marks & (REBASED | LABEL_REBASED))):
-            if row > start:
-                yield slice(start, row)
-            start = row
             if marks[row] & REBASED:
+                yield slice(start, row)
+                start = row
                 pool.feature_shifted()
             if marks[row] & LABEL_REBASED:
-                pool.label_shifted()
+                yield slice(start, row + 1)
+                start = row + 1
+                pool.label_shifted(targets[row : row + 1])
         yield slice(start, len(marks))
 
     def _progress(self) -> dict[str, Any]:
