@@ -147,6 +147,7 @@ def test_supervisor_killed_at_any_instant_of_a_reload(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_stages_killed_while_reloading(tmp_path: Path) -> None:
     """Stages, the launcher and the process that checks the file are killed while one reload comes after the other:
     every row is there once, newer options behind older ones, and in the end what is in the file is in effect."""
