@@ -11,6 +11,7 @@ from streampiped.learn.estimators import equal
 from streampiped.learn.gate import DEAD_ROWS, Gate
 from streampiped.learn.label_gate import LabelGate
 from streampiped.learn.shift import RECENT
+from support.reference import STREAMS, read_stream
 
 Floats = np.ndarray
 BATCHES = (1, 7, 64, 1024)
@@ -188,6 +189,8 @@ LABELS: dict[str, Any] = {
     "lognormal": lambda rng, n: rng.lognormal(size=n),
     "steps": lambda rng, n: np.repeat(rng.normal(size=n // 200 + 1) * 5, 200)[:n] + rng.normal(size=n),
     "counts": lambda rng, n: rng.poisson(0.3, size=n).astype(float),
+    "student": lambda rng, n: rng.standard_t(3, size=n),
+    "rare class": lambda rng, n: (rng.random(n) < 0.002).astype(float),
     "constant, then not": lambda rng, n: np.where(np.arange(n) < n // 2, 1.0, rng.normal(size=n)),
 }
 
@@ -196,10 +199,30 @@ LABELS: dict[str, Any] = {
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_that_wander_are_believed(kind: str, seed: int, batch: int) -> None:
-    """Of labels that walk, grow, jump or have long tails next to none is quarantined."""
+    """Of labels that walk, grow, jump, are rare or have long tails none is quarantined, and no level is made anew."""
     labels = LABELS[kind](np.random.default_rng(seed), 4000)
-    bad, _, _ = judged(labels, batch)
-    assert np.count_nonzero(bad) <= (8 if kind == "lognormal" else 0)
+    bad, rebased, _ = judged(labels, batch)
+    assert (np.count_nonzero(bad), rebased) == (0, [])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", STREAMS)
+def test_labels_of_real_streams_are_believed(name: str, batch: int) -> None:
+    """An approval rating and the weights of growing chicks: none is quarantined, however they are cut."""
+    bad, rebased, _ = judged(read_stream(name)[STREAMS[name]], batch)
+    assert (np.count_nonzero(bad), rebased) == (0, [])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("place", [0, 3, 9, 20, 31])
+def test_a_spike_among_the_first_labels_hides_no_later_one(place: int, batch: int) -> None:
+    """A label of 1e6 before anything is known is no measure of what is believed: those that come later are bad."""
+    labels = np.random.default_rng(14).normal(size=1000)
+    labels[[place, 500, 700]] = 1e6
+    bad, _, gate = judged(labels, batch)
+    assert np.flatnonzero(bad)[-2:].tolist() == [500, 700]
+    assert np.count_nonzero(bad) == (3 if place >= 8 else 2)
+    assert gate.level.deviation < 2
 
 
 @pytest.mark.parametrize("batch", BATCHES)
