@@ -66,6 +66,17 @@ def test_heavy_tails_are_cut_seldom(draw: str, batch: int) -> None:
     assert total(gate, "rebased") == 0
 
 
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_sparse_column_keeps_its_values(batch: int) -> None:
+    """Of a column that is 0 in nineteen rows of twenty and about 20 in the others, less than three other values in a
+    hundred are brought to the bound."""
+    rng = np.random.default_rng(4)
+    values = np.where(rng.random(20_000) < 0.05, 20 + 5 * rng.normal(size=20_000), 0.0)
+    _, gate = through(values, batch)
+    assert total(gate, "bounded") < 0.03 * np.count_nonzero(values)
+    assert total(gate, "rebased") == 0
+
+
 @pytest.mark.parametrize("size", [1e6, 1e12, 1e300])
 @pytest.mark.parametrize("batch", BATCHES)
 def test_spikes_come_to_the_bound(batch: int, size: float) -> None:

@@ -46,8 +46,10 @@ class _Spread:
         if not len(values):
             return
         low, high = self._trim()
-        values = np.clip(values, low, high)
-        self._merge(float(values.mean()), float(values.var()), len(values))
+        values = np.minimum(np.maximum(values, low), high)
+        mean = float(np.add.reduce(values)) / len(values)
+        apart = values - mean
+        self._merge(mean, float(np.add.reduce(apart * apart)) / len(values), len(values))
 
     def learn_one(self, value: float) -> None:
         low, high = self._trim()
@@ -83,13 +85,14 @@ class LabelGate:
         """Range of what was believed since the level is what it is."""
         self.counts = dict.fromkeys(COUNTS, 0)
         self._recent: list[tuple[float, bool]] = []  # the newest labels, and whether they were spikes
+        self._odd = False  # whether any of them was
 
     def take(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
         """Which of these labels are bad, and the row from which on another level is believed."""
         with np.errstate(over="ignore", invalid="ignore"):
             if self._are_clean(labels):
                 self._believe(labels)
-                self._remember([(float(label), False) for label in labels[-RECENT:]])
+                self._remember([(label, False) for label in labels[-RECENT:].tolist()])
                 return np.zeros(len(labels), dtype=np.bool_), None
             return self._one_by_one(labels)
 
@@ -106,11 +109,10 @@ class LabelGate:
         self.low, self.high = map(float, state["range"])
         self.counts = {name: int(state["counts"][name]) for name in COUNTS}
         self._recent = [(float(label), bool(spike)) for label, spike in state["recent"]]
+        self._odd = any(spike for _, spike in self._recent)
 
     def _are_clean(self, labels: Array) -> bool:
-        if any(spike for _, spike in self._recent):
-            return False
-        if self.level.weight < WARM_ROWS or self.level.deviation == 0.0:
+        if self._odd or self.level.weight < WARM_ROWS or self.level.deviation == 0.0:
             return False
         low, high = self._bounds()
         return bool(labels.min() >= low and labels.max() <= high)
@@ -123,9 +125,8 @@ class LabelGate:
     def _believe(self, labels: Array) -> None:
         if not len(labels):
             return
-        before = labels[:1] if not isfinite(self.last) else np.array([self.last])
-        steps = np.diff(np.concatenate((before, labels)))
-        self.steps.learn(steps if isfinite(self.last) else steps[1:])
+        series = np.concatenate(([self.last], labels)) if isfinite(self.last) else labels
+        self.steps.learn(series[1:] - series[:-1])
         self.level.learn(labels)
         self.last = float(labels[-1])
         self.low, self.high = min(self.low, float(labels.min())), max(self.high, float(labels.max()))
@@ -186,6 +187,7 @@ class LabelGate:
                 first = self._rebase(bad, [each for each in spikes if each > row - RECENT])
                 rebased = first if rebased is None else rebased
                 spikes.clear()
+        self._odd = any(spike for _, spike in self._recent)
         return bad, rebased
 
     def _rebase(self, bad: NDArray[np.bool_], rows: list[int]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
@@ -227,7 +228,7 @@ class Normalizer(Stage):
             marks[passed.rebased] |= REBASED
         if self._options.quarantine and (labels := self._labels_of(batch)) is not None:
             bad, rebased = self._label.take(labels)
-            marks |= np.where(bad, QUARANTINED, 0)
+            marks[bad] |= QUARANTINED
             if rebased is not None:
                 marks[rebased] |= LABEL_REBASED
         return marks
@@ -251,7 +252,7 @@ def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
     names = tuple(name for name in batch.schema.ints if name != MARKS)
     ints = Block.build((*names, MARKS), batch.rows, (*(batch[name] for name in names), marks), np.int64)
     return Batch(
-        Schema(floats.names, ints.names, batch.schema.texts),
+        _schema(floats.names, ints.names, batch.schema.texts),
         batch.rows,
         floats,
         ints,
@@ -260,6 +261,12 @@ def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
         spans=batch.spans,
         ingest_ns=batch.ingest_ns,
     )
+
+
+@lru_cache(maxsize=8)
+def _schema(floats: tuple[str, ...], ints: tuple[str, ...], texts: tuple[str, ...]) -> Schema:
+    """A schema is checked when it is made, which takes longer than a small batch should: made once."""
+    return Schema(floats, ints, texts)
 
 
 def _block_of(names: tuple[str, ...], table: Array) -> Block:
