@@ -181,16 +181,43 @@ def test_a_restored_gate_goes_on_bit_for_bit(batch: int, cut: int) -> None:
     assert equal(whole.state(), twin.state())
 
 
+@pytest.mark.parametrize("batch", [64, 1024])
+def test_a_shift_begins_behind_a_spike_before_it(batch: int) -> None:
+    """A spike ten rows before a shift stays one: the values between both are what they were."""
+    values = np.random.default_rng(21).normal(size=4000)
+    values[3020:] += 1000
+    values[3010] = 1e6
+    active = np.ones(1, dtype=bool)
+    gate, told = Gate(1), []
+    for start in range(0, 4000, batch):
+        passed = gate.take(values[None, start : start + batch].copy(), active, impute=True)
+        told += (start + passed.rebased).tolist()
+        if start <= 3011 < start + batch:
+            assert passed.table[0, 3011 - start : 3020 - start].tobytes() == values[3011:3020].tobytes()
+    assert told == [3020]
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_spike_behind_a_shift_is_not_believed(batch: int) -> None:
+    """Spikes of 1e12 among the first rows of a new level do not belong to it: neither they nor later ones pass."""
+    values = np.random.default_rng(22).normal(size=6000)
+    values[3000:] += 1000
+    values[3012::100] = 1e12
+    out, gate = through(values, batch)
+    assert total(gate, "rebased") == 1
+    assert np.abs(out[3040:]).max() < 15
+    assert gate.high[0] < 1100
+
+
 # labels
 
 
 def judged(labels: Floats, batch: int) -> tuple[Floats, list[int], LabelGate]:
     gate, bad, rebased = LabelGate(), [], []
     for start in range(0, len(labels), batch):
-        part, row = gate.take(labels[start : start + batch])
+        part, rows = gate.take(labels[start : start + batch])
         bad.append(part)
-        if row is not None:
-            rebased.append(start + row)
+        rebased += [start + row for row in rows]
     return np.concatenate(bad), rebased, gate
 
 
@@ -255,6 +282,24 @@ def test_a_level_that_lasts_is_believed(batch: int) -> None:
     assert len(rebased) == gate.counts["rebased"] == 1
     assert 2000 <= rebased[0] <= 2000 + RECENT
     assert set(np.flatnonzero(bad).tolist()) <= set(range(2000, 2000 + RECENT))
+
+
+def test_every_level_of_a_batch_is_told() -> None:
+    """Labels that rise and fall again within one batch: both rows are told."""
+    labels = np.random.default_rng(15).normal(size=2048)
+    labels[1300:1600] += 1000
+    assert judged(labels, 1024)[1] == [1300, 1600]
+
+
+@pytest.mark.parametrize("batch", [64, 1024])
+def test_a_level_begins_behind_a_spike_before_it(batch: int) -> None:
+    """A bad label some rows before another level is no part of it, also with missing ones between."""
+    labels = np.random.default_rng(16).normal(size=4000)
+    labels[3020:] += 1000
+    labels[3010], labels[3012:3018] = 1e6, np.nan
+    bad, rebased, _ = judged(labels, batch)
+    assert rebased == [3020]
+    assert np.flatnonzero(bad).tolist() == [3010, *range(3012, 3018), 3020]
 
 
 @pytest.mark.parametrize("cut", [1, 40, 1995, 2010])

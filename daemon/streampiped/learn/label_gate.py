@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.learn.gate import MEMORY, TRIMMED
-from streampiped.learn.shift import RECENT
+from streampiped.learn.shift import RECENT, begin_of
 from streampiped.records import Array
 
 LEVEL_LIMIT: Final = 12.0  # deviations from the level
@@ -87,13 +87,13 @@ class LabelGate:
         self._recent: list[tuple[float, bool]] = []  # the newest labels, and whether they were spikes
         self._odd = False  # whether any of them was
 
-    def take(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
-        """Which of these labels are bad, and the row from which on another level is believed."""
+    def take(self, labels: Array) -> tuple[NDArray[np.bool_], list[int]]:
+        """Which of these labels are bad, and the rows from which on another level is believed."""
         with np.errstate(over="ignore", invalid="ignore"):
             if self._are_clean(labels):
                 self._believe(labels)
                 self._remember([(label, False) for label in labels[-RECENT:].tolist()])
-                return np.zeros(len(labels), dtype=np.bool_), None
+                return np.zeros(len(labels), dtype=np.bool_), []
             return self._one_by_one(labels)
 
     def state(self) -> dict[str, Any]:
@@ -165,35 +165,36 @@ class LabelGate:
         far = abs(label - level.mean) > LEVEL_LIMIT * level.deviation
         return far and abs(label - self.last - steps.mean) > STEP_LIMIT * steps.deviation
 
-    def _one_by_one(self, labels: Array) -> tuple[NDArray[np.bool_], int | None]:
+    def _one_by_one(self, labels: Array) -> tuple[NDArray[np.bool_], list[int]]:
         """A row takes two microseconds here; only batches with something odd come this way, and the first rows."""
         bad = np.zeros(len(labels), dtype=np.bool_)
-        spikes: list[int] = []  # rows of this batch
-        rebased: int | None = None
+        finite: list[int] = []  # rows of this batch, since the last level
+        rebased: list[int] = []
         for row, label in enumerate(labels.tolist()):
             if not isfinite(label):
                 bad[row] = True
                 self.counts["missing"] += 1
                 continue
             spike = self._is_spike(label)
+            finite.append(row)
             self._remember([(label, spike)])
             if not spike:
                 self._believe_one(label)
                 continue
             bad[row] = True
-            spikes.append(row)
             self.counts["spikes"] += 1
             if sum(spike for _, spike in self._recent) > RECENT // 2:
-                first = self._rebase(bad, [each for each in spikes if each > row - RECENT])
-                rebased = first if rebased is None else rebased
-                spikes.clear()
+                rebased.append(self._rebase(bad, finite))
+                finite.clear()
         self._odd = any(spike for _, spike in self._recent)
         return bad, rebased
 
-    def _rebase(self, bad: NDArray[np.bool_], rows: list[int]) -> int:
-        """Believe the level of the spikes in the window. Those of this batch are no spikes then, but for the first:
-        nobody could have predicted it."""
-        told = np.array([label for label, spike in self._recent if spike])
+    def _rebase(self, bad: NDArray[np.bool_], finite: list[int]) -> int:
+        """Believe the level of the spikes that came to be the rule. Those of this batch are no spikes then, but for the
+        first: nobody could have predicted it."""
+        new = self._recent[begin_of(np.array([spike for _, spike in self._recent])) :]
+        told = np.array([label for label, spike in new if spike])
+        rows = [row for row in finite[-len(new) :] if bad[row]]
         middle = float(np.median(told))
         self.level, last = _Spread(), middle
         near = np.abs(told - middle) <= LEVEL_LIMIT * (float(np.median(np.abs(told - middle))) or 1.0)

@@ -229,8 +229,7 @@ class Normalizer(Stage):
         if self._options.quarantine and (labels := self._labels_of(batch)) is not None:
             bad, rebased = self._label.take(labels)
             marks[bad] |= QUARANTINED
-            if rebased is not None:
-                marks[rebased] |= LABEL_REBASED
+            marks[rebased] |= LABEL_REBASED
         return marks
 
     def _scaled(self, table: Array, layout: _Layout) -> Array:
