@@ -11,6 +11,7 @@ from streampiped.learn.estimators import equal
 from streampiped.learn.gate import DEAD_ROWS, Gate
 from streampiped.learn.label_gate import TOLD, LabelGate
 from streampiped.learn.shift import RECENT
+from support.reference import STREAMS, read_stream
 
 Floats = np.ndarray
 BATCHES = (1, 7, 64, 1024)
@@ -62,6 +63,17 @@ def test_heavy_tails_are_cut_seldom(draw: str, batch: int) -> None:
     values = getattr(np.random.default_rng(2), draw)(size=4000)
     _, gate = through(values, batch)
     assert total(gate, "bounded") < 40
+    assert total(gate, "rebased") == 0
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_sparse_column_keeps_its_values(batch: int) -> None:
+    """Of a column that is 0 in nineteen rows of twenty and about 20 in the others, less than three other values in a
+    hundred are brought to the bound."""
+    rng = np.random.default_rng(4)
+    values = np.where(rng.random(20_000) < 0.05, 20 + 5 * rng.normal(size=20_000), 0.0)
+    _, gate = through(values, batch)
+    assert total(gate, "bounded") < 0.03 * np.count_nonzero(values)
     assert total(gate, "rebased") == 0
 
 
@@ -169,15 +181,43 @@ def test_a_restored_gate_goes_on_bit_for_bit(batch: int, cut: int) -> None:
     assert equal(whole.state(), twin.state())
 
 
+@pytest.mark.parametrize("batch", [64, 1024])
+def test_a_shift_begins_behind_a_spike_before_it(batch: int) -> None:
+    """A spike ten rows before a shift stays one: the values between both are what they were."""
+    values = np.random.default_rng(21).normal(size=4000)
+    values[3020:] += 1000
+    values[3010] = 1e6
+    active = np.ones(1, dtype=bool)
+    gate, told = Gate(1), []
+    for start in range(0, 4000, batch):
+        passed = gate.take(values[None, start : start + batch].copy(), active, impute=True)
+        told += (start + passed.rebased).tolist()
+        if start <= 3011 < start + batch:
+            assert passed.table[0, 3011 - start : 3020 - start].tobytes() == values[3011:3020].tobytes()
+    assert told == [3020]
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_spike_behind_a_shift_is_not_believed(batch: int) -> None:
+    """Spikes of 1e12 among the first rows of a new level do not belong to it: neither they nor later ones pass."""
+    values = np.random.default_rng(22).normal(size=6000)
+    values[3000:] += 1000
+    values[3012::100] = 1e12
+    out, gate = through(values, batch)
+    assert total(gate, "rebased") == 1
+    assert np.abs(out[3040:]).max() < 15
+    assert gate.high[0] < 1100
+
+
 # labels
 
 
 def judged(labels: Floats, batch: int) -> tuple[Floats, list[int], LabelGate]:
     gate, bad, rebased = LabelGate(), [], []
     for start in range(0, len(labels), batch):
-        part, row = gate.take(labels[start : start + batch])
+        part, rows = gate.take(labels[start : start + batch])
         bad.append(part)
-        rebased += [start + each for each in row]
+        rebased += [start + row for row in rows]
     return np.concatenate(bad), rebased, gate
 
 
@@ -187,6 +227,8 @@ LABELS: dict[str, Any] = {
     "lognormal": lambda rng, n: rng.lognormal(size=n),
     "steps": lambda rng, n: np.repeat(rng.normal(size=n // 200 + 1) * 5, 200)[:n] + rng.normal(size=n),
     "counts": lambda rng, n: rng.poisson(0.3, size=n).astype(float),
+    "student": lambda rng, n: rng.standard_t(3, size=n),
+    "rare class": lambda rng, n: (rng.random(n) < 0.002).astype(float),
     "constant, then not": lambda rng, n: np.where(np.arange(n) < n // 2, 1.0, rng.normal(size=n)),
 }
 
@@ -195,10 +237,30 @@ LABELS: dict[str, Any] = {
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_that_wander_are_believed(kind: str, seed: int, batch: int) -> None:
-    """Of labels that walk, grow, jump or have long tails next to none is quarantined."""
+    """Of labels that walk, grow, jump, are rare or have long tails none is quarantined, and no level is made anew."""
     labels = LABELS[kind](np.random.default_rng(seed), 4000)
-    bad, _, _ = judged(labels, batch)
-    assert np.count_nonzero(bad) <= (8 if kind == "lognormal" else 0)
+    bad, rebased, _ = judged(labels, batch)
+    assert (np.count_nonzero(bad), rebased) == (0, [])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", STREAMS)
+def test_labels_of_real_streams_are_believed(name: str, batch: int) -> None:
+    """An approval rating and the weights of growing chicks: none is quarantined, however they are cut."""
+    bad, rebased, _ = judged(read_stream(name)[STREAMS[name]], batch)
+    assert (np.count_nonzero(bad), rebased) == (0, [])
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("place", [0, 3, 9, 20, 31])
+def test_a_spike_among_the_first_labels_hides_no_later_one(place: int, batch: int) -> None:
+    """A label of 1e6 before anything is known is no measure of what is believed: those that come later are bad."""
+    labels = np.random.default_rng(14).normal(size=1000)
+    labels[[place, 500, 700]] = 1e6
+    bad, _, gate = judged(labels, batch)
+    assert np.flatnonzero(bad)[-2:].tolist() == [500, 700]
+    assert np.count_nonzero(bad) == (3 if place >= 8 else 2)
+    assert gate.level.deviation < 2
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -221,6 +283,13 @@ def test_a_level_that_lasts_is_believed(batch: int) -> None:
     assert len(rebased) == gate.counts["rebased"] == 1
     assert rebased == [2000 + TOLD - 1]
     assert np.flatnonzero(bad).tolist() == list(range(2000, rebased[0] + 1))
+
+
+def test_every_level_of_a_batch_is_told() -> None:
+    """Labels that rise and fall again within one batch: both rows are told."""
+    labels = np.random.default_rng(15).normal(size=2048)
+    labels[1300:1600] += 1000
+    assert judged(labels, 1024)[1] == [1300 + TOLD - 1, 1600 + TOLD - 1]
 
 
 @pytest.mark.parametrize("cut", [1, 40, 1995, 2010])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streampiped.errors import OptionError
+from streampiped.errors import OptionError, StateError
 from streampiped.learn.estimators import equal
 from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import COLUMN_ALIGN_BYTES, Batch, Schema, Span
@@ -254,3 +254,34 @@ def test_transform_before_the_first_batch_takes_nothing() -> None:
     for wrong in ("x", ["x"], [[1.0]], 5.0):
         with pytest.raises(ValueError, match="a must be"):
             normal.api()["transform"](columns={"a": wrong})
+
+
+def test_a_snapshot_of_another_version_is_refused() -> None:
+    """A state that says another version, or none, is refused with both versions, and what there was stays."""
+    normal = normalizer()
+    one(normal, a=[1.0, 2.0])
+    before = normal.snapshot()
+    for state, version in (
+        ({**before, "version": 99}, "99"),
+        ({k: v for k, v in before.items() if k != "version"}, "1"),
+    ):
+        with pytest.raises(StateError, match=rf"version {version} .* version 2"):
+            normal.restore(state)
+    assert equal(normal.snapshot(), before)
+
+
+def test_a_label_of_integers_is_judged_too() -> None:
+    """An absurd count is marked as an absurd float is."""
+    counts = np.random.default_rng(5).poisson(9, size=300)
+    counts[250] = 10**9
+    out = one(normalizer(), a=np.arange(300.0), y=counts)
+    assert np.flatnonzero(out["marks"] & QUARANTINED).tolist() == [250]
+
+
+def test_marks_of_a_gate_before_are_kept() -> None:
+    """Behind another gate a row has the marks of both; a column of that name and another type is refused."""
+    out = one(normalizer(), a=[1.0, NAN], marks=np.array([QUARANTINED, REBASED]))
+    assert out[MARKS].tolist() == [QUARANTINED, REBASED | IMPUTED]
+    for other in ([1.0, 2.0], ["u", "v"]):
+        with pytest.raises(OptionError, match="'marks' is not int"):
+            one(normalizer(), a=[1.0, 2.0], marks=other)

@@ -12,33 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from math import log
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.learn.look import Flags, Look, chosen, look_at
 from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX
 from streampiped.learn.shift import RECENT, Map, first_of_shift, level_of, remapped
 from streampiped.records import Array, IntArray
 
 LIMIT: Final = 8.0  # standard deviations
 MEMORY: Final = 1000.0  # rows that mean and deviation remember
-TRIMMED: Final = 4.0  # deviations at which a value counts for them: a share of outliers below 1/16 cannot widen them
+TRIMMED: Final = 4.0  # deviations as which a value beyond counts: a share of them below 1/16 cannot widen the bounds
+FEW: Final = 1 / 16  # of the values beyond: so many spikes are judged at once, more may be a column that wanders
 WARM_ROWS: Final = 100  # values before mean and deviation are known; until then median and MAD judge
 WARM_LIMIT: Final = 30.0  # of these, in deviations: few values know little of their tails
 WARM_MIN: Final = 8  # values; below, everything is believed
 MAD: Final = 1.4826  # deviations of a Gaussian in its median absolute deviation
-STRETCH: Final = (
-    64  # values that are judged by the same bounds, where any is beyond: bounds follow a column that wanders
-)
+STRETCH: Final = 64  # values judged by the same bounds, where many are beyond: bounds follow a column that wanders
 DEAD_ROWS: Final = 16  # equal values in a row, at least, before a column is dead
 DEAD_CHANCE: Final = log(1e-9)  # of such a run in a column as it was before, at most
 COUNTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased", "dead_rows")
 PARTS: Final = ("mean", "variance", "weight", "low", "high", "scale", "shift", "last")
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +79,19 @@ class Gate:
             return self._take(table, active, impute=impute)
 
     def _take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
-        present = None if np.isfinite(table.sum()) else np.isfinite(table)
-        told = table if present is None else self._filled(table, present)
+        look = look_at(table, self.last)
+        present = None if np.isfinite(look.least).all() and np.isfinite(look.most).all() else np.isfinite(table)
+        if present is not None:
+            look = look_at(self._filled(table, present), self.last)
         low, high = self.bounds()
-        same = told[:, 1:] == told[:, :-1]
-        clean = (told.min(axis=1) >= low) & (told.max(axis=1) <= high)  # false with a NaN
-        constant = ~self.varied & same.all(axis=1) & ((told[:, 0] == self.last) | np.isnan(self.last))
-        clean &= (self.judged >= WARM_ROWS) | constant
-        clean &= ~self._beyond.any(axis=1) & ~self._may_be_stuck(told, same)
+        clean = (look.least >= low) & (look.most <= high)  # false with a NaN
+        if not (known := self.judged >= WARM_ROWS).all():
+            every = table.shape[1] - 1
+            constant = ~self.varied & (look.repeats == every) & (look.begins | np.isnan(self.last))
+            clean &= known | constant
+        clean &= ~self._beyond.any(axis=1) & ~self._may_be_stuck(look)
         mapped = (self.scale != 1.0) | (self.shift != 0.0)
-        self._learn(told, clean, same, present)
+        self._learn(look, clean, present)
         if clean.all() and not mapped.any() and present is None:
             return Passed(table, None, None, np.zeros(0, dtype=np.int64))
         out = np.where((clean & mapped)[:, None], table * self.scale[:, None] + self.shift[:, None], table)
@@ -188,73 +188,66 @@ class Gate:
         rows = np.maximum(DEAD_ROWS, np.ceil(DEAD_CHANCE / np.log(np.minimum(chance, 1.0 - 1e-12))))
         return np.asarray(np.where(self.varied, np.minimum(rows, 1e18), 1e18), dtype=np.int64)
 
-    def _may_be_stuck(self, table: Array, same: Flags) -> Flags:
+    def _may_be_stuck(self, look: Look) -> Flags:
         """Columns that have a run of equal values long enough to be dead, or are dead already."""
+        if not (look.begins.any() or look.repeats.any()):
+            return np.zeros(self.width, dtype=np.bool_)
         need = self._stuck_rows()
-        before = np.where(table[:, 0] == self.last, self.run + 1, 0)
-        result = before + np.count_nonzero(same, axis=1) + 1 >= need  # no run is longer than all repetitions together
+        before = np.where(look.begins, self.run + 1, 0)
+        result = before + look.repeats + 1 >= need  # no run is longer than all repetitions together
         for column in map(int, np.flatnonzero(result)):
-            edges = np.concatenate(([-1 - before[column]], np.flatnonzero(~same[column]), [table.shape[1] - 1]))
+            ends = np.flatnonzero(~look.same[column])
+            edges = np.concatenate(([-1 - before[column]], ends, [look.same.shape[1]]))
             result[column] = np.diff(edges).max() >= need[column]
         return np.asarray(result)
 
     # --- learning --------------------------------------------------------------------------------------------------
 
-    def _learn(self, table: Array, which: Flags, same: Flags, present: Flags | None) -> None:
+    def _learn(self, look: Look, which: Flags, present: Flags | None) -> None:
         """Take in the clean columns of a table; where not `present`, values are filled in, and teach nothing."""
         if not which.any():
             return
-        rows = table.shape[1]
-        deviation = self.deviation()
-        bound = np.where(deviation > 0.0, TRIMMED * deviation, FLOAT_MAX)
-        low, high = np.maximum(self.mean - bound, -FLOAT_MAX), np.minimum(self.mean + bound, FLOAT_MAX)
-        trimmed = table
-        least, most = table.min(axis=1), table.max(axis=1)
-        if ((least < low) | (most > high))[which].any():
-            trimmed = np.clip(table, low[:, None], high[:, None])
+        table, rows = look.table, look.table.shape[1]
         if present is None:
             count = np.full(self.width, float(rows))
-            mean = trimmed.mean(axis=1)
-            variance = np.square(trimmed - mean[:, None]).mean(axis=1)
+            mean = np.add.reduce(table, axis=1) / rows
+            apart = table - mean[:, None]
+            variance = np.add.reduce(np.multiply(apart, apart, out=apart), axis=1) / rows
         else:
             count = np.maximum(np.count_nonzero(present, axis=1), 1).astype(np.float64)
-            mean = np.where(present, trimmed, 0.0).sum(axis=1) / count
-            variance = np.where(present, np.square(trimmed - mean[:, None]), 0.0).sum(axis=1) / count
+            mean = np.where(present, table, 0.0).sum(axis=1) / count
+            variance = np.where(present, np.square(table - mean[:, None]), 0.0).sum(axis=1) / count
             which = which & present.any(axis=1)
-        self._merge(which, mean, variance, count)
-        self.low = np.where(which, np.minimum(self.low, least), self.low)
-        self.high = np.where(which, np.maximum(self.high, most), self.high)
-        self.seen = self.seen + rows * which
-        begins = table[:, 0] == self.last
-        repeats = np.count_nonzero(same, axis=1) + begins
-        self.repeats = self.repeats + np.where(which, repeats, 0)
-        tail = rows - 1 + np.where(begins, self.run + 1, 0)
-        ended = ~same[:, ::-1]
-        if rows > 1:
-            tail = np.where(ended.any(axis=1), ended.argmax(axis=1), tail)
-        self.run = np.where(which, tail, self.run)
-        self.varied = self.varied | (which & (ended.any(axis=1) | (~begins & ~np.isnan(self.last))))
-        self.judged = self.judged + np.where(which & self.varied, rows, 0)
-        self.last = np.where(which, table[:, -1], self.last)
-        self._remember(which, table)
+        some = None if which.all() else which
+        self._merge(some, mean, variance, count)
+        varies = (look.repeats < rows - 1) | (~look.begins & ~np.isnan(self.last))
+        self.low = chosen(some, np.minimum(self.low, look.least), self.low)
+        self.high = chosen(some, np.maximum(self.high, look.most), self.high)
+        self.seen = chosen(some, self.seen + rows, self.seen)
+        self.repeats = chosen(some, self.repeats + look.repeats + look.begins, self.repeats)
+        self.run = chosen(some, look.tail(self.run), self.run)
+        self.varied = chosen(some, self.varied | varies, self.varied)
+        self.judged = chosen(some, self.judged + rows * self.varied, self.judged)
+        self.last = chosen(some, table[:, -1].copy(), self.last)
+        self._remember(some, table)
 
-    def _merge(self, which: Flags, mean: Array, variance: Array, rows: Array) -> None:
+    def _merge(self, which: Flags | None, mean: Array, variance: Array, rows: Array) -> None:
         keep = self.weight * np.exp(-rows / MEMORY)
         total = np.maximum(keep + rows, 1.0)
         apart = mean - self.mean
         share = rows / total
-        merged = (keep * self.variance + rows * variance) / total + np.square(apart) * (keep / total) * share
-        self.variance = np.where(which, merged, self.variance)
-        self.mean = np.where(which, self.mean + apart * share, self.mean)
-        total = np.where(self.variance > 0.0, total, np.minimum(total, 1.0))  # what has not varied may be anything yet
-        self.weight = np.where(which, total, self.weight)
+        merged = (keep * self.variance + rows * variance) / total + apart * apart * (keep / total) * share
+        total = np.where(merged > 0.0, total, np.minimum(total, 1.0))  # what has not varied may be anything yet
+        self.variance = chosen(which, merged, self.variance)
+        self.mean = chosen(which, self.mean + apart * share, self.mean)
+        self.weight = chosen(which, total, self.weight)
 
-    def _remember(self, which: Flags, table: Array) -> None:
+    def _remember(self, which: Flags | None, table: Array) -> None:
         """The newest values, none of which was beyond."""
-        newest = table[:, -RECENT:]
+        newest = table[:, -RECENT:].copy()
         if newest.shape[1] < RECENT:
             newest = np.concatenate((self._recent[:, newest.shape[1] :], newest), axis=1)
-        self._recent = np.where(which[:, None], newest, self._recent)
+        self._recent = newest if which is None else np.where(which[:, None], newest, self._recent)
 
     # --- one column that is not clean ------------------------------------------------------------------------------
 
@@ -291,7 +284,7 @@ class Gate:
         """Values from `start` on, up to a shift that is believed, or all: where the next stretch begins, and whether a
         shift is the reason."""
         left = WARM_ROWS - int(self.judged[column])
-        size = left if left > 0 else STRETCH
+        size = left if left > 0 else self._stretch_rows(column, told[start:])
         ahead, living = told[start : start + size + RECENT], ~stuck[start : start + size + RECENT]
         part, alive = ahead[:size], living[:size]
         if left > 0:
@@ -315,6 +308,13 @@ class Gate:
             self._rebase(column, np.concatenate((before, rest[(rest < low) | (rest > high)])))
         return start + stop, shift is not None
 
+    def _stretch_rows(self, column: int, rest: Array) -> int:
+        """How many values are judged by the same bounds."""
+        low, high = (float(bound[column]) for bound in self.bounds())
+        if len(rest) > self.judged[column] or self.variance[column] == 0.0:
+            return STRETCH
+        return len(rest) if np.count_nonzero((rest < low) | (rest > high)) <= FEW * len(rest) else STRETCH
+
     def _settle(self, column: int, part: Array, beyond: Flags, alive: Flags, bounds: tuple[float, float]) -> None:
         """Learn a stretch of one column."""
         if not len(part):
@@ -323,9 +323,9 @@ class Gate:
         self.seen[column] += len(part)
         if self.varied[column]:
             self.judged[column] += len(part)
-        believed, inside = np.clip(part, *bounds)[alive], part[alive & ~beyond]
-        if len(believed):
-            self._learn_one(column, believed, warm=warm)
+        inside = part[alive & ~beyond]
+        if alive.any():
+            self._learn_one(column, np.clip(part, *bounds)[alive], beyond[alive], warm=warm)
         if len(inside):
             self.low[column] = min(self.low[column], float(inside.min()))
             self.high[column] = max(self.high[column], float(inside.max()))
@@ -338,11 +338,12 @@ class Gate:
         self._recent[column] = np.concatenate((self._recent[column], part))[-RECENT:]
         self._beyond[column] = np.concatenate((self._beyond[column], beyond & alive))[-RECENT:]
 
-    def _learn_one(self, column: int, values: Array, *, warm: bool) -> None:
+    def _learn_one(self, column: int, values: Array, beyond: Flags, *, warm: bool) -> None:
         deviation = float(self.deviation()[column])
-        if deviation > 0.0 and not warm:
+        if deviation > 0.0 and not warm and beyond.any():
             middle = float(self.mean[column])
-            values = np.clip(values, middle - TRIMMED * deviation, middle + TRIMMED * deviation)
+            near = np.clip(values, middle - TRIMMED * deviation, middle + TRIMMED * deviation)
+            values = np.where(beyond, near, values)
         which = np.zeros(self.width, dtype=np.bool_)
         which[column] = True
         mean = np.where(which, values.mean(), 0.0)
@@ -377,19 +378,17 @@ class Gate:
         if not len(told):
             return stuck
         changed = np.flatnonzero(told[1:] != told[:-1]) + 1
-        edges = [0, *map(int, changed), len(told)]
-        need, carried = int(self._stuck_rows()[column]), 0
+        own = np.diff(changed, prepend=0, append=len(told))  # values of each run, and with those before this table
+        runs, carried = own.copy(), 0
         if told[0] == self.last[column]:
             carried = int(self.run[column]) + 1
+            runs[0] += carried
         elif not np.isnan(self.last[column]):
             self.varied[column] = True
-        for start, stop in pairwise(edges):
-            if carried + stop - start >= need:
-                stuck[start:stop] = True
-            else:
-                self.repeats[column] += stop - start - (0 if carried else 1)
-            self.run[column] = carried + stop - start - 1
-            carried = 0
+        dead = runs >= int(self._stuck_rows()[column])
+        stuck = np.repeat(dead, own)
+        self.repeats[column] += int((own[~dead] - 1).sum()) + int(carried > 0 and not dead[0])
+        self.run[column] = int(runs[-1]) - 1
         self.varied[column] |= len(changed) > 0
         self.last[column] = told[-1]
         self._count(column, dead_rows=int(np.count_nonzero(stuck)))

@@ -1,8 +1,12 @@
 """Which labels are believed: one that is missing, or absurd by the level and by the last steps, is quarantined.
 
 Labels wander, grow and jump by themselves, so a label is a spike only when it is far from the discounted level *and* a
-step to it from the last believed one is far beyond the steps so far. TOLD such labels in a row that are near each other
-are no spikes: the label has another level, and that is believed. So are more than half of the last RECENT, near or not.
+step to it from the last believed one is far beyond the steps so far *and* it is further out of the range of the
+believed ones than WIDTHS times that range. Without the last every 1 of a label that is mostly 0 would be withheld: one
+in 500 is 22 deviations off for ever. TOLD such labels in a row that are near each other are no spikes: the label has
+another level, and that is believed. So are more than half of the last RECENT, near or not.
+
+The first labels are judged by their median and MAD, and begin the level only as far as they are believed.
 """
 
 from __future__ import annotations
@@ -21,7 +25,11 @@ from streampiped.records import Array
 
 LEVEL_LIMIT: Final = 12.0  # deviations from the level
 STEP_LIMIT: Final = 12.0  # deviations of the steps between labels
-WARM_ROWS: Final = 32  # believed labels before any is judged
+WIDTHS: Final = 2.0  # of the range; lognormal and Student's t with 3 degrees of freedom stay whole over 100,000 rows
+WARM_ROWS: Final = 32  # believed labels before level and steps are known
+WARM_MIN: Final = 8  # labels; below, everything is believed
+WARM_LIMIT: Final = 64.0  # deviations by the MAD of the first labels
+MAD: Final = 1.4826  # deviations of a Gaussian in its median absolute deviation
 TOLD: Final = 3  # labels in a row that tell of another level; sources that repeat a bad value once are known
 NEAR: Final = 0.25  # of their distance from the level, at most, that they may lie apart
 COUNTS: Final = ("missing", "spikes", "rebased")
@@ -40,8 +48,10 @@ class _Spread:
         if not len(values):
             return
         low, high = self._trim()
-        values = np.clip(values, low, high)
-        self._merge(float(values.mean()), float(values.var()), len(values))
+        values = np.minimum(np.maximum(values, low), high)
+        mean = float(np.add.reduce(values)) / len(values)
+        apart = values - mean
+        self._merge(mean, float(np.add.reduce(apart * apart)) / len(values), len(values))
 
     def learn_one(self, value: float) -> None:
         low, high = self._trim()
@@ -73,8 +83,11 @@ class LabelGate:
         self.level, self.steps = _Spread(), _Spread()
         self.last = float("nan")
         """Believed."""
+        self.low, self.high = inf, -inf
+        """Range of what was believed since the level is what it is."""
         self.counts = dict.fromkeys(COUNTS, 0)
         self._recent: list[tuple[float, bool]] = []  # the newest labels, and whether they were spikes
+        self._odd = False  # whether any of them was
 
     def take(self, labels: Array) -> tuple[NDArray[np.bool_], list[int]]:
         """Which of these labels are bad, and the rows behind which another level is believed. No row is judged by a
@@ -82,7 +95,7 @@ class LabelGate:
         with np.errstate(over="ignore", invalid="ignore"):
             if self._are_clean(labels):
                 self._believe(labels)
-                self._remember([(float(label), False) for label in labels[-RECENT:]])
+                self._remember([(label, False) for label in labels[-RECENT:].tolist()])
                 return np.zeros(len(labels), dtype=np.bool_), []
             return self._one_by_one(labels)
 
@@ -90,38 +103,68 @@ class LabelGate:
         """Portable and exact: the argument of `restore`."""
         spreads = [[each.mean, each.variance, each.weight] for each in (self.level, self.steps)]
         recent = [[label, int(spike)] for label, spike in self._recent]
-        return {"spreads": spreads, "last": self.last, "counts": dict(self.counts), "recent": recent}
+        span = [self.low, self.high]
+        return {"spreads": spreads, "last": self.last, "range": span, "counts": dict(self.counts), "recent": recent}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.level, self.steps = (_Spread(*map(float, spread)) for spread in state["spreads"])
         self.last = float(state["last"])
+        self.low, self.high = map(float, state["range"])
         self.counts = {name: int(state["counts"][name]) for name in COUNTS}
         self._recent = [(float(label), bool(spike)) for label, spike in state["recent"]]
+        self._odd = any(spike for _, spike in self._recent)
 
     def _are_clean(self, labels: Array) -> bool:
-        if any(spike for _, spike in self._recent):
+        if self._odd or self.level.weight < WARM_ROWS or self.level.deviation == 0.0:
             return False
-        if self.level.weight < WARM_ROWS or self.level.deviation == 0.0:
-            return False
-        reach = LEVEL_LIMIT * self.level.deviation
-        return bool(labels.min() >= self.level.mean - reach and labels.max() <= self.level.mean + reach)
+        low, high = self._bounds()
+        return bool(labels.min() >= low and labels.max() <= high)
+
+    def _bounds(self) -> tuple[float, float]:
+        """What is no spike, whatever came before it."""
+        reach, width = LEVEL_LIMIT * self.level.deviation, WIDTHS * (self.high - self.low)
+        return min(self.level.mean - reach, self.low - width), max(self.level.mean + reach, self.high + width)
 
     def _believe(self, labels: Array) -> None:
         if not len(labels):
             return
-        before = labels[:1] if not isfinite(self.last) else np.array([self.last])
-        steps = np.diff(np.concatenate((before, labels)))
-        self.steps.learn(steps if isfinite(self.last) else steps[1:])
+        series = np.concatenate(([self.last], labels)) if isfinite(self.last) else labels
+        self.steps.learn(series[1:] - series[:-1])
         self.level.learn(labels)
         self.last = float(labels[-1])
+        self.low, self.high = min(self.low, float(labels.min())), max(self.high, float(labels.max()))
+
+    def _believe_one(self, label: float) -> None:
+        if isfinite(self.last):
+            self.steps.learn_one(label - self.last)
+        warm = self.level.weight < WARM_ROWS
+        self.level.learn_one(label)
+        self.last, self.low, self.high = label, min(self.low, label), max(self.high, label)
+        if warm and self.level.weight >= WARM_ROWS:
+            self._end_warm_up()
+
+    def _end_warm_up(self) -> None:
+        """The first labels are all there: one that was believed for want of others to compare it with is forgotten."""
+        first = np.array([label for label, spike in self._recent if not spike])
+        middle, reach = _middle_of(first)
+        near = first[np.abs(first - middle) <= reach]
+        if reach > 0.0 and (self.low < middle - reach or self.high > middle + reach):
+            self.level, self.steps = _Spread(), _Spread()
+            self.last, self.low, self.high = float("nan"), inf, -inf
+            self._believe(near)
 
     def _remember(self, recent: list[tuple[float, bool]]) -> None:
         self._recent = (self._recent + recent)[-RECENT:]
 
     def _is_spike(self, label: float) -> bool:
         level, steps = self.level, self.steps
-        if level.weight < WARM_ROWS or level.deviation == 0.0:
+        width = WIDTHS * (self.high - self.low)
+        if self.low - width <= label <= self.high + width or level.deviation == 0.0:
             return False
+        if level.weight < WARM_ROWS:
+            first = np.array([each for each, _ in self._recent])
+            middle, reach = _middle_of(first) if len(first) >= WARM_MIN else (0.0, 0.0)
+            return reach > 0.0 and abs(label - middle) > reach
         far = abs(label - level.mean) > LEVEL_LIMIT * level.deviation
         return far and abs(label - self.last - steps.mean) > STEP_LIMIT * steps.deviation
 
@@ -137,16 +180,14 @@ class LabelGate:
             spike = self._is_spike(label)
             self._remember([(label, spike)])
             if not spike:
-                if isfinite(self.last):
-                    self.steps.learn_one(label - self.last)
-                self.level.learn_one(label)
-                self.last = label
+                self._believe_one(label)
                 continue
             bad[row] = True
             self.counts["spikes"] += 1
             if self._has_moved():
                 self._rebase()
                 rebased.append(row)
+        self._odd = any(spike for _, spike in self._recent)
         return bad, rebased
 
     def _has_moved(self) -> bool:
@@ -165,5 +206,12 @@ class LabelGate:
         self.level = _Spread()
         self.level.learn(near)
         self.last = float(near[-1])
+        self.low, self.high = float(near.min()), float(near.max())
         self._recent = []
         self.counts["rebased"] += 1
+
+
+def _middle_of(labels: Array) -> tuple[float, float]:
+    """The median, and how far from it a label is believed; 0 when most are equal, and nothing can be said."""
+    middle = float(np.median(labels))
+    return middle, WARM_LIMIT * MAD * float(np.median(np.abs(labels - middle)))

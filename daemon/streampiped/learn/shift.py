@@ -41,7 +41,7 @@ def first_of_shift(before: NDArray[np.bool_], beyond: NDArray[np.bool_]) -> int 
     answer is a place in `beyond`.
 
     >>> first_of_shift(np.zeros(RECENT, bool), np.array([False, True, False] + [True] * 20))
-    1
+    3
     """
     flags = np.concatenate((before, beyond))
     total = np.concatenate(([0], np.cumsum(flags)))
@@ -50,8 +50,18 @@ def first_of_shift(before: NDArray[np.bool_], beyond: NDArray[np.bool_]) -> int 
     if not over.size:
         return None
     end = int(over[0]) + RECENT  # behind the value at which it is believed
-    window = np.flatnonzero(flags[end - RECENT : end]) + end - RECENT
-    return max(0, int(window[0]) - RECENT)
+    return max(0, end - RECENT + begin_of(flags[end - RECENT : end]) - RECENT)
+
+
+def begin_of(flags: NDArray[np.bool_]) -> int:
+    """Where those beyond began to be the rule: from there on they outnumber the others by most. A spike some values
+    earlier is none of them.
+
+    >>> begin_of(np.array([False, True, False, False, True, True, False, True]))
+    4
+    """
+    ahead = np.cumsum(np.where(flags, 1, -1)[::-1])
+    return len(flags) - 1 - int(ahead.argmax())
 
 
 def level_of(values: Array) -> Level:
@@ -59,8 +69,10 @@ def level_of(values: Array) -> Level:
     values = values[:LEVEL_ROWS]
     middle = float(np.median(values))
     apart = np.abs(values - middle)
-    near = values[apart <= NEAR * float(np.median(apart))]
-    return Level(middle, float(near.std()), float(values.min()), float(values.max()), len(values))
+    spread = float(np.median(apart))
+    near = values[apart <= NEAR * spread]
+    range_of = near if spread > 0.0 else values  # a spike among the first of a new level is no part of it
+    return Level(middle, float(near.std()), float(range_of.min()), float(range_of.max()), len(values))
 
 
 def remapped(before: Map, mean: float, deviation: float, level: Level) -> Map:

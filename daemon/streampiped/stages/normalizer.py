@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from functools import lru_cache
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from streampiped.errors import OptionError
+from streampiped.errors import OptionError, StateError
 from streampiped.learn.features import numbers_of
 from streampiped.learn.gate import COUNTS, LIMIT, Gate, Passed
 from streampiped.learn.label_gate import LabelGate
@@ -25,6 +26,8 @@ from streampiped.records import Array, Batch, Block, IntArray, Schema, aligned_e
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 
 Policy: TypeAlias = Literal["clean", "scale", "center", "pass", "drop"]
+STATE_VERSION: Final = 2
+"""Of the snapshot. One that says none has the moments of another statistic."""
 
 
 class NormalizerOptions(StageOptions):
@@ -56,8 +59,6 @@ class _Layout:
     """Not `pass`: missing values and absurd ones are handled."""
     centered: NDArray[np.bool_]
     scaled: NDArray[np.bool_]
-    label: int | None
-    """Place of the target among the floats."""
 
 
 class Normalizer(Stage):
@@ -88,13 +89,14 @@ class Normalizer(Stage):
                 return None
             table = batch.matrix(layout.names).T
         passed = self._gate.take(table, layout.active, impute=self._options.missing == "impute")
-        marks = self._marks_of(table, passed, layout)
+        marks = self._marks_of(batch, passed)
         data = self._scaled(passed.table, layout)
         unchanged = data is table and batch.floats.names == layout.names
         return _marked(batch, batch.floats if unchanged else _block_of(layout.names, data), marks)
 
     def snapshot(self) -> State:
         return {
+            "version": STATE_VERSION,
             "names": list(self._names),
             "rows": self._rows,
             "rows_dropped": self._rows_dropped,
@@ -104,6 +106,11 @@ class Normalizer(Stage):
         }
 
     def restore(self, state: State | None) -> None:
+        if state is not None and state.get("version", 1) != STATE_VERSION:
+            raise StateError(
+                f"the snapshot has version {state.get('version', 1)} of the normalizer's state, this one reads version "
+                f"{STATE_VERSION}; start with a fresh state"
+            )
         self._layout = None  # the schema may be another one after a restart
         self._names: tuple[str, ...] = tuple(state["names"]) if state else ()
         self._rows = int(state["rows"]) if state else 0
@@ -188,6 +195,8 @@ class Normalizer(Stage):
     def _layout_of(self, batch: Batch) -> _Layout:
         """By name: columns that were learned in another order are taken in the one that was learned."""
         names = batch.schema.floats
+        if MARKS in names or MARKS in batch.schema.texts:
+            raise OptionError(f"normalizer: the stream's column {MARKS!r} is not int; the gate's own has this name")
         if self._layout is None or set(self._layout.names) != set(names):
             if not self._names:
                 self._names = names
@@ -205,14 +214,21 @@ class Normalizer(Stage):
     def _whole_rows(table: Array, layout: _Layout) -> NDArray[np.bool_]:
         return np.asarray((np.isfinite(table) | ~layout.active[:, None]).all(axis=0))
 
-    def _marks_of(self, table: Array, passed: Passed, layout: _Layout) -> IntArray:
-        marks = np.zeros(table.shape[1], dtype=np.int64)
+    def _labels_of(self, batch: Batch) -> Array | None:
+        """The labels, of whatever numeric type; None when the stream has none."""
+        target = self._options.target
+        if target in batch.schema.floats or target in batch.schema.ints:
+            return np.asarray(batch[target], dtype=np.float64)
+        return None
+
+    def _marks_of(self, batch: Batch, passed: Passed) -> IntArray:
+        marks = np.zeros(batch.rows, dtype=np.int64)
         if passed.imputed is not None and passed.bounded is not None:
             marks |= np.where(passed.imputed.any(axis=0), IMPUTED, 0) | np.where(passed.bounded.any(axis=0), BOUNDED, 0)
             marks[passed.rebased] |= REBASED
-        if layout.label is not None and self._options.quarantine:
-            bad, rebased = self._label.take(table[layout.label])
-            marks |= np.where(bad, QUARANTINED, 0)
+        if self._options.quarantine and (labels := self._labels_of(batch)) is not None:
+            bad, rebased = self._label.take(labels)
+            marks[bad] |= QUARANTINED
             marks[rebased] |= LABEL_REBASED
         return marks
 
@@ -230,10 +246,12 @@ class Normalizer(Stage):
 
 def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
     """The batch with these floats, and the marks behind its integers."""
+    if MARKS in batch.schema.ints:  # of another gate before this one
+        marks = marks | batch[MARKS]
     names = tuple(name for name in batch.schema.ints if name != MARKS)
     ints = Block.build((*names, MARKS), batch.rows, (*(batch[name] for name in names), marks), np.int64)
     return Batch(
-        Schema(floats.names, ints.names, batch.schema.texts),
+        _schema(floats.names, ints.names, batch.schema.texts),
         batch.rows,
         floats,
         ints,
@@ -242,6 +260,12 @@ def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
         spans=batch.spans,
         ingest_ns=batch.ingest_ns,
     )
+
+
+@lru_cache(maxsize=8)
+def _schema(floats: tuple[str, ...], ints: tuple[str, ...], texts: tuple[str, ...]) -> Schema:
+    """A schema is checked when it is made, which takes longer than a small batch should: made once."""
+    return Schema(floats, ints, texts)
 
 
 def _block_of(names: tuple[str, ...], table: Array) -> Block:
@@ -267,5 +291,4 @@ def _layout(options: NormalizerOptions, names: tuple[str, ...]) -> _Layout:
         active=np.array([kind != "pass" for kind in kinds], dtype=np.bool_),
         centered=np.array([kind in ("center", "scale") for kind in kinds], dtype=np.bool_),
         scaled=np.array([kind == "scale" for kind in kinds], dtype=np.bool_),
-        label=names.index(options.target) if options.target in names else None,
     )

@@ -1,0 +1,50 @@
+"""One look at a table of columns: its extremes, and how it repeats itself. Every pass over the values is made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streampiped.records import Array, IntArray
+
+Flags: TypeAlias = NDArray[np.bool_]
+Item = TypeVar("Item", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A table `(columns, rows)`, what is least and greatest in each column, and how it repeats itself."""
+
+    table: Array
+    least: Array
+    most: Array
+    same: Flags
+    """`(columns, rows - 1)`: values equal to the one before."""
+    begins: Flags
+    """Whether the first value is equal to the last of the table before."""
+    repeats: IntArray
+    """How many of `same`."""
+
+    def tail(self, run: IntArray) -> IntArray:
+        """Values before the next that are equal to the last, `run` having been that before this table."""
+        columns, rows = self.table.shape
+        if rows > 1 and not self.same[:, -1].any():
+            return np.zeros(columns, dtype=np.int64)
+        tail = rows - 1 + np.where(self.begins, run + 1, 0)
+        ended = ~self.same[:, ::-1]
+        return np.asarray(np.where(ended.any(axis=1), ended.argmax(axis=1), tail) if rows > 1 else tail)
+
+
+def look_at(table: Array, last: Array) -> Look:
+    """`last`: the last value of each column before this table, NaN where there was none."""
+    same = table[:, 1:] == table[:, :-1]
+    repeats = np.count_nonzero(same, axis=1) if same.any() else np.zeros(len(table), dtype=np.int64)
+    return Look(table, table.min(axis=1), table.max(axis=1), same, table[:, 0] == last, repeats)
+
+
+def chosen(which: Flags | None, new: NDArray[Item], old: NDArray[Item]) -> NDArray[Item]:
+    """`new` for the columns in `which` (None: all), else `old`."""
+    return new if which is None else np.where(which, new, old)
