@@ -91,7 +91,7 @@ def test_the_time_of_the_fork_counts() -> None:
         assert child.stdout is not None
         return child.pid, os.dup(child.stdout.fileno())
 
-    with pytest.raises(ApartError, match="no answer within 0.5 s"):
+    with pytest.raises(ApartError, match="no answer within"):
         bring_back(fork, 0.5)
 
 
@@ -100,7 +100,7 @@ def test_a_check_ends_before_systemd_ends_it() -> None:
     unit = (Path(__file__).parents[2] / "systemd" / "streampipe.service").read_text()
     limit = float(unit.partition("\nTimeoutStartSec=")[2].partition("s\n")[0])
     assert max(passed + left(passed) for passed in (0.0, 1.0, TIMEOUT_S / 2, TIMEOUT_S)) == CHECK_S
-    assert CHECK_S < limit
+    assert limit > CHECK_S
 
 
 BROKEN = """

@@ -43,6 +43,10 @@ class Sample:
     """Seconds that it wanted a CPU and had none, as far as the kernel has counted: a wait counts when it is over."""
 
 
+FORKED: Final = Sample(0, Phase.LOADING, False, False, False)
+"""Of a process that has had no time yet."""
+
+
 def has_work(sample: Sample) -> bool:
     """Whether the process ought to make progress right now.
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
-from streampiped.core.health import CONDITIONS, Sample, own_time
+from streampiped.core.health import CONDITIONS, FORKED, Sample, own_time
 from streampiped.core.lifecycle import State
-from streampiped.core.processes import LOOK_PERIOD_MIN_S, TIMED, Desk, Limits, Process, Roster, Successor
-from streampiped.phases import Phase
+from streampiped.core.processes import (
+    LOOK_PERIOD_MIN_S,
+    STOP_STARVED_MAX,
+    TIMED,
+    Desk,
+    Limits,
+    Process,
+    Roster,
+    Successor,
+)
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
 ANSWER_S: Final = 1.0  # for a look, which is answered at once by whoever lives
 LATE: Final = 0.5  # of `hang_timeout`: from here on one wants to see where a process is
-FORKED: Final = Sample(0, Phase.LOADING, False, False, False)
-"""Of a process that has had no time yet."""
 LATE_LOOKS: Final = 2  # periods between two looks that are believed; when there are more it was us who stood still
 
 
@@ -51,9 +58,8 @@ class Watch:
         elif stall.own >= LATE * process.hang_timeout and not stall.told:
             self._desk.emit("stage_stalled", process.name, seconds=stall.own, phase=phase, condition=condition)
         elif stall.whole >= process.hang_timeout and not stall.told:
-            stall.told = True
+            # its dump is written when it has a turn, and says where the turns go that it gets
             self._desk.emit("stage_starved", process.name, seconds=stall.whole, own=stall.own, phase=phase)
-            return
         else:
             return
         stall.told = True
@@ -68,10 +74,11 @@ class Watch:
             return
         process.asked = False
         own = own_time(process.entry, sample, now - process.since)
-        if own >= process.allowed:
+        last = process.since + STOP_STARVED_MAX * process.allowed if process.state is State.STOPPING else inf
+        if own >= process.allowed or now >= last:
             self._kill_late(process, now)
         else:
-            process.deadline = now + max(LOOK_PERIOD_MIN_S, process.allowed - own)
+            process.deadline = min(last, now + max(LOOK_PERIOD_MIN_S, process.allowed - own))
 
     def tick(self, now: float) -> None:
         for process in self._roster:
