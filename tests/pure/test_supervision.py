@@ -578,6 +578,43 @@ def test_slow_is_not_hung(phase: Phase, flags: dict[str, Any], hung: bool) -> No
     assert bool([c for c in play.history if isinstance(c, p.Kill)]) is hung
 
 
+@pytest.mark.parametrize(
+    ("sink", "found", "stuck"),
+    [
+        (Phase.WAITING, {}, True),
+        (Phase.WAITING, {"waiting_input": True}, False),  # it has work: hung, if anything
+        (Phase.PROCESSING, {}, False),
+        (Phase.HOLDING, {}, False),
+    ],
+)
+def test_credits_that_nobody_will_give_back(sink: Phase, found: dict[str, Any], stuck: bool) -> None:
+    """A writer that waits for credits, above readers that all wait for input, for `hang_timeout`: one new generation,
+    and nobody is killed for it. As long as one of them has work, or holds, it is not so."""
+    play = Play().up()
+    for second in range(9):
+        assert play.machine.generation == 1, f"not before hang_timeout, but after {second} s"
+        play.sample("sink", 3, sink, **found)
+        play.sample("middle", 3, Phase.WAITING)
+        play.sample("source", 3, Phase.CREDITS, blocked_output=True)
+        play.now += 1.0
+    assert (play.machine.generation == 2) is stuck
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
+
+
+def test_credits_are_not_missed_in_a_drain_or_while_pulses_move() -> None:
+    """A pulse that moves ends the wait; the end of a drain that is stuck is `drain_timeout`, not a generation."""
+    for closing in (False, True):
+        play = Play().up()
+        if closing:
+            play.say(p.Shutdown("SIGTERM"))
+        for second in range(15):
+            play.sample("sink", 3 if closing else second, Phase.WAITING)
+            play.sample("middle", 3, Phase.WAITING)
+            play.sample("source", 3, Phase.CREDITS, blocked_output=True)
+            play.now += 1.0
+        assert play.machine.generation == 1
+
+
 def test_epoch_from_barrier_to_commit() -> None:
     """Barriers to the sources, the manifest when all snapshots are durable, commit to the sinks, then the news."""
     play = Play().up()

@@ -12,7 +12,7 @@ from typing import Final
 
 from streampiped.core import protocol as p
 from streampiped.core.causes import Cause
-from streampiped.core.health import Sample, StallClock
+from streampiped.core.health import RestClock, Sample, StallClock
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import TABLE, Input, State, is_alive
 from streampiped.topology import Supervision
@@ -95,6 +95,9 @@ class Process:
     next_look: float | None = None
     kill_at: float | None = None
     stall: StallClock = field(default_factory=StallClock)
+    rest: RestClock = field(default_factory=RestClock)
+    inputs: tuple[str, ...] = ()
+    """Whose records it reads."""
     successor: Successor | None = None
 
     @property
@@ -148,6 +151,7 @@ class Process:
     def watch(self, now: float) -> None:
         """From now on it must make progress."""
         self.stall.forget()
+        self.rest.forget()
         self.look_later(now)
 
     @property
@@ -187,6 +191,14 @@ class Roster:
     def awaiting(self) -> list[Process]:
         """The data stages that have a successor."""
         return [stage for stage in self.stages if stage.successor is not None]
+
+    def below(self, name: str) -> list[Process]:
+        """All that a record of this stage can come to. A stage stands behind those that it reads from."""
+        reached = {name}
+        for stage in self.stages:
+            if not reached.isdisjoint(stage.inputs):
+                reached.add(stage.name)
+        return [stage for stage in self.stages if stage.name in reached and stage.name != name]
 
     @property
     def holding(self) -> Process | None:
