@@ -85,7 +85,9 @@ def test_the_time_of_the_fork_counts() -> None:
     """The launcher's preload and the check have one time together: what the fork took the answer cannot take again."""
 
     def fork() -> tuple[int, int]:
-        time.sleep(0.6)  # longer than all of the time
+        until = time.monotonic() + 0.6  # longer than all of the time
+        while time.monotonic() < until:
+            pass
         child = subprocess.Popen(["sh", "-c", "sleep 0.3; exit 3"], stdout=subprocess.PIPE, bufsize=0)
         child.returncode = 0  # the waiting is done for it
         assert child.stdout is not None
