@@ -11,16 +11,19 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from streampiped.errors import ExitCode
-from streampiped.runtime.apart import ApartError, run_apart
+from streampiped.runtime.apart import TIMEOUT_S, ApartError, run_apart
 from streampiped.runtime.launch import Launch, execute_launcher
 from streampiped.runtime.lent import NoLauncherError, discard, run_lent
 from streampiped.runtime.preload import guess
 from streampiped.topology import Plan
+
+CHECK_S: Final = 75.0  # for all attempts to understand the command line: below the unit's TimeoutStartSec= of 90 s
 
 
 def main() -> None:
@@ -63,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
 def _ask(arguments: Sequence[str]) -> tuple[dict[str, Any], Launch | None]:
     """What `understand` says about the arguments, and the launcher, where there will be something to run."""
     if arguments[:1] == ["run"] and "--help" not in arguments:
+        begun = time.monotonic()
         early = execute_launcher(guess(arguments))
         import streampiped.start  # noqa: F401  needed next, and the launcher imports for longer than we do
 
@@ -70,7 +74,17 @@ def _ask(arguments: Sequence[str]) -> tuple[dict[str, Any], Launch | None]:
             return run_lent(early, arguments), replace(early, ready=True)
         except NoLauncherError:  # the supervisor will start another, and say what is wrong with it
             discard(early)
+        return run_apart(understand, list(arguments), timeout=left(time.monotonic() - begun), keep_stdout=True), None
     return run_apart(understand, list(arguments), keep_stdout=True), None
+
+
+def left(passed: float) -> float:
+    """Seconds for the second attempt, when the first has taken `passed`.
+
+    >>> left(0.5), left(60.0)
+    (60.0, 15.0)
+    """
+    return max(0.0, min(TIMEOUT_S, CHECK_S - passed))
 
 
 def understand(arguments: list[str]) -> dict[str, Any]:

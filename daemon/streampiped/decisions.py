@@ -39,6 +39,7 @@ def decisions_for(plan: Plan, highest: int, restored: Manifest | None) -> Superv
                 limits.stable_after,
                 lambda: random.uniform(0.5, 1.0),
             ),
+            inputs=tuple(spec.inputs),
         )
         for spec in plan.processes
     ]

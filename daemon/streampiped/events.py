@@ -48,7 +48,8 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "stage_failed": EventSpec("error", "reported a failure in {phase}: {reason}"),
     "stage_stalled": EventSpec("warning", "no progress for {seconds:.1f} s in {phase}, {condition}; its stack follows"),
     "stage_starved": EventSpec(
-        "warning", "no progress for {seconds:.1f} s in {phase}, of which it had the CPU for {own:.1f} s; left alone"
+        "warning",
+        "no progress for {seconds:.1f} s in {phase}, of which {own:.1f} s were its own; left alone, its stack follows",
     ),
     "stage_hung": EventSpec(
         "error", "no progress for {seconds:.1f} s in {phase}, {condition}; its stack follows, then it is killed"

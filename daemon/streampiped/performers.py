@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -17,7 +18,7 @@ from streampiped.core.epoch_commands import (
     TellCommitted,
     WriteManifest,
 )
-from streampiped.core.health import Sample
+from streampiped.core.health import FORKED, Sample
 from streampiped.core.supervision import Supervision
 from streampiped.disk import Disk
 from streampiped.foreground import Foreground
@@ -144,6 +145,9 @@ class Performers:
         spawner = self._shell.spawner
         child = spawner.child(command.name, command.incarnation)
         spawner.reap()
+        if child is None and spawner.launcher_pid and spawner.is_ordered(command.name, command.incarnation):
+            told = replace(FORKED, **scheduled(spawner.launcher_pid)._asdict())
+            self._shell.follow(p.Sampled(command.name, command.incarnation, told))
         if child is None or child.channel.fileno() < 0:
             return
         self._shell.follow(p.Sampled(command.name, command.incarnation, self.sample(child)))

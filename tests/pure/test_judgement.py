@@ -237,3 +237,15 @@ def test_the_whole(whole: Whole, looks: dict[str, Look], health: Health, words: 
     ward.passes(2, whole, **looks)
     assert ward.whole.health is health
     assert (ward.whole.reason is None) if words is None else words in str(ward.whole.reason)
+
+
+@pytest.mark.parametrize("work", [False, True])
+def test_credits_that_nobody_will_give_back_are_told(work: bool) -> None:
+    """A source without credits above readers that all wait for input is stalled, though each of them alone is well; as
+    long as a reader has work it is held up by that one."""
+    ward = Ward()
+    held, idle = running(Phase.CREDITS), running()
+    verdicts = ward.passes(12, source=held, middle=idle, sink=running(work=work))
+    assert (verdicts["source"].health is Health.STALLED) is not work
+    if not work:
+        assert "nobody below it has any work" in (verdicts["source"].reason or "")

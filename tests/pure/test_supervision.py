@@ -10,6 +10,7 @@ import pytest
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier, Part, TellCommitted, WriteManifest
 from streampiped.core.lifecycle import State, is_alive
+from streampiped.core.processes import STOP_STARVED_MAX
 from streampiped.phases import Phase
 from support.transcript import CHAIN, Play
 
@@ -485,6 +486,7 @@ def test_starved_is_not_hung(told: dict[str, Any], hung: bool) -> None:
     assert bool(killed) is hung
     starved = [c for c in play.history if isinstance(c, p.Log) and c.event == "stage_starved"]
     assert len(starved) == (0 if hung else 1)
+    assert len(play.dumps) == (2 if hung else 1), "its stack as well, once"
 
 
 @pytest.mark.parametrize(("queued", "killed"), [(0.0, True), (9.5, False)])
@@ -504,6 +506,40 @@ def test_starved_restore_has_the_time_it_did_not_get(queued: float, killed: bool
     play.wait(10.0)
     play.sample("middle", 5, Phase.RESTORING, queued=queued)
     assert play.state("middle") is State.KILLING
+
+
+def _stops(play: Play, starved: float) -> float:
+    """`middle` is asked to leave and does not, and of each second it waits so much for a CPU; how long it lives."""
+    play.say(p.Operate(1, "stop", ("middle",), 60.0))
+    begun = play.now
+    while play.state("middle") is State.STOPPING and play.now < begun + 100.0:
+        play.sample("middle", 5, Phase.LEAVING, queued=starved * (play.now - begun))
+        play.wait(0.5)
+    return play.now - begun
+
+
+def test_starved_process_has_longer_to_leave() -> None:
+    """Only its own time counts against a process that was asked to leave: twice the CPU taken, half of it its own. But
+    a stop ends, at `STOP_STARVED_MAX` times `stop_timeout` of wall time."""
+    assert _stops(Play().up(), 0.0) == pytest.approx(5.0, abs=1.0)
+    assert _stops(Play().up(), 0.5) == pytest.approx(10.0, abs=1.0)
+    assert _stops(Play().up(), 1.0) == pytest.approx(STOP_STARVED_MAX * 5.0, abs=1.0)
+
+
+@pytest.mark.parametrize(("queued", "killed"), [(0.0, True), (59.0, False)])
+def test_starved_launcher_is_left_alone(queued: float, killed: bool) -> None:
+    """A fork that does not come about ends the launcher only after `start_timeout` of the launcher's own time; who was
+    forked so late has all of its own."""
+    play = Play().up()
+    play.died("middle")
+    play.sample("middle", 0, Phase.LOADING)
+    play.wait(60.0)
+    play.sample("middle", 0, Phase.LOADING, queued=queued)
+    assert bool(play.of(p.KillLauncher)) is killed
+    if not killed:
+        play.forked("middle")
+        play.wait(59.0)
+        assert play.state("middle") is State.LOADING
 
 
 def test_time_that_nobody_looked_does_not_count() -> None:
@@ -540,6 +576,43 @@ def test_slow_is_not_hung(phase: Phase, flags: dict[str, Any], hung: bool) -> No
     play.stall("middle", 9, phase=phase, **flags)
     play.wait(0.5)
     assert bool([c for c in play.history if isinstance(c, p.Kill)]) is hung
+
+
+@pytest.mark.parametrize(
+    ("sink", "found", "stuck"),
+    [
+        (Phase.WAITING, {}, True),
+        (Phase.WAITING, {"waiting_input": True}, False),  # it has work: hung, if anything
+        (Phase.PROCESSING, {}, False),
+        (Phase.HOLDING, {}, False),
+    ],
+)
+def test_credits_that_nobody_will_give_back(sink: Phase, found: dict[str, Any], stuck: bool) -> None:
+    """A writer that waits for credits, above readers that all wait for input, for `hang_timeout`: one new generation,
+    and nobody is killed for it. As long as one of them has work, or holds, it is not so."""
+    play = Play().up()
+    for second in range(9):
+        assert play.machine.generation == 1, f"not before hang_timeout, but after {second} s"
+        play.sample("sink", 3, sink, **found)
+        play.sample("middle", 3, Phase.WAITING)
+        play.sample("source", 3, Phase.CREDITS, blocked_output=True)
+        play.now += 1.0
+    assert (play.machine.generation == 2) is stuck
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
+
+
+def test_credits_are_not_missed_in_a_drain_or_while_pulses_move() -> None:
+    """A pulse that moves ends the wait; the end of a drain that is stuck is `drain_timeout`, not a generation."""
+    for closing in (False, True):
+        play = Play().up()
+        if closing:
+            play.say(p.Shutdown("SIGTERM"))
+        for second in range(15):
+            play.sample("sink", 3 if closing else second, Phase.WAITING)
+            play.sample("middle", 3, Phase.WAITING)
+            play.sample("source", 3, Phase.CREDITS, blocked_output=True)
+            play.now += 1.0
+        assert play.machine.generation == 1
 
 
 def test_epoch_from_barrier_to_commit() -> None:

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from streampiped.cli import CHECK_S, left
 from streampiped.errors import ExitCode
-from streampiped.runtime.apart import ApartError
+from streampiped.runtime.apart import TIMEOUT_S, ApartError, bring_back
 from streampiped.runtime.launch import Launch, execute_launcher
 from streampiped.runtime.lent import NoLauncherError, discard, run_lent
 from streampiped.runtime.linux import children
@@ -77,6 +79,30 @@ def test_lost_launcher_is_no_finding(launch: Launch, signum: signal.Signals) -> 
         run_lent(launch, ["--version"], timeout=0.5)
     discard(launch)
     assert not children()
+
+
+def test_the_time_of_the_fork_counts() -> None:
+    """The launcher's preload and the check have one time together: what the fork took the answer cannot take again."""
+
+    def fork() -> tuple[int, int]:
+        until = time.monotonic() + 0.6  # longer than all of the time
+        while time.monotonic() < until:
+            pass
+        child = subprocess.Popen(["sh", "-c", "sleep 0.3; exit 3"], stdout=subprocess.PIPE, bufsize=0)
+        child.returncode = 0  # the waiting is done for it
+        assert child.stdout is not None
+        return child.pid, os.dup(child.stdout.fileno())
+
+    with pytest.raises(ApartError, match="no answer within"):
+        bring_back(fork, 0.5)
+
+
+def test_a_check_ends_before_systemd_ends_it() -> None:
+    """Whenever the launcher is given up, both attempts are over before the unit's TimeoutStartSec=."""
+    unit = (Path(__file__).parents[2] / "systemd" / "streampipe.service").read_text()
+    limit = float(unit.partition("\nTimeoutStartSec=")[2].partition("s\n")[0])
+    assert max(passed + left(passed) for passed in (0.0, 1.0, TIMEOUT_S / 2, TIMEOUT_S)) == CHECK_S
+    assert limit > CHECK_S
 
 
 BROKEN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from streampiped.core import protocol as p
@@ -33,8 +34,9 @@ class Play:
         def process(name: str, service: bool = False) -> Process:
             return Process(name, service, 8.0, Intensity(max_restarts, 60.0, 1.0, 8.0, 60.0, lambda: 1.0))
 
+        chain = [replace(process(name), inputs=CHAIN[i - 1 : i] if i else ()) for i, name in enumerate(CHAIN)]
         epochs = Coordinator(CHAIN, ("source",), ("sink",), 1.0, committed, committed or 0, finished)
-        self.machine = Supervision([process("monitor", True), *map(process, CHAIN)], LIMITS, epochs)
+        self.machine = Supervision([process("monitor", True), *chain], LIMITS, epochs)
         self.now = 100.0
         self.pid = 1000
         self.emitted = 0

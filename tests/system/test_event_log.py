@@ -289,6 +289,22 @@ def test_full_disk(tiny_disk: Path) -> None:
         assert numbers(found) == [*range(300 - lost), 300]
 
 
+def test_disk_with_room_for_the_notice_alone(tiny_disk: Path) -> None:
+    """Room for the line that says how many are missing, and not for the next one, is no room: one trouble is said once,
+    and its number of missing lines comes when a line does."""
+    path = tiny_disk / "events.jsonl"
+    path.write_bytes(b"x" * (64 * 1024 - 1001) + b"\n")
+    with channel("pipe") as (reader, writer), opened(tiny_disk, writer) as log:
+        for n in range(5):
+            say(log, n, padding=2000)
+        assert [r["event"] for r in records(read_now(reader))].count("log_file_failed") == 1
+        path.unlink()
+        say(log, 5)
+        found = records(path.read_text())
+    assert [r["count"] for r in found if r["event"] == "log_lines_dropped"] == [5]
+    assert numbers(found) == [5]
+
+
 def test_directory_vanishes(tmp_path: Path, null: int) -> None:
     """A log directory that is taken away and given back loses only what was logged meanwhile."""
     place = tmp_path / "logs"

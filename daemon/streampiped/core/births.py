@@ -54,7 +54,7 @@ class Births:
         self.launcher_at = None
         for process in self._roster:
             if process.state is State.STARTING:
-                process.deadline = now + self._limits.start_timeout
+                process.begin_again(now, now + self._limits.start_timeout)
                 self._ask(process.name, process.incarnation)
             if process.successor is not None and not process.successor.pid:
                 process.successor.deadline = now + self._limits.start_timeout
@@ -76,12 +76,15 @@ class Births:
         process = self._roster[event.name]
         if process.incarnation == event.incarnation and process.state is State.STARTING:
             process.pid = event.pid
-            process.move(Input.FORKED, now, process.deadline)
+            # a launcher that was starved has used up what was meant for both
+            late = process.allowed > 0.0
+            process.move(Input.FORKED, now, now + self._limits.start_timeout if late else process.deadline)
         elif process.incarnation == event.incarnation:
             process.pid = event.pid  # asked to leave or killed meanwhile
             self._desk.put(p.Kill(event.name, event.incarnation))
         elif (heir := process.heir(event.incarnation)) is not None:
             heir.pid, heir.since = event.pid, now
+            heir.asked, heir.said, heir.deadline = False, None, now + self._limits.start_timeout
         else:
             self._desk.put(p.Kill(event.name, event.incarnation))
 

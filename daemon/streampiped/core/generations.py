@@ -16,7 +16,7 @@ from streampiped.core.epochs import Coordinator
 from streampiped.core.lifecycle import Input, State
 from streampiped.core.pace import Pace, Slow, Usual
 from streampiped.core.poison import Poison
-from streampiped.core.processes import Desk, Limits, Process, Roster
+from streampiped.core.processes import TIMED, Desk, Limits, Process, Roster
 
 IMPAIRED_BACKOFF_FIRST_S: Final = 0.5  # a full disk is rarely freed sooner
 IMPAIRED_BACKOFF_MAX_S: Final = 10.0  # an operator who freed it should not wait longer
@@ -62,7 +62,8 @@ class Generations:
         self.end()
         self._reset_wanted = reason
         for stage in self._roster.stages:
-            stage.next_look = None
+            if stage.state not in TIMED:  # those are looked at for another reason
+                stage.next_look = None
 
     def settle(self, now: float) -> None:
         """Open the generation that is wanted, let the current one go, whichever the state of the stages asks for."""

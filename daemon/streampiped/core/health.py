@@ -43,6 +43,10 @@ class Sample:
     """Seconds that it wanted a CPU and had none, as far as the kernel has counted: a wait counts when it is over."""
 
 
+FORKED: Final = Sample(0, Phase.LOADING, False, False, False)
+"""Of a process that has had no time yet."""
+
+
 def has_work(sample: Sample) -> bool:
     """Whether the process ought to make progress right now.
 
@@ -117,3 +121,41 @@ class StallClock:
         self._last = None
         self.own = self.whole = 0.0
         self.told = False
+
+
+class RestClock:
+    """How long one process has been where only another process can take it further: without a credit, or without
+    input. Either is healthy; a writer without credits above readers without input is not, for then nobody moves."""
+
+    def __init__(self) -> None:
+        self._pulse: int | None = None
+        self._since = 0.0
+        self._looks = 0
+        self.phase: Phase | None = None
+        """CREDITS or WAITING while it rests."""
+
+    def look(self, sample: Sample, now: float) -> None:
+        """Take a look into account."""
+        if not _rests(sample):
+            self.forget()
+            return
+        if (self._pulse, self.phase) != (sample.pulse, sample.phase):
+            self._pulse, self.phase, self._since, self._looks = sample.pulse, sample.phase, now, 0
+        self._looks += 1
+
+    def rests(self, seconds: float, looks: int, now: float) -> bool:
+        """For so long, and seen so often: time in which nobody looked, as on a frozen machine, proves nothing."""
+        return self.phase is not None and self._looks > looks and now - self._since >= seconds
+
+    def forget(self) -> None:
+        """It moves."""
+        self._pulse = self.phase = None
+        self._looks = 0
+
+
+def _rests(sample: Sample) -> bool:
+    if sample.waiting_control or sample.kernel in STOPPED:
+        return False
+    if sample.phase is Phase.CREDITS:
+        return sample.blocked_output
+    return sample.phase is Phase.WAITING and not sample.waiting_input

@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 from typing import Final
 
-from streampiped.core.health import ASLEEP, CONDITIONS, Sample, StallClock
+from streampiped.core.health import ASLEEP, CONDITIONS, RestClock, Sample, StallClock
 from streampiped.core.lifecycle import State
 from streampiped.phases import Phase
 from streampiped.topology import Thresholds
@@ -101,6 +101,7 @@ class _Chart:
     """What is remembered of one process between two looks."""
 
     stall: StallClock = field(default_factory=StallClock)
+    rest: RestClock = field(default_factory=RestClock)
     phases: deque[str] = field(default_factory=lambda: deque(maxlen=HELD_LOOKS))
     seen: tuple[int, int] = (0, 0)
     still: float = 0.0
@@ -148,10 +149,12 @@ class Judge:
         sample = look.sample
         if look.state is not State.RUNNING or sample is None:
             chart.stall.forget()
+            chart.rest.forget()
             chart.phases.clear()
             chart.still = chart.late = 0.0
             return
         chart.stall.look(sample, now, inf)
+        chart.rest.look(sample, now)
         chart.still = chart.stall.whole  # starved or not: nobody dies of a verdict
         held = (sample.phase in _HELD and sample.blocked_output) or sample.phase is Phase.ALIGNING
         idle = sample.phase is Phase.WAITING and not sample.waiting_input
@@ -222,6 +225,10 @@ class Judge:
         stalled = min(limits.stalled_after, self._members[name].hang_timeout / 2)
         if chart.still >= stalled and look.sample is not None:
             return Verdict(Health.STALLED, _standstill(chart.still, stalled, look.sample))
+        if chart.rest.phase is Phase.CREDITS and self._is_stuck(name, stalled, now):
+            return Verdict(
+                Health.STALLED, f"no credits for {stalled:g} s, and nobody below it has any work: nothing will move"
+            )
         age = f"its records are {chart.late:.1f} s old, at most {self._lagging_limit(name):g} s are healthy"
         if late.get(name) == name and chart.mostly("throttled"):
             return Verdict(Health.HEALTHY, f"its records are {chart.late:.1f} s old, for its max_rate lets no more in")
@@ -232,6 +239,15 @@ class Judge:
         if late.get(name, name) != name:
             return Verdict(Health.HEALTHY, f"its records come late, because {late[name]} is behind", late[name])
         return Verdict(Health.HEALTHY)
+
+    def _is_stuck(self, name: str, seconds: float, now: float) -> bool:
+        """It and all that read its records rest; `Watch` opens a generation when that has lasted `hang_timeout`."""
+        reached = {name}
+        for member in self._members.values():
+            if not reached.isdisjoint(member.inputs):
+                reached.add(member.name)
+        rests = (self._charts[each].rest.rests(seconds, 1, now) for each in reached)
+        return len(reached) > 1 and all(rests)
 
     def _of_unready(self, name: str, look: Look, looks: Mapping[str, Look]) -> Verdict:
         limit = self._limits.stalled_after

@@ -12,13 +12,17 @@ from typing import Final
 
 from streampiped.core import protocol as p
 from streampiped.core.causes import Cause
-from streampiped.core.health import Sample, StallClock
+from streampiped.core.health import RestClock, Sample, StallClock
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import TABLE, Input, State, is_alive
 from streampiped.topology import Supervision
 
-TIMED: Final = (State.LOADING, State.RESETTING)
-"""States in which a process works towards a deadline: only time of its own counts."""
+TIMED: Final = (State.STARTING, State.LOADING, State.RESETTING, State.STOPPING)
+"""States in which a process works towards a deadline: only time of its own counts. Before it is forked it is the
+launcher that works, and is looked at."""
+STOP_STARVED_MAX: Final = 3.0
+"""Of `stop_timeout` of wall time a starved process has at most so many to leave: a stop ends. With the defaults a drain
+(20 s), the stages and then the services (15 s each) stay below the unit's TimeoutStopSec= of 60 s."""
 LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
 LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
 
@@ -91,6 +95,9 @@ class Process:
     next_look: float | None = None
     kill_at: float | None = None
     stall: StallClock = field(default_factory=StallClock)
+    rest: RestClock = field(default_factory=RestClock)
+    inputs: tuple[str, ...] = ()
+    """Whose records it reads."""
     successor: Successor | None = None
 
     @property
@@ -106,6 +113,10 @@ class Process:
         """Into the next state, which has lasted too long at `deadline`."""
         self.state = TABLE.advance(self.state, event)
         self.since = now
+        self.begin_again(now, deadline)
+
+    def begin_again(self, now: float, deadline: float | None) -> None:
+        """The present state has another deadline, and another process may be the one that is looked at for it."""
         self.deadline = deadline
         self.entry, self.allowed, self.asked = None, 0.0, False
         if self.state in TIMED:
@@ -140,6 +151,7 @@ class Process:
     def watch(self, now: float) -> None:
         """From now on it must make progress."""
         self.stall.forget()
+        self.rest.forget()
         self.look_later(now)
 
     @property
@@ -179,6 +191,14 @@ class Roster:
     def awaiting(self) -> list[Process]:
         """The data stages that have a successor."""
         return [stage for stage in self.stages if stage.successor is not None]
+
+    def below(self, name: str) -> list[Process]:
+        """All that a record of this stage can come to. A stage stands behind those that it reads from."""
+        reached = {name}
+        for stage in self.stages:
+            if not reached.isdisjoint(stage.inputs):
+                reached.add(stage.name)
+        return [stage for stage in self.stages if stage.name in reached and stage.name != name]
 
     @property
     def holding(self) -> Process | None:

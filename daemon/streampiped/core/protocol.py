@@ -322,7 +322,7 @@ class DumpStack:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Take a `Sample` and report it as `Sampled`."""
+    """Take a `Sample` and report it as `Sampled`; of the launcher, as long as it has not forked the process."""
 
     name: str
     incarnation: int

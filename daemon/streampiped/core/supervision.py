@@ -50,7 +50,7 @@ class Supervision:
         self._generations = generations = Generations(desk, roster, limits, epochs, poison)
         self._ending = ending = Ending(desk)
         self._deaths = deaths = Deaths(desk, roster, limits, births, generations, operations, ending, poison)
-        self._watch = Watch(desk, roster, limits, births, deaths)
+        self._watch = Watch(desk, roster, limits, births, generations, ending, deaths)
         self._reloads = Reloads(desk, roster, limits, births, generations, deaths, operations, poison)
         self._operators = Operators(desk, roster, births, generations, deaths, operations, ending, self._reloads)
         self._handlers = self._routes()

@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from streampiped.core import protocol as p
 from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
-from streampiped.core.health import CONDITIONS, Sample, own_time
+from streampiped.core.ending import Ending
+from streampiped.core.generations import Generations
+from streampiped.core.health import CONDITIONS, FORKED, Sample, own_time
 from streampiped.core.lifecycle import State
-from streampiped.core.processes import LOOK_PERIOD_MIN_S, TIMED, Desk, Limits, Process, Roster, Successor
+from streampiped.core.processes import (
+    LOOK_PERIOD_MIN_S,
+    LOOKS_PER_TIMEOUT,
+    STOP_STARVED_MAX,
+    TIMED,
+    Desk,
+    Limits,
+    Process,
+    Roster,
+    Successor,
+)
 from streampiped.phases import Phase
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
 ANSWER_S: Final = 1.0  # for a look, which is answered at once by whoever lives
 LATE: Final = 0.5  # of `hang_timeout`: from here on one wants to see where a process is
-FORKED: Final = Sample(0, Phase.LOADING, False, False, False)
-"""Of a process that has had no time yet."""
 LATE_LOOKS: Final = 2  # periods between two looks that are believed; when there are more it was us who stood still
 
 
 class Watch:
     """Looks at processes when their times have come."""
 
-    def __init__(self, desk: Desk, roster: Roster, limits: Limits, births: Births, deaths: Deaths) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        roster: Roster,
+        limits: Limits,
+        births: Births,
+        generations: Generations,
+        ending: Ending,
+        deaths: Deaths,
+    ) -> None:
         self._desk = desk
         self._roster = roster
         self._limits = limits
         self._births = births
+        self._generations = generations
+        self._ending = ending
         self._deaths = deaths
 
     def on_sampled(self, event: p.Sampled, now: float) -> None:
@@ -39,6 +61,8 @@ class Watch:
             self._judge_late(process, event.sample, now)
         if process.incarnation != event.incarnation or process.state is not State.RUNNING or process.kill_at:
             return
+        process.rest.look(event.sample, now)
+        self._judge_rest(process, now)
         stall = process.stall
         stall.look(event.sample, now, LATE_LOOKS * process.look_period)
         phase = event.sample.phase.name.lower()
@@ -51,13 +75,22 @@ class Watch:
         elif stall.own >= LATE * process.hang_timeout and not stall.told:
             self._desk.emit("stage_stalled", process.name, seconds=stall.own, phase=phase, condition=condition)
         elif stall.whole >= process.hang_timeout and not stall.told:
-            stall.told = True
+            # its dump is written when it has a turn, and says where the turns go that it gets
             self._desk.emit("stage_starved", process.name, seconds=stall.whole, own=stall.own, phase=phase)
-            return
         else:
             return
         stall.told = True
         self._desk.put(p.DumpStack(process.name, process.incarnation))
+
+    def _judge_rest(self, process: Process, now: float) -> None:
+        """A writer waits for credits, and nobody below it has anything to give them back for: none of them is hung, and
+        none will ever move. Credits begin anew with a generation."""
+        if process.rest.phase is not Phase.CREDITS or not self._generations.running or self._ending.closing is not None:
+            return
+        below, limit = self._roster.below(process.name), process.hang_timeout
+        stuck = below and all(stage.rest.rests(limit, LOOKS_PER_TIMEOUT // 2, now) for stage in (process, *below))
+        if stuck:
+            self._generations.reset(f"{process.name} without credits for {limit:g} s, and nobody below it with work")
 
     def _judge_late(self, process: Process, sample: Sample, now: float) -> None:
         """Who was starved on the way to its deadline has the time that it did not have."""
@@ -68,10 +101,11 @@ class Watch:
             return
         process.asked = False
         own = own_time(process.entry, sample, now - process.since)
-        if own >= process.allowed:
+        last = process.since + STOP_STARVED_MAX * process.allowed if process.state is State.STOPPING else inf
+        if own >= process.allowed or now >= last:
             self._kill_late(process, now)
         else:
-            process.deadline = now + max(LOOK_PERIOD_MIN_S, process.allowed - own)
+            process.deadline = min(last, now + max(LOOK_PERIOD_MIN_S, process.allowed - own))
 
     def tick(self, now: float) -> None:
         for process in self._roster:

@@ -69,7 +69,8 @@ def run_apart(
 
 def bring_back(fork: Callable[[], tuple[int, int]], timeout: float) -> Any:
     """What a process answers that `fork` has made: its pid, and where its answer comes. It must be a child of ours. As
-    for the rest `run_apart` says what is promised."""
+    for the rest `run_apart` says what is promised; `timeout` counts from here, the time that `fork` takes included."""
+    until = time.monotonic() + timeout
     become_subreaper()
     before = children()
     pid = status = 0
@@ -77,7 +78,7 @@ def bring_back(fork: Callable[[], tuple[int, int]], timeout: float) -> Any:
     try:
         pid, reader = fork()
         try:
-            payload = _receive(reader, pid, timeout)
+            payload = _receive(reader, pid, until, timeout)
         finally:
             os.close(reader)
     finally:
@@ -153,16 +154,16 @@ def _send(writer: int, payload: bytes) -> None:
         data = data[os.write(writer, data) :]
 
 
-def _receive(reader: int, pid: int, timeout: float) -> bytes | None:
-    """The answer, or None when the child died without a whole one. Raises `ApartError` when time is over."""
-    deadline = time.monotonic() + timeout
+def _receive(reader: int, pid: int, until: float, timeout: float) -> bytes | None:
+    """The answer, or None when the child died without a whole one. Raises `ApartError` when `timeout` seconds
+    are over, at `until`."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     pidfd = os.pidfd_open(pid)
     poll.register(pidfd, select.POLLIN)
     data = bytearray()
     try:
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > 0:
             ready = {fd for fd, _ in poll.poll(left * 1000)}
             if reader in ready:
                 try:

@@ -32,8 +32,8 @@ class EventFile:
         self._inode = (0, 0)
 
     def append(self, line: bytes) -> None:
-        """Write one line. Raises OSError (a full disk, a directory that is gone), and then nothing of the line is
-        in the file; the next call tries anew."""
+        """Write one line, or several as one. Raises OSError (a full disk, a directory that is gone), and then nothing
+        of it is in the file; the next call tries anew."""
         try:
             self._append(line)
         except OSError:

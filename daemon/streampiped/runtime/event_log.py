@@ -236,10 +236,10 @@ class EventLog:
         if self._file is None:
             return
         try:
-            if self.file_dropped:
-                self._file.append(to_json(_dropped(self.file_dropped, str(self._file.path))))
-                self.file_dropped = 0
-            self._file.append(line)
+            # in one write: where only the notice fits the trouble is not over, and would be said again with every line
+            missing = to_json(_dropped(self.file_dropped, str(self._file.path))) if self.file_dropped else b""
+            self._file.append(missing + line)
+            self.file_dropped = 0
         except OSError as error:
             self.file_dropped += 1
             self.file_dropped_total += 1

@@ -28,8 +28,8 @@ class NoLauncherError(StreampipeError):
 
 
 def run_lent(launch: Launch, arguments: Sequence[str], *, timeout: float = TIMEOUT_S) -> Any:
-    """What `understand(arguments)` returns in a fork of `launch`, once that has preloaded; `timeout` seconds for each
-    of the two. Raises `ApartError` as `run_apart` does, and `NoLauncherError`."""
+    """What `understand(arguments)` returns in a fork of `launch`, once that has preloaded, within `timeout` seconds
+    for both. Raises `ApartError` as `run_apart` does, and `NoLauncherError`."""
     ours, theirs = socket.socketpair()
 
     def fork() -> tuple[int, int]:

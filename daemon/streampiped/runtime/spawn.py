@@ -142,6 +142,11 @@ class Spawner:
             except TimeoutError:
                 return
 
+    @property
+    def launcher_pid(self) -> int | None:
+        """Of the one that is alive; not reaped, so the number is its own."""
+        return self._launcher.pid if self._launcher is not None else None
+
     def kill_launcher(self) -> bool:
         """End a launcher that does not do what it is asked. False when there is none."""
         if self._launcher is not None:
