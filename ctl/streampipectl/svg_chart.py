@@ -8,6 +8,7 @@ keep their width. Labels of the axes stand outside the SVG's box, in the padding
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -56,7 +57,7 @@ def scale(values: Iterable[float | None], *, zero: bool = False, log: bool = Fal
         return Scale(low / margin, high * margin, log=True)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
+    if high - low <= sys.float_info.min:
         low, high = low - (abs(low) / 2 or 0.5), high + (abs(high) / 2 or 0.5)
         low = 0.0 if zero and low < 0 <= high and known and min(known) >= 0 else low
     margin = (high - low) * pad
