@@ -108,6 +108,11 @@ class Pending:
         """Questions that wait."""
         return len(self._lines)
 
+    @property
+    def lines(self) -> int:
+        """Of the table, used or not."""
+        return len(self._table)
+
     def join(self, ids: Sequence[Id | None], labelled: NDArray[np.bool_], *, immediate: bool) -> Joined:
         """Sort a batch's rows, oldest first. `immediate`: a label whose id nobody has asked for is a row with features
         of its own, else it is late. 0.3 us a row."""
