@@ -13,12 +13,15 @@ from streampiped.learn.estimators import equal
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED
 from streampiped.records import Batch, Span, held_out
 from streampiped.stages.base import StageContext
+from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 from streampiped.stages.normalizer import Normalizer, NormalizerOptions
 from streampiped.stages.trainer import Trainer, TrainerOptions
 from support.late_labels import COEFFICIENTS, Late, late_labels
+from support.report_schema import faults
 
 NAN = float("nan")
 FLOATS = ("prediction", "prediction_low", "prediction_high", "guess_mean", "guess_last")
+SERVED = (*FLOATS, "model_version")
 ADDED = (*FLOATS, "model_version", "model_generation")
 
 
@@ -67,14 +70,14 @@ def test_scores_are_those_of_a_plain_loop(delay: float, most: int) -> None:
             guesses = (float(np.mean(known)), known[-1]) if known else (0.0, 0.0)
             assert out["guess_mean"][row] == pytest.approx(guesses[0], rel=1e-12)
             assert out["guess_last"][row] == guesses[1]
-            waiting[key] = tuple(out[name][row] for name in ADDED)
+            waiting[key] = tuple(out[name][row] for name in SERVED)
             counts["asked"] += 1
             if len(waiting) > most:
                 del waiting[next(iter(waiting))]
                 counts["given_up"] += 1
         elif key in waiting:
             served = waiting.pop(key)
-            assert served == tuple(out[name][row] for name in ADDED)
+            assert served == tuple(out[name][row] for name in SERVED)
             by_loop.append((label - served[0]) ** 2)
             by_stage.append((label - out["prediction"][row]) ** 2)
             known.append(label)
@@ -208,6 +211,7 @@ def test_a_drift_is_found_once_and_followed() -> None:
     late = late_labels(4000, 50.0, answered=1, repeated=0, drift=2000)
     stage = trainer()
     out = outputs(stage, late)
+    assert (np.diff(out["model_generation"]) >= 0).all()
     (drift,) = stage.query("section", {})["results"]["drifts"]
     first = int(np.flatnonzero(late.ids == 2000)[0])
     assert first < drift["row"] < first + 200
@@ -270,3 +274,39 @@ def test_what_cannot_be_joined_is_named(columns: dict[str, Any], words: str) -> 
     batch = Batch.build({"x": np.arange(3.0), "y": np.arange(3.0), **columns}, spans=(Span("s", 0, 3),))
     with pytest.raises(OptionError, match=words):
         trainer().process(batch)
+
+
+def test_the_evaluator_scores_what_was_served() -> None:
+    """Its figures, of the model and of both guesses, are those of a loop that keeps the answers by id; a question
+    counts as unlabelled, a label without one as unpredicted, and the report tells of those that wait."""
+    late = late_labels(900, 40.0)
+    stage = trainer(labels={"wait_rows_max": 100})
+    evaluator = Evaluator(EvaluatorOptions(), StageContext("evaluator", pipeline_seed=7))
+    waiting: dict[int, tuple[float, ...]] = {}
+    losses: list[list[float]] = []
+    for batch in late.batches():
+        out = stage.process(batch)
+        evaluator.process(out)
+        answers = zip(*(out[name].tolist() for name in ("prediction", "guess_mean", "guess_last")), strict=True)
+        for key, label, answer in zip(batch["id"].tolist(), batch["y"].tolist(), answers, strict=True):
+            if np.isnan(label):
+                waiting[key] = answer
+                if len(waiting) > 100:
+                    del waiting[next(iter(waiting))]
+            elif key in waiting:
+                losses.append([(label - given) ** 2 for given in waiting.pop(key)])
+    section = stage.query("section", {})["results"]
+    report = evaluator.query("report", {"sections": {"model": section}})
+    results, told = report["results"], np.isfinite(late.labels)
+    model, mean, last = np.mean(losses, axis=0)
+    assert results["total"]["mse"] == pytest.approx(model, rel=1e-9)
+    assert results["baselines"]["running_mean"]["total"]["mse"] == pytest.approx(mean, rel=1e-9)
+    assert results["baselines"]["last_value"]["total"]["mse"] == pytest.approx(last, rel=1e-9)
+    assert results["unlabelled"] == np.count_nonzero(~told)
+    assert results["scored"] == section["pending"]["answered"] == len(losses)
+    assert results["unpredicted"] == section["pending"]["late"] == np.count_nonzero(told) - len(losses)
+    assert results["held_out"]["rows"] == section["counts"]["held_out"] > 0
+    assert list(faults(section, "@model")) == []
+    assert f"{len(losses)} of 900 questions are answered" in " ".join(report["text"].split())
+    evaluator.snapshot()
+    assert evaluator.committed(1) is None

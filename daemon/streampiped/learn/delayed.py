@@ -43,7 +43,7 @@ class LateRows:
 @dataclass(frozen=True, slots=True)
 class LateForecast:
     """Per row: what is served, or was when the question was asked; NaN for a late label. `guess_mean` and `guess_last`
-    are the mean and the newest of the labels known then."""
+    are the mean and the newest of the labels known then; `generation` is that of the row itself."""
 
     prediction: Array
     low: Array
@@ -118,7 +118,6 @@ class DelayedPool(Pool):
             "low": answer,
             "high": answer,
             "version": self.blocks,
-            "generation": self.generation,
             "row": self.rows + np.flatnonzero(rows.asks),
         }
         pending.write(rows.lines[rows.asks], Asked.of(features, inputs.looks, answers, served))
@@ -171,7 +170,7 @@ class DelayedPool(Pool):
             guess_mean=np.where(late, looks.mean, asked.looks.mean),
             guess_last=np.where(late, looks.lags[:, 0], asked.looks.lags[:, 0]),
             version=np.where(late, self.blocks, asked.served("version")).astype(np.int64),
-            generation=np.where(late, self.generation, asked.served("generation")).astype(np.int64),
+            generation=np.full(len(rows), self.generation),
             fallbacks=fallbacks,
         )
 

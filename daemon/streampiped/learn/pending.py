@@ -22,7 +22,7 @@ Id: TypeAlias = "int | str"
 
 LINES_FIRST: Final = 256  # of the table; it doubles when they are not enough
 NO_LINE: Final = -1
-SERVED: Final = ("prediction", "low", "high", "version", "generation", "row")
+SERVED: Final = ("prediction", "low", "high", "version", "row")
 LOOKS: Final = 2 + LAGS + len(MEMORIES) + 2  # numbers of a `Looks` row
 COUNTS: Final = ("asked", "answered", "given_up", "late", "repeated", "without_id")
 

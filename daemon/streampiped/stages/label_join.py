@@ -30,8 +30,8 @@ class LabelOptions(StageOptions):
     id: str
     """Column, int or text, that is the same in a question and in its label."""
     wait_rows_max: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Questions that wait at most: for one more the oldest is given up. Each takes 8 bytes for every feature and
-    member and 130 beside, in memory, and without its 200 for the id in every snapshot."""
+    """Questions that wait at most: for one more the oldest is given up. With 10 features each takes 300 bytes of every
+    snapshot."""
     immediate: bool = False
     """A label whose id is not waiting belongs to the features of its own row, which is predicted and learned at once;
     false: it is late, and only counted."""
