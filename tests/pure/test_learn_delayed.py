@@ -66,7 +66,7 @@ def test_what_was_asked_before_another_level_of_the_label() -> None:
         asked(pool, pending, range(first, first + 100), features)
         told(pool, pending, range(first, first + 100), labels)
     asked(pool, pending, range(1000, 1300), features)
-    pool.label_shifted()
+    pool.label_shifted(labels[1000:1001] + 1000)
     before, learned = watched(pool), pool.learned
     told(pool, pending, range(1000, 1300), labels + 1000)
     assert equal(watched(pool), before)

@@ -245,7 +245,8 @@ def test_behind_the_gate() -> None:
 
 
 def test_bad_labels_leave_the_model_alone() -> None:
-    """Whatever a quarantined label says, the model is the same; a re-based one is looked back at and not learned."""
+    """Whatever a quarantined label says, the model is the same; one behind which another level is believed is
+    looked back at and not learned."""
     late = late_labels(400, 20.0, repeated=0)
     ours, theirs = trainer(), trainer()
     for batch in late.batches():

@@ -114,9 +114,9 @@ class Trainer(Stage):
         good = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
         learnable = good & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
         if self._join is not None:
-            rows = self._join.rows(pool, batch, features, known, learnable)
+            rows = self._join.rows(pool, batch, features, good, learnable)
             self._count(targets[rows.tells], good[rows.tells], learnable[rows.tells])
-            late = self._join.work(pool, rows, self._parts(pool, marks))
+            late = self._join.work(pool, rows, self._parts(pool, targets, marks))
             self._counts["fallbacks"] += late.fallbacks
             return batch.with_columns(columns_of(late, self._options.prediction))
         self._count(targets, good, learnable)
