@@ -42,7 +42,8 @@ DEFECTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased")
 LONG: Final = 11  # letters of a tile's value, from which it is written smaller
 COLUMNS_SHOWN: Final = 30  # of the gate's columns, those with most defects first; the rest is a click away
 COUNTS: Final = {
-    "rows": "rows", "scored": "scored", "missing_target": "without a finite label", "quarantined": "label quarantined",
+    "rows": "rows", "scored": "scored", "missing_target": "without a finite label",
+    "unlabelled": "questions, labelled later or never", "quarantined": "label quarantined",
     "unpredicted": "without a prediction", "model_version": "model version",
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ def results(mean: float | None, last: float | None, rows: int = 10_000, p: float
         "task": "regression",
         "rows": 200_000,
         "missing_target": 0,
+        "unlabelled": 0,
         "quarantined": 0,
         "unpredicted": 0,
         "total": SCORES,

@@ -48,6 +48,9 @@ PLAIN = {
     "normalizer": Subject(BUILTIN["normalizer"]),
     "normalizer_drop_row": Subject(BUILTIN["normalizer"], {"missing": "drop_row", "policy": {"x4": "drop"}}),
     "trainer": Subject(BUILTIN["trainer"]),
+    "trainer_late_labels": Subject(
+        BUILTIN["trainer"], {"labels": {"id": "note", "wait_rows_max": 20, "immediate": True}}
+    ),
     "evaluator": Subject(BUILTIN["evaluator"], {"last": 100, "reservoir": 16, "holdout": 0.1}),
 }
 

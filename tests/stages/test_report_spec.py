@@ -62,7 +62,9 @@ def test_a_report_is_as_the_page_says(task: str, rows: int, sections: dict[str, 
         rows = 2  # an empty list has no type, so that it takes a row to know the task
     results = report(task, rows, sections)["results"]
     assert list(faults(results, f"@{task}")) == []
-    assert results["rows"] == sum(results[n] for n in ("scored", "missing_target", "quarantined", "unpredicted"))
+    assert results["rows"] == sum(
+        results[n] for n in ("scored", "missing_target", "unlabelled", "quarantined", "unpredicted")
+    )
     assert len(results["curve"]["bins"]) <= 128
     assert len(results["sample"]) <= 256
     assert len(results["calibration"]) <= 20

@@ -60,6 +60,7 @@ def _results() -> dict[str, Any]:
         "rows": rows,
         "scored": rows - 120,
         "missing_target": 75,
+        "unlabelled": 0,
         "quarantined": 45,
         "unpredicted": 0,
         "model_version": 412,

@@ -43,10 +43,10 @@ def _faults_of_map(value: dict[str, Any], form: dict[str, Any], place: str) -> I
 
 
 def _faults_of_name(value: Any, form: str, place: str) -> Iterator[str]:
-    if form.startswith("@"):
-        yield from faults(value, SCHEMA[form[1:]], place)
-    elif form.endswith("?") and value is None:
+    if form.endswith("?") and value is None:
         return
+    if form.startswith("@"):
+        yield from faults(value, SCHEMA[form[1:].rstrip("?")], place)
     elif (kind := TYPES.get(form.rstrip("?"))) is not None:
         if not isinstance(value, kind) or (kind in (int, int | float) and isinstance(value, bool)):
             yield f"{place} is {value!r}, not {form}"

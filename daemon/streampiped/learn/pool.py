@@ -32,7 +32,7 @@ WILD: Final = 100.0  # ranges: a prediction that is further off is the work of a
 BLOCK_ROWS_MAX: Final = 1024  # a block costs 2 ms however short it is; within one, predictions do not learn
 BLOCK_ROWS_MIN: Final = 8  # after a drift
 GROWTH: Final = 8  # a block has at most this part of the rows before it: 8000 rows of warm-up are 71 blocks
-COUNTS: Final = ("rows", "learned", "blocks", "_frame_rows", "_since", "_former")
+COUNTS: Final = ("rows", "learned", "blocks", "_frame_rows", "_since", "_level", "_former")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Pool:
         self._drift = PageHinkley()
         self._intervals = Intervals()
         self._since = 0  # row of the last drift
+        self._level = 0  # row of the last shift of the label
         self._former: int | None = None  # the champion at the last drift, as long as it is served
         self.history = History()
         self.rows = 0
@@ -106,7 +107,9 @@ class Pool:
         rows = min(len(features), self._block_rows())
         features, labels = features[:rows], labels[:rows]
         known, learnable = known[:rows], learnable[:rows]
-        inputs, past = self._begin(features, labels, known)
+        self._reframe(features)
+        past = self._past.copy()
+        inputs = self._inputs(features, past.follow(labels, known))
         answers = [slot.member.predict(inputs) for slot in self.slots]
         fallback = self.fallback
         answer, fallbacks = self._served(answers[self._contest.champion], inputs)
@@ -120,10 +123,10 @@ class Pool:
             past.follow(labels, known)
         self._past = past
         widths = self._intervals.follow(labels - answer, learnable)
-        if learnable.any():
-            self._learn(inputs, labels, learnable, answers, answer)
-        self._moments.update(features.T)
         self.rows += rows
+        if learnable.any():
+            self._learn(inputs, labels, learnable, answers, answer, learnable)
+        self._moments.update(features.T)
         if place is not None:
             self._drifted(self.rows - 1)
         return Forecast(answer, answer - widths, answer + widths, fallback, fallbacks)
@@ -135,12 +138,13 @@ class Pool:
         of them is of no use, and whoever leads is served at once."""
         self.history.drift(self.rows, "label_shift", self.champion.name)
         for slot in self.slots:
-            slot.begin_anew()
+            slot.begin_anew(self.rows)
         self._contest.restart()
         self._contest.seated = self._contest.pinned
         self._past, self._drift, self._intervals = Past(), PageHinkley(), Intervals()
         self._past.follow(labels, np.ones(len(labels), dtype=np.bool_))
-        self._since, self._former = self.rows, None
+        self._since = self._level = self.rows
+        self._former = None
 
     def feature_shifted(self) -> None:
         """A feature is scaled anew from the next row on, to look as before: worth a mark, and nothing else."""
@@ -172,6 +176,8 @@ class Pool:
         self.restore(state)
         self.rows, self.learned, self.blocks, self.history = rows, learned, blocks, history
         self._since = min(self._since, rows)
+        for slot in self.slots:
+            slot.begun = rows  # what still waits for its label was answered by others
         self._contest.pinned = pinned is not None
         if pinned is not None:
             self._contest.seat(self._place(pinned))
@@ -191,6 +197,8 @@ class Pool:
         for slot in self.slots:
             if slot.name in there:
                 slot.restore(there[slot.name])
+            else:
+                slot.begin_anew(int(state["counts"]["rows"]))
         names = [slot.name for slot in self.slots]
         if names == list(there):
             self._contest.restore(state["contest"])
@@ -255,34 +263,40 @@ class Pool:
         since = self.rows - self._since
         return min(BLOCK_ROWS_MAX, max(BLOCK_ROWS_MIN if self._since else 1, since // GROWTH))
 
-    def _begin(self, features: Array, labels: Array, known: NDArray[np.bool_]) -> tuple[Inputs, Past]:
-        """The block as the members see it, and the past behind it. The frame knows features only, and no label."""
-        if self._frame is None or self.rows >= 2 * self._frame_rows:
-            moments = moments_of(features.T) if self._frame is None else self._moments
-            new = Frame.of(moments.mean, deviation_of(moments))
-            if self._frame is not None:
-                for slot in self.slots:
-                    slot.member.move(*self._frame.map_to(new))
-            self._frame, self._frame_rows = new, max(1, self.rows)
-        past = self._past.copy()
-        return self._inputs(features, past.follow(labels, known)), past
+    def _reframe(self, features: Array) -> None:
+        """Of the first rows, and again when rows have doubled. The frame knows features only, and no label."""
+        if self._frame is not None and self.rows < 2 * self._frame_rows:
+            return
+        moments = moments_of(features.T) if self._frame is None else self._moments
+        new = Frame.of(moments.mean, deviation_of(moments))
+        if self._frame is not None:
+            for slot in self.slots:
+                slot.member.move(*self._frame.map_to(new))
+        self._frame, self._frame_rows = new, max(1, self.rows)
 
     def _learn(
-        self, inputs: Inputs, labels: Array, learnable: NDArray[np.bool_], answers: Sequence[Array], answer: Array
+        self,
+        inputs: Inputs,
+        labels: Array,
+        learnable: NDArray[np.bool_],
+        answers: Sequence[Array],
+        answer: Array,
+        compared: NDArray[np.bool_],
     ) -> None:
-        whole = bool(learnable.all())
+        """At least one row is `learnable`; `compared`: those by which members are judged and a drift is found."""
+        whole, every = bool(learnable.all()), bool(compared.all())
         taken, told = (inputs, labels) if whole else (inputs[learnable], labels[learnable])
-        residuals = told - (answer if whole else answer[learnable])
+        residuals = labels - answer if every else (labels - answer)[compared]
         before = self._contest.champion
         given = [self._served(raw, inputs)[0] for raw in answers]
         losses = np.square(labels[:, None] - np.column_stack(given))
-        self._contest.score(losses if whole else losses[learnable])
+        self._contest.score(losses if every else losses[compared])
         for slot, raw, bounded in zip(self.slots, answers, given, strict=True):
             astray = self._is_astray(slot, raw, bounded, inputs)
             if slot.member.learn(taken, told) and not astray:
                 slot.learned(len(told))
             else:
-                slot.strike()
+                slot.strike(self.rows)
         self.blocks += 1
         self.learned += len(told)
         self._drift.learn(residuals)
@@ -302,7 +316,7 @@ class Pool:
     def _crowned(self, before: int) -> None:
         """Another champion. One that a drift has left behind begins anew, now that it is not served any more."""
         if self._former == before:
-            self.slots[before].begin_anew()
+            self.slots[before].begin_anew(self.rows)
             self._former = None
         lead = "better" if not self.fallback else "nothing beats guessing"
         self.history.crown(self.rows, self.champion.name, lead)
@@ -313,7 +327,7 @@ class Pool:
         self.history.drift(row, "drift", self.champion.name)
         fresh = [n for n, slot in enumerate(self.slots) if n != champion and not slot.member.trivial]
         for place in fresh:
-            self.slots[place].begin_anew()
+            self.slots[place].begin_anew(self.rows)
         self._former = None if self.fallback else champion
         self._contest.seat(champion)
         self._contest.renew(fresh)

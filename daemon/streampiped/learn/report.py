@@ -29,6 +29,7 @@ SHORT: Final = {"running_mean": "mean", "last_value": "last", "class_prior": "pr
 CURVE_WIDTH: Final = 64  # bars: half of the curve's bins
 UNSCORED: Final = {
     "missing_target": "without a target",
+    "unlabelled": "that ask and get their label in a row of its own",
     "quarantined": "whose target the gate calls bad",
     "unpredicted": "without a prediction",
 }

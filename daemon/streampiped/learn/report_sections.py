@@ -23,7 +23,7 @@ def model_lines(model: Any) -> list[str]:
     if not isinstance(model, Mapping):
         return []
     try:
-        return [*_champion(model), *_members(model), *_timeline(model), *_drifts(model)]
+        return [*_champion(model), *_pending(model), *_members(model), *_timeline(model), *_drifts(model)]
     except (KeyError, TypeError, ValueError, AttributeError):
         return ["Model: its section is not of a form that is known here; --json has it."]
 
@@ -44,6 +44,18 @@ def _champion(model: Mapping[str, Any]) -> list[str]:
     rows = model.get("rows_seen", model.get("rows"))
     text += f"; {cell(model.get('rows_learned'))} of {cell(rows)} rows learned."
     return wrapped(text)
+
+
+def _pending(model: Mapping[str, Any]) -> list[str]:
+    """Of labels that come late."""
+    counts = model.get("pending")
+    if not counts:
+        return []
+    asked, answered, waiting, given_up, late = (
+        cell(counts[key]) for key in ("asked", "answered", "waiting", "given_up", "late")
+    )
+    text = f"Labels come late: {answered} of {asked} questions are answered, {waiting} wait, {given_up} were given up;"
+    return wrapped(f"{text} {late} labels had no question.")
 
 
 def _members(model: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from streampiped.learn.members.base import Member
 
 STRIKES: Final = 3  # blocks in a row that a member fails before it is begun anew
-COUNTS: Final = ("rows", "rollbacks", "resets", "strikes")
+COUNTS: Final = ("rows", "rollbacks", "resets", "strikes", "begun")
 
 
 @dataclass(slots=True)
@@ -26,27 +26,30 @@ class Slot:
     """Times it was begun anew for that."""
     strikes: int = 0
     """Failed blocks in a row."""
+    begun: int = 0
+    """Row of the stream at which it was begun anew: answers to earlier ones were another's."""
 
     def learned(self, rows: int) -> None:
         self.rows += rows
         self.strikes = 0
 
-    def strike(self) -> None:
-        """It failed a block; after STRIKES in a row what it has learned is given up."""
+    def strike(self, row: int) -> None:
+        """It failed a block that ends before `row`; after STRIKES in a row what it has learned is given up."""
         self.rollbacks += 1
         self.strikes += 1
         if self.strikes >= STRIKES:
-            self.begin_anew()
+            self.begin_anew(row)
             self.resets += 1
 
-    def begin_anew(self) -> None:
-        """A fresh member; the counts of its failures stay."""
+    def begin_anew(self, row: int) -> None:
+        """A fresh member from `row` on; the counts of its failures stay."""
         self.member = self.member.fresh()
         self.rows = self.strikes = 0
+        self.begun = row
 
     def copy(self) -> Slot:
         """Independent, in the same state."""
-        return Slot(self.name, self.member.copy(), self.rows, self.rollbacks, self.resets, self.strikes)
+        return Slot(self.name, self.member.copy(), self.rows, self.rollbacks, self.resets, self.strikes, self.begun)
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
@@ -56,4 +59,4 @@ class Slot:
         self.member = self.member.fresh()
         self.member.restore(state["member"])
         for name in COUNTS:
-            setattr(self, name, int(state[name]))
+            setattr(self, name, int(state.get(name, 0)))

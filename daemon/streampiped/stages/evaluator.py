@@ -21,7 +21,7 @@ from streampiped.stages.tasks import GUESSES, PROBABILITIES, Classification, Reg
 
 SCHEMA: Final = "streampipe-report/1"  # docs/specs/report.md
 LAYOUT: Final = 2  # of the snapshot; another one is refused
-COUNTS: Final = ("rows", "missing_target", "quarantined", "unpredicted", "model_version")
+COUNTS: Final = ("rows", "missing_target", "unlabelled", "quarantined", "unpredicted", "model_version")
 TASKS: Final = {task.name: task for task in (Regression, Classification)}
 
 
@@ -56,7 +56,8 @@ class Evaluator(Stage):
     def process(self, batch: Batch) -> Batch:
         task, counts = self._task_for(batch), self._counts
         held = task.take(batch, counts, held_out(self._context.pipeline_seed, batch, self._options.holdout))
-        self._check.keep(batch, held)
+        if GUESSES[0] not in batch.schema.floats:  # a late label's row has not the features that were predicted
+            self._check.keep(batch, held)
         if batch.rows and "model_version" in batch.schema.ints:
             counts["model_version"] = int(batch["model_version"][-1])
         counts["rows"] += batch.rows

@@ -195,8 +195,11 @@ def _certain(batch: Batch) -> NDArray[np.bool_]:
 def _scorable(
     batch: Batch, counts: dict[str, int], known: NDArray[np.bool_], predicted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which rows have a label that is believed, and which of them are scored; each of the others under one count."""
-    counts["missing_target"] += int(batch.rows - np.count_nonzero(known))
+    """Which rows have a label that is believed, and which of them are scored; each of the others under one count. With
+    late labels a row without one is a question."""
+    counts["unlabelled" if GUESSES[0] in batch.schema.floats else "missing_target"] += int(
+        batch.rows - np.count_nonzero(known)
+    )
     if MARKS in batch.schema.ints:
         marked = batch[MARKS] & QUARANTINED
         if marked.any():

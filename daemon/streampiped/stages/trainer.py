@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
+from streampiped.learn.delayed import DelayedPool
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.features import complete
 from streampiped.learn.lineup import NAMES, lineup
@@ -29,6 +30,7 @@ from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import Array, Batch, IntArray, held_out
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
+from streampiped.stages.label_join import LabelJoin, LabelOptions, columns_of
 from streampiped.stages.model_api import ModelApi
 from streampiped.stages.model_changes import Acts, ModelChanges
 from streampiped.stages.model_versions import Frozen, Versions
@@ -69,6 +71,9 @@ class TrainerOptions(StageOptions):
     """Share of the rows that are predicted but never learned."""
     prediction: str = "prediction"
     """Name of the column with the predictions; the interval's bounds are in NAME_low and NAME_high."""
+    labels: LabelOptions | None = None
+    """Labels come later than what they are of, in rows of their own, and are found by an id. Without this table every
+    row brings its label."""
     retain_versions: int = Field(default=3, ge=1, le=100)
     """Versions whose parameters stay on the disk, and committed epochs whose models stay in memory."""
     version_rows: int = Field(default=1_000_000, ge=1)
@@ -97,6 +102,7 @@ class Trainer(Stage):
         self._acts = Acts()
         self._changes = ModelChanges(self._versions, self.saved_pool)
         self._api = ModelApi(context.name, self._versions, self.saved_pool, context.now, self._about)
+        self._join = LabelJoin(options.labels, options.target) if options.labels is not None else None
         self.restore(None)
 
     def process(self, batch: Batch) -> Batch:
@@ -107,6 +113,12 @@ class Trainer(Stage):
         marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
         good = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
         learnable = good & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
+        if self._join is not None:
+            rows = self._join.rows(pool, batch, features, good, learnable)
+            self._count(targets[rows.tells], good[rows.tells], learnable[rows.tells])
+            late = self._join.work(pool, rows, self._parts(pool, targets, marks))
+            self._counts["fallbacks"] += late.fallbacks
+            return batch.with_columns(columns_of(late, self._options.prediction))
         self._count(targets, good, learnable)
         predictions, low, high = (np.empty(batch.rows) for _ in range(3))
         versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
@@ -134,14 +146,17 @@ class Trainer(Stage):
             "estimator": self._options.estimator,
             "counts": self._counts.copy(),
             "acts": self._acts.state(),
+            "pending": self._join.state() if self._join else None,
         }
 
     def restore(self, state: State | None) -> None:
-        self._pool: Pool | None = None
+        self._pool: DelayedPool | None = None
         self._acts.restore(state["acts"] if state else None)
         self._versions.forget()
         self._features: tuple[str, ...] = ()
         self._counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+        if self._join is not None:
+            self._join.restore(None, None)
         if state is None:
             return
         if state["estimator"] != self._options.estimator:
@@ -155,6 +170,8 @@ class Trainer(Stage):
             self._features = tuple(state["features"])
             self._pool = self._new_pool(self._features)
             self._pool.restore(state["model"])
+            if self._join is not None:
+                self._join.restore(state.get("pending"), self._pool)
             self._freeze()
 
     def committed(self, epoch: int) -> None:
@@ -200,7 +217,7 @@ class Trainer(Stage):
     def _recipe(self, columns: int) -> Recipe:
         return Recipe(self._options.estimator, self._params(columns), self._context.seed)
 
-    def _new_pool(self, features: Sequence[str]) -> Pool:
+    def _new_pool(self, features: Sequence[str]) -> DelayedPool:
         options, columns = self._options, len(features)
 
         def estimator() -> EstimatorMember:
@@ -210,7 +227,7 @@ class Trainer(Stage):
         members = lineup(None if options.members == "auto" else options.members, columns, estimator)
         if options.boosting:
             members["boosting"] = Boosting(columns, self._context.seed)
-        return Pool(members, columns)
+        return DelayedPool(members, columns)
 
     def saved_pool(self, state: Mapping[str, Any]) -> Pool:
         """As it was when this was saved, of our members. StateError when it is of other columns."""
@@ -233,7 +250,7 @@ class Trainer(Stage):
             "members": self._pool.info() if self._pool else [],
         }
 
-    def _pool_for(self, batch: Batch) -> Pool:
+    def _pool_for(self, batch: Batch) -> DelayedPool:
         """The present pool; the first batch decides on the features."""
         if self._pool is None:
             self._features = self._choose(batch)
@@ -304,4 +321,5 @@ class Trainer(Stage):
             "drifts": pool.history.drifts() if pool else [],
             "drift_count": pool.generation if pool else 0,
             "counts": dict(self._counts),
+            "pending": self._join.told() if self._join else None,
         }

@@ -1,0 +1,182 @@
+"""A pool whose labels come later than the questions, by id (`pending.py`).
+
+What was served is what counts: members are compared, a drift is found and the interval's width follows by the answers
+that were given when the row was asked. What is learned is what the question had: its features, and what was known of
+the labels before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streampiped.learn.past import Looks, Past
+from streampiped.learn.pending import NO_LINE, Asked, Pending
+from streampiped.learn.pool import Pool
+from streampiped.records import Array, IntArray, aligned_empty
+
+
+@dataclass(frozen=True, slots=True)
+class LateRows:
+    """`features` `(rows, columns)`, C order, finite; the rest `(rows,)`, with `asks`, `tells` and `lines` of `Joined`.
+    `known`: its label comes with this row, and later rows may look back at it; `learnable` is a part of `tells`."""
+
+    features: Array
+    labels: Array
+    known: NDArray[np.bool_]
+    learnable: NDArray[np.bool_]
+    asks: NDArray[np.bool_]
+    tells: NDArray[np.bool_]
+    lines: IntArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> LateRows:
+        return LateRows(*(getattr(self, name)[rows] for name in LateRows.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class LateForecast:
+    """Per row: what is served, or was when the question was asked; NaN for a late label. `guess_mean` and `guess_last`
+    are the mean and the newest of the labels known then; `generation` is that of the row itself."""
+
+    prediction: Array
+    low: Array
+    high: Array
+    guess_mean: Array
+    guess_last: Array
+    version: IntArray
+    generation: IntArray
+    fallbacks: int
+
+    def __len__(self) -> int:
+        return len(self.prediction)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LateForecast]) -> LateForecast:
+        """One after the other."""
+
+        def all_of(name: str, kind: Any = np.float64) -> NDArray[Any]:
+            return np.concatenate([np.zeros(0, dtype=kind), *(getattr(part, name) for part in parts)])
+
+        return cls(
+            prediction=all_of("prediction"),
+            low=all_of("low"),
+            high=all_of("high"),
+            guess_mean=all_of("guess_mean"),
+            guess_last=all_of("guess_last"),
+            version=all_of("version", np.int64),
+            generation=all_of("generation", np.int64),
+            fallbacks=sum(part.fallbacks for part in parts),
+        )
+
+
+class DelayedPool(Pool):
+    """`follow` instead of `work`; where every label comes in its question's row, it is `work` to the last bit."""
+
+    def follow(self, rows: LateRows, pending: Pending) -> LateForecast:
+        """Answer the first of these rows, then learn the labels among them; the forecast says by its length how many
+        they were, as that of `work` does."""
+        rows = rows[: self._block_rows()]
+        past = self._past.copy()
+        looks = past.follow(rows.labels, rows.known)
+        fallbacks = self._ask(rows, looks, pending)
+        residuals = np.full(len(rows), np.nan)
+        told = pending.read(rows.lines[rows.tells])
+        residuals[rows.tells] = rows.labels[rows.tells] - told.served("prediction")
+        asked = np.full(len(rows), -1.0)
+        asked[rows.tells] = told.served("row")
+        compared = rows.learnable & (asked >= self._since)  # older ones were answered by those who begin anew since
+        place = self._drift.find(residuals[compared])
+        if place is not None:
+            stop = int(np.flatnonzero(compared)[place]) + 1
+            rows, looks, residuals, asked = rows[:stop], looks[:stop], residuals[:stop], asked[:stop]
+            past = self._past.copy()
+            past.follow(rows.labels, rows.known)
+        result = self._close(rows, looks, past, pending, residuals, asked, fallbacks)
+        if place is not None:
+            self._drifted(self.rows - 1)
+        return result
+
+    def _ask(self, rows: LateRows, looks: Looks, pending: Pending) -> int:
+        """Put what every member answers, and what is served of it, on the lines of those who ask; how often the mean
+        stood in. The interval comes later, as it follows the labels in between."""
+        if not rows.asks.any():
+            return 0
+        features = _chosen(rows.features, rows.asks)
+        self._reframe(features)
+        inputs = self._inputs(features, looks[rows.asks])
+        answers = [slot.member.predict(inputs) for slot in self.slots]
+        answer, fallbacks = self._served(answers[self._contest.champion], inputs)
+        served = {
+            "prediction": answer,
+            "low": answer,
+            "high": answer,
+            "version": self.blocks,
+            "row": self.rows + np.flatnonzero(rows.asks),
+        }
+        pending.write(rows.lines[rows.asks], Asked.of(features, inputs.looks, answers, served))
+        return fallbacks
+
+    def _close(
+        self,
+        rows: LateRows,
+        looks: Looks,
+        past: Past,
+        pending: Pending,
+        residuals: Array,
+        asked: Array,
+        fallbacks: int,
+    ) -> LateForecast:
+        """The intervals of those who ask, the labels learned, and what goes out."""
+        widths = self._intervals.follow(residuals, rows.learnable & (asked >= self._level))
+        if rows.asks.any():
+            lines = rows.lines[rows.asks]
+            fresh = pending.read(lines)
+            fresh.served("low")[...] -= widths[rows.asks]
+            fresh.served("high")[...] += widths[rows.asks]
+            pending.write(lines, fresh)
+            self._moments.update(fresh.features().T)
+        result = self._outcome(rows, looks, pending, fallbacks)
+        self._past = past
+        self.rows += len(rows)
+        if rows.learnable.any():
+            self._learn_late(pending.read(rows.lines[rows.learnable]), rows.labels[rows.learnable])
+        return result
+
+    def _learn_late(self, asked: Asked, labels: Array) -> None:
+        """A member that has begun anew since a question was asked gave no answer to it; it counts as having given the
+        champion's."""
+        inputs = self._inputs(asked.features(), asked.looks)
+        row = asked.served("row")
+        answers = asked.answers()
+        champion = answers[self._contest.champion]
+        answers = [np.where(row < slot.begun, champion, raw) for slot, raw in zip(self.slots, answers, strict=True)]
+        every = np.ones(len(labels), dtype=np.bool_)
+        self._learn(inputs, labels, every, answers, asked.served("prediction"), row >= self._since)
+
+    def _outcome(self, rows: LateRows, looks: Looks, pending: Pending, fallbacks: int) -> LateForecast:
+        late = rows.lines == NO_LINE
+        asked = pending.read(rows.lines)
+        return LateForecast(
+            prediction=asked.served("prediction"),
+            low=asked.served("low"),
+            high=asked.served("high"),
+            guess_mean=np.where(late, looks.mean, asked.looks.mean),
+            guess_last=np.where(late, looks.lags[:, 0], asked.looks.lags[:, 0]),
+            version=np.where(late, self.blocks, asked.served("version")).astype(np.int64),
+            generation=np.full(len(rows), self.generation),
+            fallbacks=fallbacks,
+        )
+
+
+def _chosen(features: Array, rows: NDArray[np.bool_]) -> Array:
+    """A copy of these rows, aligned and in C order."""
+    count = int(np.count_nonzero(rows))
+    result: Array = aligned_empty(count * features.shape[1], np.float64).reshape(count, features.shape[1])
+    return np.compress(rows, features, axis=0, out=result)

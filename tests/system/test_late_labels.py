@@ -1,0 +1,54 @@
+"""Labels that come late, on the real daemon: kills lose no question that waits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.daemon import chain
+from support.late_labels import late_labels
+from support.law import PATIENT, disturbed, undisturbed
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+SEED = int(os.environ.get("STREAMPIPE_LAW_SEED", "3"))
+QUESTIONS = 6000
+STRIKES = 6
+SOURCE = """
+batch_max = 128
+rate = "{rate}"
+[stages.generator.source]
+type = "csv"
+path = "{path}"
+types = {{ id = "int" }}
+"""
+LABELS = """
+[stages.trainer.labels]
+id = "id"
+wait_rows_max = 500
+"""
+
+
+def config(path: Path, rate: str) -> str:
+    return PATIENT.format(interval="50ms") + chain(SOURCE.format(path=path, rate=rate)) + LABELS
+
+
+def test_nothing_that_waits_is_lost(tmp_path: Path) -> None:
+    """Under random SIGKILLs of stages and supervisor, with labels 100 questions late, some of them never or twice:
+    rows, snapshots and results, the questions that wait among them, are those of an undisturbed run."""
+    late, path = late_labels(QUESTIONS, 100.0, drift=QUESTIONS // 2), tmp_path / "orders.csv"
+    late.write_csv(path)
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+    calm = undisturbed(config(path, "0/s"), tmp_path / "calm")
+    found = disturbed(config(path, "4k/s"), tmp_path / "killed", SEED, STRIKES)
+    assert found.done.total() >= 3 * STRIKES // 4, found.done
+    assert found.outcome.rows == len(late.ids)
+    assert found.outcome.differences(calm) == []
+    assert found.letters == 0
+    pending = calm.results["model"]["pending"]
+    assert pending["asked"] == QUESTIONS
+    assert pending["waiting"] + pending["answered"] + pending["given_up"] == QUESTIONS
+    assert min(pending[name] for name in ("waiting", "answered", "given_up", "late")) > 0
