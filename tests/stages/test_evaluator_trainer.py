@@ -3,6 +3,7 @@ read."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,9 @@ from support.report_schema import faults
 BATCH = 16
 
 
-def learned(name: str, **options: Any) -> tuple[Trainer, Evaluator]:
+def learned(name: str, directory: Path, **options: Any) -> tuple[Trainer, Evaluator]:
     """Trainer and evaluator after a whole stream of tests/data, and an epoch that both have committed."""
-    columns, context = read_stream(name), StageContext("trainer", 5, 7)
+    columns, context = read_stream(name), StageContext("trainer", 5, 7, directory)
     trainer = Trainer(TrainerOptions(target=STREAMS[name], **options), context)
     evaluator = Evaluator(EvaluatorOptions(target=STREAMS[name]), StageContext("evaluator", pipeline_seed=7))
     for start in range(0, len(columns[STREAMS[name]]), BATCH):
@@ -32,10 +33,10 @@ def learned(name: str, **options: Any) -> tuple[Trainer, Evaluator]:
     return trainer, evaluator
 
 
-def test_a_model_that_looks_at_labels_is_asked_as_it_was_measured() -> None:
+def test_a_model_that_looks_at_labels_is_asked_as_it_was_measured(tmp_path: Path) -> None:
     """Served again, the held-out rows are predicted nearly as they were in band; asked without the labels before them a
     model that lags is tens of times worse."""
-    trainer, evaluator = learned("trump_approval.csv", members=["lagged"])
+    trainer, evaluator = learned("trump_approval.csv", tmp_path, members=["lagged"])
     call = evaluator.committed(3)
     assert call is not None
     evaluator.api_answer(trainer.api()[call.method](**call.params), None)
@@ -46,9 +47,9 @@ def test_a_model_that_looks_at_labels_is_asked_as_it_was_measured() -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_the_models_section_is_told(name: str) -> None:
+def test_the_models_section_is_told(name: str, tmp_path: Path) -> None:
     """The section is as the specification says; the text says who serves, and has a line for every member."""
-    trainer, evaluator = learned(name)
+    trainer, evaluator = learned(name, tmp_path)
     section = trainer.query("section", {})
     assert list(faults(section["results"], "@model")) == []
     text = evaluator.query("report", {"sections": {section["name"]: section["results"]}})["text"]
