@@ -41,17 +41,20 @@ def _told(daemon: Daemon, event: str) -> list[dict[str, object]]:
     ("kind", "condition"), [("spin", "on the CPU"), ("sleep", "asleep"), ("read", "asleep")], ids=lambda x: str(x)
 )
 def test_hang_is_shown_and_ended(kind: str, condition: str, patient: Patient) -> None:
-    """A stage that hangs, in Python or in C, is told to be late with its stack, and killed later with the stack once
-    more; the log has the line where it is. Its successor goes on, the others are the same processes."""
+    """A stage that hangs, in Python or in C, is told to be late (or starved, on a busy machine) with its stack, and killed
+    later with the stack once more; the log has the line where it is. Its successor goes on, the others are the same
+    processes."""
     daemon, flag = patient
     before, generation = daemon.pids(), daemon.wait_running()["generation"]
-    late, hung, lines = (len(_told(daemon, each)) for each in ("stage_stalled", "stage_hung", "stage_output"))
+    kinds = ("stage_stalled", "stage_starved", "stage_hung", "stage_output")
+    late, starved, hung, lines = (len(_told(daemon, each)) for each in kinds)
     flag.write_text(kind)
     daemon.wait_running(generation + 1)
     daemon.wait_progress(1000)
     dump = "\n".join(str(line["line"]) for line in _told(daemon, "stage_output")[lines:])
     assert len([line for line in dump.splitlines() if "simple_stages.py" in line and "in process" in line]) == 2
-    assert [told["condition"] for told in _told(daemon, "stage_stalled")[late:]] == [condition]
+    if not _told(daemon, "stage_starved")[starved:]:
+        assert [told["condition"] for told in _told(daemon, "stage_stalled")[late:]] == [condition]
     assert [told["condition"] for told in _told(daemon, "stage_hung")[hung:]] == [condition]
     reason = str(daemon.process_status("middle")["last_reason"])
     assert reason.startswith("hung: no progress for")
