@@ -25,7 +25,9 @@ VALUES_MAX: Final = 40_000  # of one question: 9 bytes each, far below the messa
 ANSWER_S: Final = 30.0  # a stage answers between two batches
 READ_BYTES: Final = 64 << 10
 MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
-ANSWERS: Final = ("prediction", "prediction_low", "prediction_high")
+ANSWERS: Final = {"prediction": "predictions", "prediction_low": "low", "prediction_high": "high"}
+CLASS_ANSWERS: Final = {"prediction": "predictions", "probability": "probability"}
+"""Column -> what it is called in the answer; of numbers, and of classes."""
 
 Row = tuple[int, dict[str, Any]]
 """Its line, and its values by column as they came."""
@@ -146,8 +148,9 @@ class Writer:
         self._csv = csv.writer(sys.stdout, lineterminator="\n")
 
     def write(self, rows: Sequence[Mapping[str, Any]], answers: Mapping[str, Any]) -> None:
-        made = zip(answers["predictions"], answers["low"], answers["high"], strict=True)
-        found = [{**row, **dict(zip(ANSWERS, numbers, strict=True))} for row, numbers in zip(rows, made, strict=True)]
+        names = CLASS_ANSWERS if "classes" in answers else ANSWERS
+        made = zip(*(answers[key] for key in names.values()), strict=True)
+        found = [{**row, **dict(zip(names, values, strict=True))} for row, values in zip(rows, made, strict=True)]
         if self._kind == "jsonl":
             for row in found:
                 sys.stdout.write(dumped(row) + "\n")

@@ -12,7 +12,8 @@ from streampipectl.render import MISSING, Column, clean, count, duration, figure
 def list_text(answer: Mapping[str, Any], width: int | None = None) -> str:
     """A line per version, and who is served now."""
     versions = answer["versions"]
-    lines = table(COLUMNS, versions, None, width) if versions else ["no version has been made yet"]
+    columns = CLASS_COLUMNS if any("log_loss" in row["metrics"] for row in versions) else COLUMNS
+    lines = table(columns, versions, None, width) if versions else ["no version has been made yet"]
     if answer["total"] > len(versions):
         lines.append(f"{len(versions)} of {count(answer['total'])}; --limit shows more")
     lines += ["", _served(answer)]
@@ -89,6 +90,11 @@ COLUMNS: Final = (
     Column("KEPT", lambda row, _: size(row["bytes"]) if row["kept"] else MISSING, 4),
     Column("WHY", _why, 1, True),
 )
+CLASS_COLUMNS: Final = tuple(
+    Column("LOG-LOSS", lambda row, _: figure(row["metrics"].get("log_loss")), 3) if column.title == "RMSE" else column
+    for column in COLUMNS
+)
+"""Of a model that learns classes."""
 MEMBER_COLUMNS: Final = (
     Column("MEMBER", lambda row, _: clean(row["name"]), 0, True),
     Column("KIND", lambda row, _: clean(row["kind"]), 0, True),

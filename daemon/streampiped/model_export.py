@@ -15,6 +15,7 @@ from typing import Final
 from streampiped.errors import StateError, StreampipeError
 from streampiped.learn.convert import to_onnx, to_skops
 from streampiped.learn.npz import from_npz
+from streampiped.learn.pool import Pool
 from streampiped.stages.base import StageContext
 from streampiped.stages.model_versions import FORMAT
 from streampiped.stages.trainer import Trainer, TrainerOptions
@@ -31,6 +32,8 @@ def converted(data: bytes, kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         context = StageContext("trainer", seed=int(state["seed"]), directory=Path(directory))
         pool = Trainer(options, context).saved_pool(state)
+    if not isinstance(pool, Pool):
+        raise StateError("a model of classes is given out as json or npz")
     return KINDS[kind](pool, state["features"], options.target)
 
 

@@ -51,6 +51,7 @@ PLAIN = {
     "trainer_late_labels": Subject(
         BUILTIN["trainer"], {"labels": {"id": "note", "wait_rows_max": 20, "immediate": True}}
     ),
+    "trainer_classes": Subject(BUILTIN["trainer"], {"target": "note"}),
     "evaluator": Subject(BUILTIN["evaluator"], {"last": 100, "reservoir": 16, "holdout": 0.1}),
 }
 

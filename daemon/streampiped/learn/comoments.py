@@ -84,6 +84,14 @@ class Comoments:
         result.products = matrix @ self.products @ matrix.T
         return result
 
+    def widened(self, columns: int) -> Comoments:
+        """With so many columns more at the end that have been 0 throughout."""
+        result = Comoments(0)
+        result.weight = self.weight
+        result.origin, result.offset = np.pad(self.origin, (0, columns)), np.pad(self.offset, (0, columns))
+        result.products = np.pad(self.products, ((0, columns), (0, columns)))
+        return result
+
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `from_state`."""
         return {"weight": self.weight, "origin": self.origin, "offset": self.offset, "products": self.products}

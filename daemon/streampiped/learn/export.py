@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from streampiped.learn.pool import Pool
 from streampiped.learn.portable import to_plain
+from streampiped.learn.rivals import Rivals
 
 
-def export(pool: Pool) -> dict[str, Any]:
+def export(pool: Rivals[Any]) -> dict[str, Any]:
     """`streampipe-model/1`: the champion, its parameters where they are plain numbers, and all that it has learned
     (arrays as dtype, shape and little-endian bytes)."""
     champion = pool.champion

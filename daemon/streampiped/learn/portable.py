@@ -2,8 +2,8 @@
 
 Portable are None, bool, int, float, str, bytes, numeric numpy arrays, and lists and str-keyed dicts of these (the
 state of `stages/base.py`). Tuples, numpy scalars, arrays in Fortran order or without dimension, RandomState and the two
-optimisers of scikit-learn's neural networks travel as dicts with a tag. Everything else is refused by name: a
-snapshot must never be able to name a class or function that we did not list here.
+optimisers and the binarizer of scikit-learn's neural networks travel as dicts with a tag. Everything else is refused by
+name: a snapshot must never be able to name a class or function that we did not list here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 
 TAG: Final = "~"
 OPTIMISERS: Final = "sklearn.neural_network._stochastic_optimizers"
-OBJECTS: Final = frozenset({f"{OPTIMISERS}.AdamOptimizer", f"{OPTIMISERS}.SGDOptimizer"})
+BINARIZER: Final = "sklearn.preprocessing._label.LabelBinarizer"
+OBJECTS: Final = frozenset({f"{OPTIMISERS}.AdamOptimizer", f"{OPTIMISERS}.SGDOptimizer", BINARIZER})
 """Classes whose instances are their `__dict__` and nothing else."""
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-from streampiped.learn.members.base import Member
+from streampiped.learn.members.base import Learner
 
 STRIKES: Final = 3  # blocks in a row that a member fails before it is begun anew
 COUNTS: Final = ("rows", "rollbacks", "resets", "strikes", "begun")
 
+M = TypeVar("M", bound=Learner)
+
 
 @dataclass(slots=True)
-class Slot:
+class Slot(Generic[M]):
     """One member. What it does wrong is its own: nobody else is rolled back for it."""
 
     name: str
-    member: Member
+    member: M
     rows: int = 0
     """Learned since it was begun."""
     rollbacks: int = 0
@@ -47,7 +49,7 @@ class Slot:
         self.rows = self.strikes = 0
         self.begun = row
 
-    def copy(self) -> Slot:
+    def copy(self) -> Slot[M]:
         """Independent, in the same state."""
         return Slot(self.name, self.member.copy(), self.rows, self.rollbacks, self.resets, self.strikes, self.begun)
 

@@ -6,19 +6,18 @@ teaches meanwhile is another one. Wrong questions raise ValueError with a text f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from streampiped.errors import StateError
 from streampiped.learn.export import export
-from streampiped.learn.features import Rows, matrix_of, numbers_of
+from streampiped.learn.features import Rows, matrix_of
 from streampiped.learn.formula import NoFormulaError, formula_of
-from streampiped.learn.metrics import scores_of
-from streampiped.learn.past import Looks
 from streampiped.learn.pool import Pool
+from streampiped.stages.learning_tasks import AnyPool
+from streampiped.stages.model_answers import predicted, scored
 from streampiped.stages.model_versions import Frozen, Versions
 
 PART_BYTES: Final = 512 << 10  # of a file in one answer; a message has 1 MiB at most
@@ -33,7 +32,7 @@ class ModelApi:
         self,
         name: str,
         versions: Versions,
-        made: Callable[[Mapping[str, Any]], Pool],
+        made: Callable[[Mapping[str, Any]], AnyPool],
         now: Callable[[], float],
         about: Callable[[], Mapping[str, Any]],
     ) -> None:
@@ -57,37 +56,27 @@ class ModelApi:
         }
 
     def predict(self, rows: Rows, version: int | None = None) -> dict[str, Any]:
-        """Predictions and the bounds of their 90 % interval, for rows of features as the trainer gets them: lists in
-        the order of `info()["features"]`, or name -> list with any further columns ignored. None and NaN are missing
-        and count as 0. `version`: one of the last epochs or a version that is kept; None is what is served."""
+        """Predictions and the bounds of their 90 % interval, or the probability of each of the `classes`, for rows of
+        features as the trainer gets them: lists in the order of `info()["features"]`, or name -> list with any further
+        columns ignored. None and NaN are missing and count as 0. `version`: one of the last epochs or a version that
+        is kept; None is what is served."""
         model = self._model(version)
-        forecast = model.pool.predict(matrix_of(rows, model.features))
-        return {
-            "predictions": forecast.prediction.tolist(),
-            "low": forecast.low.tolist(),
-            "high": forecast.high.tolist(),
-            "fallback": forecast.fallback,
-            **self._stand(model),
-        }
+        return {**predicted(model.pool, matrix_of(rows, model.features)), **self._stand(model)}
 
     def score(
         self,
         rows: Rows,
-        targets: Sequence[float | None],
+        targets: Sequence[Any],
         version: int | None = None,
         past: Mapping[str, Sequence[Any]] | None = None,
     ) -> dict[str, Any]:
-        """mse, rmse, mae and r2 over the rows whose target is finite; `rows` and `version` as for `predict`. `past`:
-        what was known of the labels before each row, a list per field of `learn.past.Looks`; left out, they come
-        next."""
+        """mse, rmse, mae and r2 over the rows whose target is finite, of classes accuracy, log_loss and f1 (the mean
+        over the classes) over those whose target is not None; `rows` and `version` as for `predict`. `past`: what was
+        known of the labels before each row, a list per field of `learn.past.Looks`, of numbers alone; left out, they
+        come next."""
         model = self._model(version)
-        table = matrix_of(rows, model.features)
-        wanted = numbers_of(targets, "targets")
-        if wanted.shape != (len(table),):
-            raise ValueError(f"targets must be one list of {len(table)} numbers, one per row")
-        finite = np.isfinite(wanted)
-        predictions = model.pool.predict(table, _looks_of(past, len(table))).prediction
-        return {**scores_of(wanted[finite], predictions[finite]).values(), **self._stand(model)}
+        figures = scored(model.pool, matrix_of(rows, model.features), targets, past)
+        return {**figures, **self._stand(model)}
 
     def info(self) -> dict[str, Any]:
         """What is being learned, how far it is, what is served, and which versions can be asked."""
@@ -126,10 +115,10 @@ class ModelApi:
     def export(self, version: int | None = None) -> dict[str, Any]:
         """The champion for use elsewhere, as plain numbers; `formula` where it is one (docs/specs/models.md)."""
         model = self._model(version)
-        try:
-            formula: dict[str, Any] | None = formula_of(model.pool).plain()
-        except NoFormulaError:
-            formula = None
+        formula: dict[str, Any] | None = None
+        if isinstance(model.pool, Pool):
+            with contextlib.suppress(NoFormulaError):
+                formula = formula_of(model.pool).plain()
         named = {"features": list(model.features), "target": model.target, "formula": formula}
         return {**export(model.pool), **named, **self._stand(model)}
 
@@ -184,15 +173,3 @@ class ModelApi:
             raise ValueError(str(error)) from error
         self._versions.remember(version, model)
         return model
-
-
-def _looks_of(past: Mapping[str, Sequence[Any]] | None, rows: int) -> Looks | None:
-    if past is None:
-        return None
-    try:
-        looks = Looks(*(numbers_of(past[name], f"past.{name}") for name in Looks.__slots__))
-    except KeyError as error:
-        raise ValueError(f"past lacks {error}; wanted are {list(Looks.__slots__)}") from None
-    if any(len(getattr(looks, name)) != rows for name in Looks.__slots__):
-        raise ValueError(f"each list of past must have {rows} entries, one per row")
-    return looks

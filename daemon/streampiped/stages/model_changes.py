@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from streampiped.errors import StateError, StorageError
-from streampiped.learn.pool import Pool
+from streampiped.stages.learning_tasks import AnyPool
 from streampiped.stages.model_versions import Versions
 
 KINDS: Final = {"promote": ("member",), "pin": ("member",), "unpin": (), "rollback": ("version",)}
@@ -45,11 +45,11 @@ class Acts:
 class ModelChanges:
     """Of one trainer. `made`: a pool as it was when it was saved; StateError when it is none of this trainer's."""
 
-    def __init__(self, versions: Versions, made: Callable[[Mapping[str, Any]], Pool]) -> None:
+    def __init__(self, versions: Versions, made: Callable[[Mapping[str, Any]], AnyPool]) -> None:
         self._versions = versions
         self._made = made
 
-    def plan(self, pool: Pool | None, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    def plan(self, pool: AnyPool | None, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """What is to be recorded; `refused` says why nothing is."""
         reason = self._why_not(pool, kind, params)
         if reason is not None:
@@ -66,7 +66,7 @@ class ModelChanges:
         self._versions.promise(version)
         return {"refused": None, "params": {"version": version, "sha256": entry.sha256}}
 
-    def apply(self, pool: Pool | None, acts: Acts, kind: str, params: Mapping[str, Any]) -> str | None:
+    def apply(self, pool: AnyPool | None, acts: Acts, kind: str, params: Mapping[str, Any]) -> str | None:
         """Do it; why it is impossible by now, or None. StorageError when a file that was there is not any more."""
         reason = self._why_not(pool, kind, params)
         if reason is not None:
@@ -93,7 +93,7 @@ class ModelChanges:
                 acts.add(kind, row, sha256=params["sha256"])
         return None
 
-    def _why_not(self, pool: Pool | None, kind: str, params: Mapping[str, Any]) -> str | None:
+    def _why_not(self, pool: AnyPool | None, kind: str, params: Mapping[str, Any]) -> str | None:
         if kind not in KINDS:
             return f"a model knows {', '.join(KINDS)}, and no {kind}"
         if wrong := sorted(set(KINDS[kind]) ^ (params.keys() - {"sha256"})):

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from streampiped.errors import StateError
 from streampiped.learn.npz import to_npz
-from streampiped.learn.pool import Pool
 from streampiped.learn.registry import Mark, Registry, rebuilt
 from streampiped.records import Array
 from streampiped.stages.base import StageContext
+from streampiped.stages.learning_tasks import AnyPool
+from streampiped.stages.model_answers import metrics_of
 from streampiped.stages.model_files import ModelFiles
 
 FORMAT: Final = "streampipe-parameters/1"
@@ -31,7 +32,7 @@ class Frozen:
     """A model as it was at a barrier. `taken`: when, on the clock of `StageContext.now` (None: it comes from the disk).
     `act_count`, `acts`: what operators had done (learn/registry.py)."""
 
-    pool: Pool
+    pool: AnyPool
     features: tuple[str, ...]
     target: str
     epoch: int | None = None
@@ -193,10 +194,6 @@ def mark_of(model: Frozen) -> Mark:
     """What the registry has to know of a model."""
     pool = model.pool
     terms = pool.history.timeline()
-    losses = {row["name"]: row["loss"] for row in pool.info()}
-    loss = losses[pool.champion.name]
-    guesses = [row["loss"] for row in pool.info() if row["trivial"] and row["loss"] is not None]
-    metrics = {"rmse": _root(loss), "guess_rmse": _root(min(guesses, default=None))}
     return Mark(
         pool.rows,
         pool.learned,
@@ -206,9 +203,5 @@ def mark_of(model: Frozen) -> Mark:
         pool.history.drift_count,
         model.act_count,
         model.acts,
-        metrics,
+        metrics_of(pool),
     )
-
-
-def _root(loss: float | None) -> float | None:
-    return None if loss is None else float(max(loss, 0.0) ** 0.5)

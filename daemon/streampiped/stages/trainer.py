@@ -10,7 +10,7 @@ under none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
@@ -19,26 +19,21 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
+from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.delayed import DelayedPool
-from streampiped.learn.estimators import Recipe
 from streampiped.learn.features import complete
-from streampiped.learn.lineup import NAMES, lineup
-from streampiped.learn.members.boosting import Boosting
-from streampiped.learn.members.estimator import EstimatorMember
-from streampiped.learn.pool import Pool
+from streampiped.learn.lineup import NAMES
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import Array, Batch, IntArray, held_out
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.label_join import LabelJoin, LabelOptions, columns_of
+from streampiped.stages.learning_tasks import AUTO, AnyPool, Task, present, task_of, task_saved, try_out
 from streampiped.stages.model_api import ModelApi
 from streampiped.stages.model_changes import Acts, ModelChanges
 from streampiped.stages.model_versions import Frozen, Versions
 
-SGD: Final = "sklearn.linear_model.SGDRegressor"
-STEP: Final = 0.01  # SGD's constant step on scaled features; 0.05 gains on trump_approval, loses on chick_weights
-STEP_COLUMNS: Final = 0.5  # step times columns: beyond 2 the squared length of a row makes SGD diverge
-COUNTS: Final = ("held_out", "missing_target", "quarantined", "imputed", "fallbacks")
+COUNTS: Final = ("held_out", "missing_target", "quarantined", "too_many_classes", "imputed", "fallbacks")
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -49,16 +44,23 @@ class TrainerOptions(StageOptions):
     members: Literal["auto"] | list[str] = "auto"
     """Who competes beside the guesses (mean, recent_mean, fast_mean, last_label, which always do): "auto" is all that
     suit the number of features, or a list of estimator, ridge, ridge_1000, ridge_100, squares, squares_2000,
-    squares_500, lagged, lagged_300."""
+    squares_500, lagged, lagged_300. Where classes are learned the guesses are prior, recent_prior, fast_prior and
+    last_class, a ridge is read as a discriminant, and there is none that looks back."""
     boosting: bool = False
     """Let gradient-boosted trees compete as well, fitted on a window of 10,000 rows in a thread: half a second of CPU
     for every 5,000 rows."""
-    estimator: str = SGD
-    """Import path of the scikit-learn regressor with `partial_fit` that is the member `estimator`."""
+    estimator: str = AUTO
+    """Import path of the scikit-learn regressor with `partial_fit`, or classifier with `predict_proba` as well, that is
+    the member `estimator`; "auto" is sklearn.linear_model.SGDRegressor or SGDClassifier."""
     params: dict[str, Any] | None = None
-    """Parameters of its constructor. Left out: for SGDRegressor a constant step of 0.01 (less above 50 features),
-    for others their own defaults."""
+    """Parameters of its constructor. Left out: for SGDRegressor a constant step of 0.01 (less above 50 features), for
+    SGDClassifier of 0.03 (less above 16) and the log-loss, for others their own defaults."""
     target: str = "y"
+    """Column to predict."""
+    task: Literal["auto", "regression", "classification"] = "auto"
+    """What the target is: with "auto" a float column is a number, an int or text column a class."""
+    positive: int | str | None = None
+    """The class whose probability is in the column `score`; left out, the second in sorted order of those that came."""
     features: Literal["all"] | list[str] = "all"
     """Float columns to learn from; "all" is every one but the target and `ignore`."""
     ignore: list[str] = Field(default_factory=list)
@@ -96,7 +98,7 @@ class Trainer(Stage):
     def __init__(self, options: TrainerOptions, context: StageContext) -> None:
         self._options = options
         self._context = context
-        self._recipe(1).try_out()
+        try_out(options, context.seed, options.task)
         retain = options.retain_versions
         self._versions = Versions(context, options.model_dump(mode="json"), retain, options.version_rows)
         self._acts = Acts()
@@ -109,48 +111,51 @@ class Trainer(Stage):
         """Predict, then learn; the batch with the predictions."""
         pool = self._pool_for(batch)
         features = self._matrix(batch)
-        targets = np.asarray(batch[self._options.target], dtype=np.float64)
+        task, labelled = self._task, present(batch, self._options.target)
+        assert task is not None
         marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
-        good = np.isfinite(targets) & ((marks & QUARANTINED) == 0)
-        learnable = good & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
+        good = labelled & ((marks & QUARANTINED) == 0)
+        targets, known = task.labels(batch, pool, good)
+        learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
         if self._join is not None:
-            rows = self._join.rows(pool, batch, features, good, learnable)
-            self._count(targets[rows.tells], good[rows.tells], learnable[rows.tells])
+            if not isinstance(pool, DelayedPool):
+                raise OptionError("trainer: labels that come late need a float target")
+            rows = self._join.rows(pool, batch, features, known, learnable)
+            self._count(labelled[rows.tells], good[rows.tells], good[rows.tells], learnable[rows.tells])
             late = self._join.work(pool, rows, self._parts(pool, targets, marks))
             self._counts["fallbacks"] += late.fallbacks
             return batch.with_columns(columns_of(late, self._options.prediction))
-        self._count(targets, good, learnable)
-        predictions, low, high = (np.empty(batch.rows) for _ in range(3))
+        self._count(labelled, good, known, learnable)
+        forecasts: list[Any] = []
         versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
         for part in self._parts(pool, targets, marks):
             row = part.start
             while row < part.stop:
                 version, generation = pool.blocks, pool.generation
                 some = slice(row, part.stop)
-                forecast = pool.work(features[some], targets[some], good[some], learnable[some])
+                forecast = pool.work(features[some], targets[some], known[some], learnable[some])
                 block = slice(row, row + len(forecast.prediction))
-                predictions[block], low[block], high[block] = forecast.prediction, forecast.low, forecast.high
+                forecasts.append(forecast)
                 versions[block], generations[block] = version, generation
                 self._counts["fallbacks"] += forecast.fallbacks
                 row = block.stop
-        name = self._options.prediction
-        bounds = {f"{name}_low": low, f"{name}_high": high}
         numbers = {"model_version": versions, "model_generation": generations}
-        return batch.with_columns({name: predictions, **bounds, **numbers})
+        return batch.with_columns({**task.columns(forecasts, pool), **numbers})
 
     def snapshot(self) -> State:
         self._freeze()
         return {
             "model": self._pool.state() if self._pool else None,
             "features": list(self._features),
-            "estimator": self._options.estimator,
+            "estimator": self._estimator,
             "counts": self._counts.copy(),
             "acts": self._acts.state(),
             "pending": self._join.state() if self._join else None,
         }
 
     def restore(self, state: State | None) -> None:
-        self._pool: DelayedPool | None = None
+        self._pool: AnyPool | None = None
+        self._task: Task | None = None
         self._acts.restore(state["acts"] if state else None)
         self._versions.forget()
         self._features: tuple[str, ...] = ()
@@ -159,18 +164,19 @@ class Trainer(Stage):
             self._join.restore(None, None)
         if state is None:
             return
-        if state["estimator"] != self._options.estimator:
-            raise StateError(
-                f"the snapshot is of estimator {state['estimator']}, the options say {self._options.estimator}"
-            )
+        if state["model"] is not None:
+            self._task = self._task_saved(state["model"])
+        if state["estimator"] != self._estimator:
+            raise StateError(f"the snapshot is of estimator {state['estimator']}, the options say {self._estimator}")
         self._counts |= state["counts"]
         if state["model"] is not None:
             if self._options.features not in ("all", list(state["features"])):
                 raise StateError(f"the snapshot is of features {state['features']}, the options have others")
+            assert self._task is not None
             self._features = tuple(state["features"])
-            self._pool = self._new_pool(self._features)
+            self._pool = self._task.pool(len(self._features))
             self._pool.restore(state["model"])
-            if self._join is not None:
+            if self._join is not None and isinstance(self._pool, DelayedPool):
                 self._join.restore(state.get("pending"), self._pool)
             self._freeze()
 
@@ -179,7 +185,7 @@ class Trainer(Stage):
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         if method == "summary":
-            return {**self._counts, **self._progress(), "estimator": self._options.estimator}
+            return {**self._counts, **self._progress(), "estimator": self._estimator}
         if method == "plan":
             return self._changes.plan(self._pool, str(params["kind"]), params["params"])
         if method == "section":
@@ -207,41 +213,35 @@ class Trainer(Stage):
             frozen = replace(frozen, act_count=acts.count, acts=acts.recent)
         self._versions.freeze(frozen)
 
-    def _params(self, columns: int) -> dict[str, Any]:
-        if self._options.params is not None:
-            return dict(self._options.params)
-        if self._options.estimator != SGD:
-            return {}
-        return {"learning_rate": "constant", "eta0": min(STEP, STEP_COLUMNS / max(columns, 1))}
+    @property
+    def _estimator(self) -> str:
+        return self._task.estimator if self._task is not None else self._options.estimator
 
-    def _recipe(self, columns: int) -> Recipe:
-        return Recipe(self._options.estimator, self._params(columns), self._context.seed)
-
-    def _new_pool(self, features: Sequence[str]) -> DelayedPool:
-        options, columns = self._options, len(features)
-
-        def estimator() -> EstimatorMember:
-            recipe = self._recipe(columns)
-            return EstimatorMember(recipe, columns, scale_target=options.scale_target, limit=options.limit)
-
-        members = lineup(None if options.members == "auto" else options.members, columns, estimator)
-        if options.boosting:
-            members["boosting"] = Boosting(columns, self._context.seed)
-        return DelayedPool(members, columns)
-
-    def saved_pool(self, state: Mapping[str, Any]) -> Pool:
+    def saved_pool(self, state: Mapping[str, Any]) -> AnyPool:
         """As it was when this was saved, of our members. StateError when it is of other columns."""
         if tuple(state["features"]) != (self._features or tuple(state["features"])):
             raise StateError(f"it is of features {state['features']}, the model has {list(self._features)}")
-        pool = self._new_pool(tuple(state["features"]))
+        task = self._task_saved(state["pool"])
+        if self._task is not None and (task.name, task.kind) != (self._task.name, self._task.kind):
+            raise StateError(f"it is of a {task.name} of {task.kind}, the model of a {self._task.name}")
+        pool = task.pool(len(state["features"]))
         pool.restore(state["pool"])
         return pool
+
+    def _task_saved(self, pool: Mapping[str, Any]) -> Task:
+        """The task that a pool's state is of. StateError when the options have another."""
+        task = task_saved(pool, self._options, self._context.seed)
+        if self._options.task not in (AUTO, task.name):
+            raise StateError(f"the snapshot is of a {task.name}, the options say {self._options.task}")
+        return task
 
     def _about(self) -> dict[str, Any]:
         """What `info` tells beside the model."""
         return {
-            "estimator": self._options.estimator,
-            "params": self._params(len(self._features)),
+            "estimator": self._estimator,
+            "params": self._task.params(len(self._features)) if self._task else self._options.params,
+            "task": self._task.name if self._task else None,
+            "classes": self._pool.classes.labels if isinstance(self._pool, ClassPool) else None,
             "features": list(self._features),
             "target": self._options.target,
             "scale_target": self._options.scale_target,
@@ -250,17 +250,16 @@ class Trainer(Stage):
             "members": self._pool.info() if self._pool else [],
         }
 
-    def _pool_for(self, batch: Batch) -> DelayedPool:
-        """The present pool; the first batch decides on the features."""
+    def _pool_for(self, batch: Batch) -> AnyPool:
+        """The present pool; the first batch decides on the task and the features."""
         if self._pool is None:
+            self._task = task_of(batch, self._options, self._context.seed, self._options.task)
             self._features = self._choose(batch)
-            self._pool = self._new_pool(self._features)
+            self._pool = self._task.pool(len(self._features))
         return self._pool
 
     def _choose(self, batch: Batch) -> tuple[str, ...]:
         options, there = self._options, batch.schema.floats
-        if options.target not in there + batch.schema.ints:
-            raise OptionError(f"trainer: no numeric column {options.target!r} (target); there are {list(there)}")
         out = {options.target, options.prediction, *options.ignore}
         chosen = tuple(n for n in there if n not in out) if options.features == "all" else tuple(options.features)
         absent = [name for name in chosen if name not in there]
@@ -279,14 +278,14 @@ class Trainer(Stage):
         self._counts["imputed"] += imputed
         return matrix
 
-    def _count(self, targets: Array, known: Flags, learnable: Flags) -> None:
-        missing = int(len(targets) - np.count_nonzero(np.isfinite(targets)))
-        self._counts["missing_target"] += missing
-        self._counts["quarantined"] += int(len(targets) - np.count_nonzero(known)) - missing
-        self._counts["held_out"] += int(np.count_nonzero(known & ~learnable))
+    def _count(self, labelled: Flags, good: Flags, usable: Flags, learnable: Flags) -> None:
+        """Each flag is a part of the one before it; a row counts where it falls out."""
+        lost = {"missing_target": ~labelled, "quarantined": labelled & ~good, "too_many_classes": good & ~usable}
+        for name, rows in {**lost, "held_out": usable & ~learnable}.items():
+            self._counts[name] += int(np.count_nonzero(rows))
 
     @staticmethod
-    def _parts(pool: Pool, targets: Array, marks: IntArray) -> Iterator[slice]:
+    def _parts(pool: AnyPool, targets: NDArray[Any], marks: IntArray) -> Iterator[slice]:
         """The rows between two shifts; the pool is told of each when its turn has come."""
         start = 0
         for row in map(int, np.flatnonzero(marks & (REBASED | LABEL_REBASED))):

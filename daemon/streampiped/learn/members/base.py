@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,8 @@ class Inputs:
         return made
 
 
-class Member:
-    """A predictor. `predict` never changes it, `learn` alone does.
+class Learner:
+    """What a slot needs of a member, whatever it predicts. `predict` never changes it, `learn` alone does.
 
     What it holds is replaced and never changed in place, so that a copy is cheap and a snapshot may share arrays.
     """
@@ -52,14 +52,6 @@ class Member:
     kind: ClassVar[str]
     trivial: ClassVar[bool] = False
     """A guess that needs no features: what a model has to beat, and what is served when none does."""
-
-    def predict(self, inputs: Inputs) -> Array:
-        """`(len(inputs),)` in the label's unit. What is not finite counts as no answer."""
-        raise NotImplementedError
-
-    def learn(self, inputs: Inputs, labels: Array) -> bool:
-        """Learn at least one row; labels finite. False: what was learned is not finite, and must be taken back."""
-        return True
 
     def move(self, scale: Array, shift: Array) -> None:
         """From here on every framed feature is `x * scale + shift` of what it was."""
@@ -71,11 +63,11 @@ class Member:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become exactly what `state` saw."""
 
-    def fresh(self) -> Member:
+    def fresh(self) -> Self:
         """A new one of the same kind and options that has learned nothing."""
         raise NotImplementedError
 
-    def copy(self) -> Member:
+    def copy(self) -> Self:
         """An independent one in the same state."""
         twin = self.fresh()
         twin.restore(self.state())
@@ -84,3 +76,15 @@ class Member:
     def parameters(self) -> dict[str, Any]:
         """What it has learned as plain numbers for people; may be empty."""
         return {}
+
+
+class Member(Learner):
+    """A predictor of numbers."""
+
+    def predict(self, inputs: Inputs) -> Array:
+        """`(len(inputs),)` in the label's unit. What is not finite counts as no answer."""
+        raise NotImplementedError
+
+    def learn(self, inputs: Inputs, labels: Array) -> bool:
+        """Learn at least one row; labels finite. False: what was learned is not finite, and must be taken back."""
+        return True

@@ -33,7 +33,7 @@ def columns_of(basis: Basis, inputs: Inputs) -> Array:
         case "linear":
             return inputs.framed
         case "squares":
-            return inputs.shared("squares", lambda: _with_squares(inputs.framed))
+            return inputs.shared("squares", lambda: with_squares(inputs.framed))
         case "lagged":
             return inputs.shared("lagged", lambda: _with_lags(inputs))
 
@@ -70,7 +70,7 @@ def moved(basis: Basis, scale: Array, shift: Array) -> tuple[Array, Array]:
     return matrix, constant
 
 
-def _with_squares(features: Array) -> Array:
+def with_squares(features: Array) -> Array:
     rows, count = features.shape
     result = _empty(rows, width_of("squares", count))
     result[:, :count] = features

@@ -1,0 +1,1 @@
+"""Members that predict classes, one file per kind."""
