@@ -41,9 +41,9 @@ def _told(daemon: Daemon, event: str) -> list[dict[str, object]]:
     ("kind", "condition"), [("spin", "on the CPU"), ("sleep", "asleep"), ("read", "asleep")], ids=lambda x: str(x)
 )
 def test_hang_is_shown_and_ended(kind: str, condition: str, patient: Patient) -> None:
-    """A stage that hangs, in Python or in C, is told to be late (or starved, on a busy machine) with its stack, and killed
-    later with the stack once more; the log has the line where it is. Its successor goes on, the others are the same
-    processes."""
+    """A stage that hangs, in Python or in C, is told to be late (or starved, on a busy machine) with its stack, and
+    killed later with the stack once more; the log has the line where it is. Its successor goes on, the others are the
+    same processes."""
     daemon, flag = patient
     before, generation = daemon.pids(), daemon.wait_running()["generation"]
     kinds = ("stage_stalled", "stage_starved", "stage_hung", "stage_output")
