@@ -17,6 +17,7 @@ from streampiped.records import Array
 
 MEMORY: Final = 1000.0  # rows that the comparison remembers
 SIGMAS: Final = 2.0
+GAIN: Final = 0.005  # of the champion's loss, at least, by which a challenger is better: equals do not take turns
 TRIVIAL_SIGMAS: Final = 1.0
 RENEWED: Final = 50.0  # rows that the losses before a drift weigh after it
 LEADER_ROWS: Final = 64  # below, whoever has the least loss so far leads: two sigma of so few rows are never reached
@@ -124,7 +125,7 @@ class Contest:
             self.champion = order[0]
             return
         for challenger in order:
-            if challenger == self.champion:
+            if challenger == self.champion or self._sums[challenger] > (1.0 - GAIN) * self._sums[self.champion]:
                 return
             if self.lead(challenger) > (TRIVIAL_SIGMAS if self._trivial[challenger] else SIGMAS):
                 self.champion = challenger

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.learn.look import Flags, Look, chosen, look_at
-from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX
+from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX, LARGEST
 from streampiped.learn.shift import RECENT, Map, first_of_shift, level_of, remapped
 from streampiped.records import Array, IntArray
 
@@ -79,9 +79,10 @@ class Gate:
             return self._take(table, active, impute=impute)
 
     def _take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
-        look = look_at(table, self.last)
-        present = None if np.isfinite(look.least).all() and np.isfinite(look.most).all() else np.isfinite(table)
-        if present is not None:
+        look, came, present = look_at(table, self.last), table, None
+        if not ((look.least >= -LARGEST) & (look.most <= LARGEST)).all():  # also with a NaN
+            present = np.abs(table) <= LARGEST
+            table = np.where(present | np.isnan(table), table, np.inf)
             look = look_at(self._filled(table, present), self.last)
         low, high = self.bounds()
         clean = (look.least >= low) & (look.most <= high)  # false with a NaN
@@ -104,7 +105,7 @@ class Gate:
             rows = self._column(column, table[column], out[column], imputed[column], bounded[column], impute=fill)
             rebased.update(rows if active[column] else ())
         if not active.all():
-            out[~active] = table[~active]
+            out[~active] = came[~active]
             imputed[~active] = bounded[~active] = False
         return Passed(out, imputed, bounded, np.array(sorted(rebased), dtype=np.int64))
 
@@ -208,13 +209,13 @@ class Gate:
         if not which.any():
             return
         table, rows = look.table, look.table.shape[1]
+        told = np.full(self.width, rows) if present is None else np.count_nonzero(present, axis=1)
+        count = np.maximum(told, 1).astype(np.float64)
         if present is None:
-            count = np.full(self.width, float(rows))
             mean = np.add.reduce(table, axis=1) / rows
             apart = table - mean[:, None]
             variance = np.add.reduce(np.multiply(apart, apart, out=apart), axis=1) / rows
         else:
-            count = np.maximum(np.count_nonzero(present, axis=1), 1).astype(np.float64)
             mean = np.where(present, table, 0.0).sum(axis=1) / count
             variance = np.where(present, np.square(table - mean[:, None]), 0.0).sum(axis=1) / count
             which = which & present.any(axis=1)
@@ -223,11 +224,11 @@ class Gate:
         varies = (look.repeats < rows - 1) | (~look.begins & ~np.isnan(self.last))
         self.low = chosen(some, np.minimum(self.low, look.least), self.low)
         self.high = chosen(some, np.maximum(self.high, look.most), self.high)
-        self.seen = chosen(some, self.seen + rows, self.seen)
+        self.seen = chosen(some, self.seen + told, self.seen)
         self.repeats = chosen(some, self.repeats + look.repeats + look.begins, self.repeats)
         self.run = chosen(some, look.tail(self.run), self.run)
         self.varied = chosen(some, self.varied | varies, self.varied)
-        self.judged = chosen(some, self.judged + rows * self.varied, self.judged)
+        self.judged = chosen(some, self.judged + told * self.varied, self.judged)
         self.last = chosen(some, table[:, -1].copy(), self.last)
         self._remember(some, table)
 

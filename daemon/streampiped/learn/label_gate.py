@@ -6,7 +6,8 @@ believed ones than WIDTHS times that range. Without the last every 1 of a label 
 in 500 is 22 deviations off for ever. TOLD such labels in a row that are near each other are no spikes: the label has
 another level, and that is believed. So are more than half of the last RECENT, near or not.
 
-The first labels are judged by their median and MAD, and begin the level only as far as they are believed.
+The first labels are judged by their median and MAD, and begin the level only as far as they are believed. When one of
+them was absurd, and was believed before there were others, a level begins behind them as well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.learn.gate import MEMORY, TRIMMED
+from streampiped.learn.scaling import LARGEST
 from streampiped.learn.shift import RECENT
 from streampiped.records import Array
 
@@ -134,16 +136,16 @@ class LabelGate:
         self.last = float(labels[-1])
         self.low, self.high = min(self.low, float(labels.min())), max(self.high, float(labels.max()))
 
-    def _believe_one(self, label: float) -> None:
+    def _believe_one(self, label: float) -> bool:
+        """True when the first labels are there and one of them was absurd: what was made of it is to be forgotten."""
         if isfinite(self.last):
             self.steps.learn_one(label - self.last)
         warm = self.level.weight < WARM_ROWS
         self.level.learn_one(label)
         self.last, self.low, self.high = label, min(self.low, label), max(self.high, label)
-        if warm and self.level.weight >= WARM_ROWS:
-            self._end_warm_up()
+        return warm and self.level.weight >= WARM_ROWS and self._end_warm_up()
 
-    def _end_warm_up(self) -> None:
+    def _end_warm_up(self) -> bool:
         """The first labels are all there: one that was believed for want of others to compare it with is forgotten."""
         first = np.array([label for label, spike in self._recent if not spike])
         middle, reach = _middle_of(first)
@@ -152,6 +154,9 @@ class LabelGate:
             self.level, self.steps = _Spread(), _Spread()
             self.last, self.low, self.high = float("nan"), inf, -inf
             self._believe(near)
+            self.counts["rebased"] += 1
+            return True
+        return False
 
     def _remember(self, recent: list[tuple[float, bool]]) -> None:
         self._recent = (self._recent + recent)[-RECENT:]
@@ -173,14 +178,15 @@ class LabelGate:
         bad = np.zeros(len(labels), dtype=np.bool_)
         rebased: list[int] = []
         for row, label in enumerate(labels.tolist()):
-            if not isfinite(label):
+            if not abs(label) <= LARGEST:
                 bad[row] = True
-                self.counts["missing"] += 1
+                self.counts["spikes" if isfinite(label) else "missing"] += 1
                 continue
             spike = self._is_spike(label)
             self._remember([(label, spike)])
             if not spike:
-                self._believe_one(label)
+                if self._believe_one(label):
+                    rebased.append(row)
                 continue
             bad[row] = True
             self.counts["spikes"] += 1

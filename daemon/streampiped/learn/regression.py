@@ -43,6 +43,8 @@ class Rows:
     high: Array | None
     guesses: tuple[Array, Array] | None
     """Running mean and last value as they stood when the row was predicted; None: the labels were there at once."""
+    levels: tuple[tuple[int, float], ...] = ()
+    """(rows, label): behind so many of these rows the label has another level, of which this is the first."""
 
 
 class RegressionScores:
@@ -149,13 +151,25 @@ class RegressionScores:
         table = np.ascontiguousarray(self._window.rows().T)
         return table, {name: scores_of(table[0], table[place]) for place, name in enumerate(PREDICTORS, 1)}
 
+    def _begin_guesses(self, label: float) -> None:
+        """The guesses follow another level at once, as the model does."""
+        self._guesses, self._discounted = Guesses(), DiscountedMean()
+        for each in (self._guesses, self._discounted):
+            each.follow(np.array([label]))
+
     def _table(self, rows: Rows) -> Array:
         """A line for each column of the window, a column for each row."""
         table = np.empty((WINDOW_COLUMNS, len(rows.targets)))
         table[0], table[1] = rows.targets, rows.predictions
         if rows.guesses is None:
-            table[2], table[3] = self._guesses.follow(rows.targets)
-            table[4] = self._discounted.follow(rows.targets)
+            start = 0
+            for stop, label in (*rows.levels, (len(rows.targets), None)):
+                part = rows.targets[start:stop]
+                table[2, start:stop], table[3, start:stop] = self._guesses.follow(part)
+                table[4, start:stop] = self._discounted.follow(part)
+                start = stop
+                if label is not None:
+                    self._begin_guesses(label)
         else:
             table[2], table[3] = rows.guesses
             table[4] = np.nan  # what a discounted mean knew when the row was predicted nobody says

@@ -25,6 +25,7 @@ LIMIT_AFTER: Final = 100  # rows; before, a standard deviation is too uncertain 
 REBASE_ROWS: Final = 64  # rows outside before a shift is believed; a burst of spikes is shorter
 CONSTANT_RELATIVE: Final = 16 * np.finfo(np.float64).eps  # deviation / |mean| that rounding alone can give
 CONSTANT_BELOW: Final = 1e-150  # a smaller deviation has a square that underflows
+LARGEST: Final = 1e70  # of a number that is learned: a product of four, as of two squared errors, is finite
 FLOAT_MAX: Final = np.finfo(np.float64).max
 
 

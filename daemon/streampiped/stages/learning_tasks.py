@@ -25,6 +25,7 @@ from streampiped.learn.lineup import lineup
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.pool import Forecast
+from streampiped.learn.scaling import LARGEST
 from streampiped.records import Batch
 
 SGD: Final = "sklearn.linear_model.SGDRegressor"
@@ -208,10 +209,10 @@ def task_saved(pool: Mapping[str, Any], options: Options, seed: int) -> Task:
 
 
 def present(batch: Batch, target: str) -> Flags:
-    """Where the target's column has a label: a finite number, or a text that is not None."""
+    """Where the target's column has a label: a number that can be learned, or a text that is not None."""
     column = batch[target]
     if isinstance(column, np.ndarray):
-        return np.isfinite(column) if column.dtype.kind == "f" else np.ones(batch.rows, dtype=np.bool_)
+        return np.abs(column) <= LARGEST if column.dtype.kind == "f" else np.ones(batch.rows, dtype=np.bool_)
     return np.array([label is not None for label in column], dtype=np.bool_)
 
 

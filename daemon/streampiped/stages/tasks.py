@@ -19,7 +19,7 @@ from streampiped.learn.classes import UNKNOWN, Classes
 from streampiped.learn.classification import ClassRows, ClassScores
 from streampiped.learn.metrics import scores_of
 from streampiped.learn.regression import RegressionScores, Rows
-from streampiped.marks import MARKS, QUARANTINED
+from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED
 from streampiped.records import Array, Batch
 
 GUESSES: Final = ("guess_mean", "guess_last")  # the trainer's columns when labels come late
@@ -88,7 +88,8 @@ class Regression:
         late = None if by_mean is None or by_last is None else (_guess(by_mean), _guess(by_last))
         held = np.flatnonzero(spared & scored)
         where = _where(batch, counts["rows"], places, held)
-        rows = Rows(where, _chosen(targets, places), _chosen(predictions, places), low, high, late)
+        levels = _levels(batch, targets, places)
+        rows = Rows(where, _chosen(targets, places), _chosen(predictions, places), low, high, late, levels)
         with np.errstate(over="ignore", invalid="ignore"):
             self._scores.add(rows)
         labels = targets.copy() if known.all() else np.where(known, targets, np.nan)
@@ -209,6 +210,15 @@ def _scorable(
     scored = known & predicted
     counts["unpredicted"] += int(np.count_nonzero(known) - np.count_nonzero(scored))
     return known, scored
+
+
+def _levels(batch: Batch, targets: Array, places: NDArray[np.intp] | None) -> tuple[tuple[int, float], ...]:
+    """Behind how many of the scored rows the gate believes another level of the label, and the label there."""
+    if MARKS not in batch.schema.ints:
+        return ()
+    rows = np.flatnonzero(batch[MARKS] & LABEL_REBASED)
+    scored = rows + 1 if places is None else np.searchsorted(places, rows, side="right")
+    return tuple((int(count), float(targets[row])) for count, row in zip(scored, rows, strict=True))
 
 
 def _where(batch: Batch, first: int, scored: NDArray[np.intp] | None, held: NDArray[np.intp]) -> Places:
