@@ -17,6 +17,7 @@ from streampiped.records import Batch, Span, held_out
 from streampiped.stages.base import StageContext
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 from streampiped.stages.trainer import Trainer, TrainerOptions
+from support.report_schema import faults
 
 NAN = float("nan")
 ROWS = 40
@@ -190,6 +191,11 @@ def test_the_estimator_suits_the_task() -> None:
         trainer(task="classification", estimator="sklearn.linear_model.SGDRegressor")
     with pytest.raises(OptionError, match="predict_proba"):
         trainer(estimator="sklearn.linear_model.SGDRegressor").process(numbers)
+    with pytest.raises(OptionError, match="no_such"):
+        trainer(params={"no_such": 1})
+    assert "SGDClassifier" in taught(params={"loss": "log_loss"}).query("summary", {})["estimator"]
+    with pytest.raises(OptionError, match="log_loss"):
+        trainer(params={"loss": "log_loss"}).process(numbers.with_columns({"y": np.zeros(ROWS)}))
     stage = taught(estimator=bayes, members=["estimator"])
     assert stage.query("summary", {})["estimator"] == bayes
     assert not stage.query("summary", {})["fallback"]
@@ -281,6 +287,7 @@ def test_the_evaluator_scores_what_is_served(text: bool) -> None:
     for batch in stream(40, text=text):
         scorer.process(stage.process(batch))
     results = scorer.query("report", {"sections": {"model": stage.query("section", {})["results"]}})["results"]
+    assert list(faults(results, "@classification")) == []
     assert (results["task"], results["verdict"]) == ("classification", "good")
     assert results["total"]["accuracy"] > 0.85
     assert results["total"]["auc"] > 0.9

@@ -179,9 +179,14 @@ def try_out(options: Options, seed: int, wanted: str) -> None:
         tasks.append(Regression(options, seed))
     if wanted == "classification" or (wanted == AUTO and (classes or not given)):
         tasks.append(Classification(options, seed, "text" if isinstance(options.positive, str) else "int"))
+    faults = []
     for task in tasks:
-        if options.params is None or given or wanted != AUTO:  # else they are for one of both, and nobody knows which
+        try:
             task.recipe(1).try_out()
+        except OptionError as error:
+            faults.append(error)
+    if len(faults) == len(tasks):  # parameters may be for one of both alone, and nobody knows yet for which
+        raise faults[0]
 
 
 def task_of(batch: Batch, options: Options, seed: int, wanted: str) -> Task:

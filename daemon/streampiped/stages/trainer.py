@@ -253,8 +253,10 @@ class Trainer(Stage):
     def _pool_for(self, batch: Batch) -> AnyPool:
         """The present pool; the first batch decides on the task and the features."""
         if self._pool is None:
-            self._task = task_of(batch, self._options, self._context.seed, self._options.task)
+            task = task_of(batch, self._options, self._context.seed, self._options.task)
             self._features = self._choose(batch)
+            task.recipe(len(self._features)).try_out()  # when it was made it was not known what it would learn
+            self._task = task
             self._pool = self._task.pool(len(self._features))
         return self._pool
 
