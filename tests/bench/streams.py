@@ -1,7 +1,8 @@
 """The streams of the benchmark, by name.
 
 Three groups. *reported*: those of the table, on which no default may be chosen. *development*: where defaults are
-chosen. *unseen*: looked at by the benchmark alone, to see whether what was chosen holds elsewhere.
+chosen. *unseen*: looked at by the benchmark alone, to see whether what was chosen holds elsewhere. Where that was not
+kept the benchmark's page says so.
 
 Streams that take long to make, or that come with River, are kept as .npz in the cache directory ($BENCH_CACHE, by
 default bench-cache in the directory for temporary files): River is needed once, and not by who has the cache.
@@ -153,7 +154,7 @@ def load(name: str) -> Stream:
     return Stream(name, target, make() if make in _CHEAP else cached(name, make))
 
 
-_CHEAP = {make for _, make in ALL.values() if make.func is _file or make.func is _bundled}  # type: ignore[attr-defined]
+_CHEAP = {make for _, make in ALL.values() if make.func is _file or make.func is _bundled}  # type: ignore[attr-defined]  # partials
 
 
 def cache_directory() -> Path:
@@ -164,7 +165,7 @@ def cache_directory() -> Path:
 
 def cached(name: str, make: Callable[[], Columns]) -> Columns:
     """The columns from the cache; made, and put there, when they are not. A changed maker has another name."""
-    said = "-".join(str(part).strip("()") for part in make.args)  # type: ignore[attr-defined]
+    said = "-".join(str(part).strip("()") for part in make.args)  # type: ignore[attr-defined]  # partials
     path = cache_directory() / f"{name}-{said.replace(' ', '').replace(',', '_')}.npz"
     if not path.exists():
         columns = make()
