@@ -313,13 +313,13 @@ SPEED: Final = f"""`{LONG}` without the tap: rows by the seconds from 'every sta
 epoch on the disk included; the median of {SPEED_RUNS} runs. CPU seconds are of the processes of one of them.
 With boosting: one run, with the tap."""
 
-ELSEWHERE: Final = """Defaults are to be chosen on the development streams alone; no target stands on those. That rule
-was not kept for the defaults of today: the ridges' penalties and memories, the champion's constants and the size of a
-block were chosen with TrumpApproval, ChickWeights, diabetes and friedman_gra in sight, beside streams made up for it
-(noise, walks, autoregressive, linear, heavy-tailed ones, wine); and the rule by which the gate believes another level of
-the label with `water` and `steps`. So the reported figures are of streams that the code has seen. The unseen ones, but
-for `steps`, nobody has chosen anything on (`tests/bench/streams.py` says what each is). *ratio*: own MSE by that of the
-best guess."""
+ELSEWHERE: Final = """Defaults are to be chosen on the development streams alone; no target stands on those. That
+rule was not kept for the defaults of today: the ridges' penalties and memories, the champion's constants and the
+size of a block were chosen with TrumpApproval, ChickWeights, diabetes and friedman_gra in sight, beside streams
+made up for it (noise, walks, autoregressive, linear, heavy-tailed ones, wine); and the rule by which the gate
+believes another level of the label with `water` and `steps`. So the reported figures are of streams that the code
+has seen. The unseen ones, but for `steps`, nobody has chosen anything on (`tests/bench/streams.py` says what each
+is). *ratio*: own MSE by that of the best guess."""
 
 DEFECTS: Final = f"""One clean stream of {defects.ROWS:,} rows (Friedman's law, seed {defects.SEED}) and ten damaged
 ones. Scored on the clean labels, every row, also where the label given was bad. Where a column says nothing (`dead`,
