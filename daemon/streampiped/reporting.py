@@ -21,6 +21,7 @@ from streampiped.topology import Plan
 REPORT_TIMEOUT_S: Final = 5.0
 SECTION_TIMEOUT_S: Final = 1.0  # the report does without
 SERVICE_TIMEOUT_S: Final = 1.0  # of log extractor and service monitor; as above
+STANDING: Final = ("failed", "stopped", "degraded")  # states in which figures are of then, and not of now
 SECTIONS_BYTES_MAX: Final = 96 << 10  # in the question to the reporter; a message has at most 128 KiB
 
 LogSummary: TypeAlias = "Callable[[str | None, float], Awaitable[dict[str, Any]]]"
@@ -87,6 +88,9 @@ class Reporting:
         `results`, which are the same in every run over the same records."""
         log, processes = await asyncio.gather(self._log(), self._usage())
         text = report["text"] if log is None else f"{report['text'].rstrip()}\n\n{log_text(log)}"
+        state, reason = self._view.state()
+        if state in STANDING:
+            text = f"{text.rstrip()}\n\nThe figures do not go on: the pipeline is {state}, {reason}.\n"
         return {**report, "text": text, "operations": {**report["operations"], "log": log, "processes": processes}}
 
     async def _log(self) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ class Stages:
 
     def __init__(self, answers: dict[str, dict[str, Any]]) -> None:
         self.answers = answers
+        self.state: tuple[str, str | None] = ("running", None)
         self.asked: list[tuple[str, str, dict[str, Any], float]] = []
         inputs = [(), *((name,) for name in answers)]
         self.plan = SimpleNamespace(
@@ -48,13 +49,24 @@ def reporting(stages: Stages) -> Reporting:
     async def no_log(_: str | None, since: float) -> dict[str, Any]:
         raise RpcError("no log extractor")
 
-    view: Any = SimpleNamespace(reporter=None, started=0.0)
+    view: Any = SimpleNamespace(reporter=None, started=0.0, state=lambda: stages.state)
     return Reporting(stages, view, no_log)  # type: ignore[arg-type]
 
 
 def reported(answers: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], Stages]:
     stages = Stages(answers)
     return asyncio.run(reporting(stages).report()), stages
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped", "degraded", "running", "finished"])
+def test_a_report_of_then_says_so(state: str) -> None:
+    """Where nothing is being scored any more the text ends with why; the verdict still begins it."""
+    stages = Stages({"evaluator": {"report": evaluator}})
+    stages.state = state, "trainer failed: died 6 times"
+    text = asyncio.run(reporting(stages).report())["text"]
+    stands = state in ("failed", "stopped", "degraded")
+    assert text.startswith("Good.")
+    assert text.endswith(f"the pipeline is {state}, trainer failed: died 6 times.\n") == stands
 
 
 def test_sections_of_all_stages_come_to_the_reporter() -> None:
