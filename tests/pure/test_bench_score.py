@@ -10,7 +10,7 @@ import pytest
 
 from bench.score import covered, figures, guesses, mse_r2
 from bench.targets import at_least, at_most
-from streampiped.learn.metrics import Guesses, scores_of
+from streampiped.measure.metrics import Guesses, scores_of
 
 
 def labels(rows: int = 500) -> np.ndarray:

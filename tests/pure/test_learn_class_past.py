@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streampiped.classes import UNKNOWN
 from streampiped.learn.class_past import MEMORIES, STAY_MEMORY, ClassLooks, ClassPast
-from streampiped.learn.classes import UNKNOWN
 
 ROWS = 400
 

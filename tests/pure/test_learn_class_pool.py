@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_iris
 
+from streampiped.classes import UNKNOWN, Codes
 from streampiped.errors import OptionError
 from streampiped.learn.class_lineup import TRIVIAL, class_lineup
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_members.trivial import ClassPrior
 from streampiped.learn.class_recipe import ClassRecipe
-from streampiped.learn.classes import UNKNOWN, Codes
 from streampiped.learn.estimators import equal
 from streampiped.learn.known_classes import CLASSES_MAX, KnownClasses
 from streampiped.records import Array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streampiped.learn.sparkline import BLOCKS, bars, narrowed
+from streampiped.measure.sparkline import BLOCKS, bars, narrowed
 from streampiped.plain import plain
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.classes import UNKNOWN
 from streampiped.learn.class_lineup import class_lineup
 from streampiped.learn.class_members.base import ClassMember
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.class_recipe import ClassRecipe
-from streampiped.learn.classes import UNKNOWN
 from streampiped.learn.scaling import LIMIT
 from streampiped.records import Array
 

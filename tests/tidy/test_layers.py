@@ -14,6 +14,7 @@ import pytest
 from support.tree import files, imports, modules, parse, shown
 
 VOCABULARY: Final = {
+    "classes",
     "records",
     "errors",
     "events",
@@ -33,11 +34,13 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "wire": set(),
     "core": set(),
     "learn": set(),
-    "stages": {"learn", "sources", "sinks"},
+    "cleaning": {"learn"},
+    "measure": set(),
+    "stages": {"learn", "cleaning", "measure", "sources", "sinks"},
     "sources": {"stages.base"},
     "sinks": {"stages.base"},
     "runtime": {"wire"},
-    "shell": {"wire", "core", "learn", "stages", "stages.base", "sources", "sinks", "runtime"},
+    "shell": {"wire", "core", "learn", "cleaning", "measure", "stages", "stages.base", "sources", "sinks", "runtime"},
     "streampipectl": {"wire"},
 }
 CTL_VOCABULARY: Final = {"errors", "events", "plain"}

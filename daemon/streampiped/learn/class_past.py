@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.classes import UNKNOWN, Codes
+from streampiped.classes import UNKNOWN, Codes
 from streampiped.records import Array
 
 MEMORIES: Final = (10.0, 100.0)

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.classes import UNKNOWN, Codes, Label
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
 from streampiped.learn.class_past import ClassLooks, ClassPast
-from streampiped.learn.classes import UNKNOWN, Codes, Label
 from streampiped.learn.known_classes import Kind, KnownClasses
 from streampiped.learn.rivals import READY_ROWS, Rivals, chosen, until
 from streampiped.learn.slot import Slot

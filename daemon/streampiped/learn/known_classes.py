@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.classes import UNKNOWN, Codes, Label
+from streampiped.classes import UNKNOWN, Codes, Label
 
 CLASSES_MAX: Final = 64  # each costs a column in every member; a target with more is hardly a class
 

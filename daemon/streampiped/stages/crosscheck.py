@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streampiped.learn.lookback import Lookback
 from streampiped.learn.past import LAGS, MEMORIES, Looks
-from streampiped.learn.window import Window
+from streampiped.measure.window import Window
 from streampiped.records import Array, Batch
 from streampiped.stages.base import ApiCall
 from streampiped.stages.tasks import Held

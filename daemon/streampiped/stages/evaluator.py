@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from streampiped.errors import StateError
-from streampiped.learn.report import render
+from streampiped.measure.report import render
 from streampiped.records import Batch, held_out
 from streampiped.stages.base import ApiCall, Stage, StageContext, StageOptions, State
 from streampiped.stages.crosscheck import CrossCheck

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 
+from streampiped.classes import UNKNOWN
 from streampiped.errors import OptionError
 from streampiped.learn.class_lineup import class_lineup
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_pool import ClassForecast, ClassPool
 from streampiped.learn.class_recipe import ClassRecipe
-from streampiped.learn.classes import UNKNOWN
 from streampiped.learn.delayed import DelayedPool
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.known_classes import Kind

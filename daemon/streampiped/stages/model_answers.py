@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from streampiped.classes import UNKNOWN
 from streampiped.learn.class_pool import ClassForecast, ClassPool
-from streampiped.learn.classes import UNKNOWN
 from streampiped.learn.features import numbers_of
-from streampiped.learn.metrics import scores_of
 from streampiped.learn.past import Looks
+from streampiped.measure.metrics import scores_of
 from streampiped.records import Array
 from streampiped.stages.learning_tasks import AnyPool
 

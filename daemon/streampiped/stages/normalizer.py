@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from streampiped.cleaning.column_gate import COUNTS, LIMIT, Gate, Passed
+from streampiped.cleaning.label_gate import LabelGate
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.features import numbers_of
-from streampiped.learn.gate import COUNTS, LIMIT, Gate, Passed
-from streampiped.learn.label_gate import LabelGate
 from streampiped.learn.scaling import Standardiser
 from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import Array, Batch, Block, IntArray, Schema, aligned_empty, stride_of

@@ -13,13 +13,13 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.classes import UNKNOWN, Classes
 from streampiped.errors import OptionError
-from streampiped.learn.breakdown import Places
-from streampiped.learn.classes import UNKNOWN, Classes
-from streampiped.learn.classification import ClassRows, ClassScores
-from streampiped.learn.metrics import scores_of
-from streampiped.learn.regression import RegressionScores, Rows
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED
+from streampiped.measure.breakdown import Places
+from streampiped.measure.classification import ClassRows, ClassScores
+from streampiped.measure.metrics import scores_of
+from streampiped.measure.regression import RegressionScores, Rows
 from streampiped.records import Array, Batch
 
 GUESSES: Final = ("guess_mean", "guess_last")  # the trainer's columns when labels come late

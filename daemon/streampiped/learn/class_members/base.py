@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.classes import Codes
 from streampiped.learn.class_past import ClassLooks
-from streampiped.learn.classes import Codes
 from streampiped.learn.members.base import Learner
 from streampiped.records import Array
 

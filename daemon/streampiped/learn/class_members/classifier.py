@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn import config_context
 
+from streampiped.classes import Codes
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
 from streampiped.learn.class_recipe import ClassRecipe, widened
-from streampiped.learn.classes import Codes
 from streampiped.learn.estimators import is_finite
 from streampiped.learn.members.estimator import UNCHECKED
 from streampiped.learn.scaling import Standardiser

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.classes import Codes
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
-from streampiped.learn.classes import Codes
 from streampiped.learn.comoments import Comoments
 from streampiped.learn.members.bases import Basis, moved, width_of, with_squares
 from streampiped.learn.members.ridge import FLAT, PENALTY_MIN

@@ -1,4 +1,4 @@
-"""learn/tally.py, curve.py, recent.py, discounted.py: sums that are merged, against plain arithmetic over all rows."""
+"""measure/tally.py, curve.py, recent.py, discounted.py: merged sums, against plain arithmetic over all rows."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from streampiped.learn.curve import BINS_MAX, WARM_UP_ROWS, Curve, pieces, places_of
-from streampiped.learn.discounted import DISCOUNT, FULL_ROWS, STRETCH, DiscountedMean
-from streampiped.learn.recent import RECENT_ROWS, Recent
-from streampiped.learn.tally import Tally, from_state, merged, split, state_of, tally_of
+from streampiped.measure.curve import BINS_MAX, WARM_UP_ROWS, Curve, pieces, places_of
+from streampiped.measure.discounted import DISCOUNT, FULL_ROWS, STRETCH, DiscountedMean
+from streampiped.measure.recent import RECENT_ROWS, Recent
+from streampiped.measure.tally import Tally, from_state, merged, split, state_of, tally_of
 
 FIGURES = {"mse": mean_squared_error, "mae": mean_absolute_error, "r2": r2_score}
 

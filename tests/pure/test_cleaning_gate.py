@@ -1,4 +1,4 @@
-"""learn/gate.py and learn/label_gate.py: what is believed, mended, re-based, and left alone."""
+"""cleaning/column_gate.py and cleaning/label_gate.py: what is believed, mended, re-based, and left alone."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streampiped.cleaning.column_gate import DEAD_ROWS, Gate
+from streampiped.cleaning.label_gate import TOLD, LabelGate
+from streampiped.cleaning.shift import RECENT
 from streampiped.learn.estimators import equal
-from streampiped.learn.gate import DEAD_ROWS, Gate
-from streampiped.learn.label_gate import TOLD, LabelGate
-from streampiped.learn.shift import RECENT
 from support.reference import STREAMS, read_stream
 
 Floats = np.ndarray

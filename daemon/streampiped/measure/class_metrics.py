@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.classes import Codes, Label
-from streampiped.learn.metrics import number
-from streampiped.learn.tally import Tally
+from streampiped.classes import Codes, Label
+from streampiped.measure.metrics import number
+from streampiped.measure.tally import Tally
 from streampiped.records import Array
 
 AUC_BINS: Final = 1024

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streampiped.learn.metrics import Scores, number
+from streampiped.measure.metrics import Scores, number
 from streampiped.records import Array
 
 RECENT_ROWS: Final = 1000

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.tally import Tally, from_state, merged, state_of
+from streampiped.measure.tally import Tally, from_state, merged, state_of
 
 BINS_MAX: Final = 128  # even; twice the columns that a terminal has for them
 ROWS_PER_BIN: Final = 25  # at the start: WARM_UP_ROWS is a whole number of bins until each has 100

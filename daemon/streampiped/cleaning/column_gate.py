@@ -18,9 +18,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.look import Flags, Look, chosen, look_at
+from streampiped.cleaning.look import Flags, Look, chosen, look_at
+from streampiped.cleaning.shift import RECENT, Map, first_of_shift, level_of, remapped
 from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX, LARGEST
-from streampiped.learn.shift import RECENT, Map, first_of_shift, level_of, remapped
 from streampiped.records import Array, IntArray
 
 LIMIT: Final = 8.0  # standard deviations

@@ -14,15 +14,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.breakdown import Breakdown, Places
-from streampiped.learn.calibration import bins_of
-from streampiped.learn.discounted import DiscountedMean
-from streampiped.learn.metrics import Guesses, Scores, number, scores_of, skill
-from streampiped.learn.recent import Recent
-from streampiped.learn.report import verdict_of
-from streampiped.learn.skill import compare
-from streampiped.learn.tally import Inside, Tally, split
-from streampiped.learn.window import Window
+from streampiped.measure.breakdown import Breakdown, Places
+from streampiped.measure.calibration import bins_of
+from streampiped.measure.discounted import DiscountedMean
+from streampiped.measure.metrics import Guesses, Scores, number, scores_of, skill
+from streampiped.measure.recent import Recent
+from streampiped.measure.report import verdict_of
+from streampiped.measure.skill import compare
+from streampiped.measure.tally import Inside, Tally, split
+from streampiped.measure.window import Window
 from streampiped.records import Array
 
 BASELINES: Final = ("running_mean", "last_value", "discounted_mean")

@@ -1,4 +1,4 @@
-"""learn/metrics.py and learn/window.py: scores against scikit-learn and against exact arithmetic."""
+"""measure/metrics.py and measure/window.py: scores against scikit-learn and against exact arithmetic."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from streampiped.learn.metrics import Guesses, Scores, scores_of, skill
-from streampiped.learn.window import Window
+from streampiped.measure.metrics import Guesses, Scores, scores_of, skill
+from streampiped.measure.window import Window
 
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
 pairs = st.lists(st.tuples(numbers, numbers), min_size=2, max_size=80)

@@ -1,4 +1,4 @@
-"""learn/skill.py and learn/calibration.py: how sure a skill is, and whether predictions mean what they say."""
+"""measure/skill.py and measure/calibration.py: how sure a skill is, and whether predictions mean what they say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from streampiped.learn.calibration import BINS, bins_of
-from streampiped.learn.skill import FREEDOM, ROWS_MIN, T_95, compare, student
+from streampiped.measure.calibration import BINS, bins_of
+from streampiped.measure.skill import FREEDOM, ROWS_MIN, T_95, compare, student
 
 TRIALS = 400
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streampiped.learn.report_text import cell, name, table, wrapped
+from streampiped.measure.report_text import cell, name, table, wrapped
 
 MEMBERS_MAX: Final = 16  # lines; the rest is in --json
 TIMELINE_MAX: Final = 8  # the newest

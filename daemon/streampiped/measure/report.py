@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streampiped.learn.report_sections import gate_lines, model_lines
-from streampiped.learn.report_text import WIDTH, cell, chance, percent, scores_table, wrapped
-from streampiped.learn.sparkline import bars, narrowed
+from streampiped.measure.report_sections import gate_lines, model_lines
+from streampiped.measure.report_text import WIDTH, cell, chance, percent, scores_table, wrapped
+from streampiped.measure.sparkline import bars, narrowed
 
 ENOUGH_ROWS: Final = 100  # below, R2 moves by more than the differences that it should tell
 SURE: Final = 0.05  # a difference that chance makes more often than that is called one that chance could make

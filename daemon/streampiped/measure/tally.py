@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.metrics import Scores, merged_moments
+from streampiped.measure.metrics import Scores, merged_moments
 from streampiped.records import Array
 
 Inside: TypeAlias = "NDArray[np.int8] | NDArray[np.bool_]"

@@ -1,4 +1,4 @@
-"""learn/report.py: results to text."""
+"""measure/report.py: results to text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streampiped.learn.report import WIDTH, render, sentence, verdict_of
+from streampiped.measure.report import WIDTH, render, sentence, verdict_of
 
 SCORES = {"rows": 200_000, "mse": 7.3, "rmse": 2.7018, "mae": 2.1, "r2": 0.70612}
 EMPTY: dict[str, Any] = {"rows": 0, "mse": None, "rmse": None, "mae": None, "r2": None}

@@ -9,15 +9,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.breakdown import Breakdown, Places
-from streampiped.learn.calibration import bins_of
-from streampiped.learn.class_metrics import Confusion, class_tallies, confusion_of, figures_of, log_losses
-from streampiped.learn.classes import ClassGuesses, Codes
-from streampiped.learn.recent import Recent
-from streampiped.learn.report import verdict_of
-from streampiped.learn.skill import compare
-from streampiped.learn.tally import Tally, merged
-from streampiped.learn.window import Window
+from streampiped.classes import ClassGuesses, Codes
+from streampiped.measure.breakdown import Breakdown, Places
+from streampiped.measure.calibration import bins_of
+from streampiped.measure.class_metrics import Confusion, class_tallies, confusion_of, figures_of, log_losses
+from streampiped.measure.recent import Recent
+from streampiped.measure.report import verdict_of
+from streampiped.measure.skill import compare
+from streampiped.measure.tally import Tally, merged
+from streampiped.measure.window import Window
 from streampiped.records import Array
 
 BASELINES: Final = ("class_prior", "last_class")

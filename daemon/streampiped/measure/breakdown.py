@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.curve import Curve, pieces, places_of
-from streampiped.learn.tally import Tally, from_state, state_of
+from streampiped.measure.curve import Curve, pieces, places_of
+from streampiped.measure.tally import Tally, from_state, state_of
 from streampiped.records import IntArray
 
 _TALLIES: Final = ("learned", "held_out", "generation")

@@ -20,9 +20,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.gate import MEMORY, TRIMMED
+from streampiped.cleaning.column_gate import MEMORY, TRIMMED
+from streampiped.cleaning.shift import RECENT
 from streampiped.learn.scaling import LARGEST
-from streampiped.learn.shift import RECENT
 from streampiped.records import Array
 
 LEVEL_LIMIT: Final = 12.0  # deviations from the level

@@ -1,0 +1,1 @@
+"""How good the predictions were: mergeable sums, and the report made of them; pure numpy."""
