@@ -7,6 +7,7 @@
 #                       what exactly-once costs; half an hour
 #   make bench-learning what the learning is worth, beside River, scikit-learn and Vowpal Wabbit; writes
 #                       docs/learning.md; six minutes; ARGS=--quick for the short streams
+#   make choose-defaults what the learners' defaults give on real data sets; ARGS=--descend tries others
 #   make lint           ruff and mypy alone
 #   make install        as a systemd service (as root); PREFIX, DESTDIR, INTERPRETER
 #   make deb            a Debian package in build/ of what make install would put below /usr
@@ -24,7 +25,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OTHER_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: run test test-pythons law bench-learning lint venv install uninstall deb clean
+.PHONY: run test test-pythons law bench-learning choose-defaults lint venv install uninstall deb clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -44,6 +45,9 @@ law: $(VENV)/installed-dev
 
 bench-learning: $(VENV)/installed-bench
 	PYTHONPATH=tests $(BIN)/python -m bench.run --markdown docs/learning.md $(ARGS)
+
+choose-defaults: $(VENV)/installed-bench
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -W ignore -m bench.choose $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

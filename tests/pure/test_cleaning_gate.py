@@ -308,3 +308,30 @@ def test_a_restored_label_gate_goes_on_bit_for_bit(batch: int, cut: int) -> None
         assert ours[0].tolist() == theirs[0].tolist()
         assert ours[1] == theirs[1]
     assert equal(whole.state(), twin.state())
+
+
+def grouped(seed: int, rows: int) -> Floats:
+    """A column that has one value for each group of rows, as in many tables: it jumps to and fro."""
+    rng = np.random.default_rng(seed)
+    levels = rng.choice([0.0, 1.0, 1.0 + 1e-6, 50.0, -3e3, 1e9], size=rows) + rng.choice([0.0, 1e-3]) * rng.normal(
+        size=rows
+    )
+    return np.repeat(levels, rng.integers(1, 60, size=rows))[:rows]
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("seed", range(6))
+def test_every_column_comes_to_an_end(seed: int, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a column jumps, a value is looked at a few times and no more: a level that most of what comes is beyond
+    as well is not believed again at the same row, for ever."""
+    values, calls, stretch = grouped(seed, 600), [0], Gate._stretch
+
+    def counted(gate: Gate, *args: Any, **options: Any) -> tuple[int, bool]:
+        calls[0] += 1
+        assert calls[0] <= 2 * len(values)
+        return stretch(gate, *args, **options)
+
+    monkeypatch.setattr(Gate, "_stretch", counted)
+    out, _ = through(values, batch)
+    assert len(out) == len(values)
+    assert np.isfinite(out).all()

@@ -16,10 +16,9 @@ from math import log
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streampiped.cleaning.look import Flags, Look, chosen, look_at
-from streampiped.cleaning.shift import RECENT, Map, first_of_shift, level_of, remapped
+from streampiped.cleaning.shift import RECENT, Map, first_bounds, first_of_shift, level_of, remapped
 from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX, LARGEST
 from streampiped.records import Array, IntArray
 
@@ -28,9 +27,6 @@ MEMORY: Final = 1000.0  # rows that mean and deviation remember
 TRIMMED: Final = 4.0  # deviations as which a value beyond counts: a share of them below 1/16 cannot widen the bounds
 FEW: Final = 1 / 16  # of the values beyond: so many spikes are judged at once, more may be a column that wanders
 WARM_ROWS: Final = 100  # values before mean and deviation are known; until then median and MAD judge
-WARM_LIMIT: Final = 30.0  # of these, in deviations: few values know little of their tails
-WARM_MIN: Final = 8  # values; below, everything is believed
-MAD: Final = 1.4826  # deviations of a Gaussian in its median absolute deviation
 STRETCH: Final = 64  # values judged by the same bounds, where many are beyond: bounds follow a column that wanders
 DEAD_ROWS: Final = 16  # equal values in a row, at least, before a column is dead
 DEAD_CHANCE: Final = log(1e-9)  # of such a run in a column as it was before, at most
@@ -175,13 +171,8 @@ class Gate:
         low, high = np.minimum(self.mean - reach, self.low), np.maximum(self.mean + reach, self.high)
         return np.where(known, low, -FLOAT_MAX), np.where(known, high, FLOAT_MAX)
 
-    def _warm_bounds(self, values: Array) -> tuple[float, float]:
-        """By the median and the MAD of the first values."""
-        if len(values) < WARM_MIN or not self.limit:
-            return -FLOAT_MAX, FLOAT_MAX
-        middle = float(np.median(values))
-        spread = MAD * float(np.median(np.abs(values - middle)))
-        return (middle - WARM_LIMIT * spread, middle + WARM_LIMIT * spread) if spread else (-FLOAT_MAX, FLOAT_MAX)
+    def _first_bounds(self, values: Array) -> tuple[float, float]:
+        return first_bounds(values) if self.limit else (-FLOAT_MAX, FLOAT_MAX)
 
     def _stuck_rows(self) -> IntArray:
         """Equal values in a row after which a column is dead, by how often it repeats a value when it lives."""
@@ -264,11 +255,15 @@ class Gate:
         told = values[rows]
         stuck = self._stuck(column, told)
         rebased: list[int] = []
-        start = 0
+        mapped, hit = np.empty(len(told)), np.zeros(len(told), dtype=np.bool_)
+        start, believed = 0, -1
         while start < len(told):
-            start, shifted = self._stretch(column, rows, told, stuck, start, out, bounded)
+            start, shifted = self._stretch(column, told, stuck, start, mapped, hit, again=start == believed)
             if shifted:
                 rebased.append(int(rows[start]) if start < len(rows) else len(values) - 1)
+                believed = start
+        out[rows], bounded[rows] = mapped, hit
+        self._count(column, bounded=int(np.count_nonzero(hit)))
         absent = ~finite
         absent[rows[stuck]] = True
         if impute and absent.any():
@@ -280,29 +275,30 @@ class Gate:
         return rebased
 
     def _stretch(
-        self, column: int, rows: NDArray[np.intp], told: Array, stuck: Flags, start: int, out: Array, bounded: Flags
+        self, column: int, told: Array, stuck: Flags, start: int, mapped: Array, hit: Flags, *, again: bool
     ) -> tuple[int, bool]:
         """Values from `start` on, up to a shift that is believed, or all: where the next stretch begins, and whether a
-        shift is the reason."""
+        shift is the reason. `again`: one was believed right before `start`. When most are beyond that level as well, as
+        in a column that jumps to and fro, all that comes is believed: else this would have no end."""
         left = WARM_ROWS - int(self.judged[column])
         size = left if left > 0 else self._stretch_rows(column, told[start:])
         ahead, living = told[start : start + size + RECENT], ~stuck[start : start + size + RECENT]
         part, alive = ahead[:size], living[:size]
         if left > 0:
-            low, high = self._warm_bounds(np.concatenate((self._first[column], part)))
+            low, high = self._first_bounds(np.concatenate((self._first[column], part)))
         else:
             low, high = (float(bound[column]) for bound in self.bounds())
         beyond = (ahead < low) | (ahead > high)
         shift = first_of_shift(self._beyond[column], beyond & living)
+        if again and shift == 0:
+            low, high = min(low, float(ahead.min())), max(high, float(ahead.max()))
+            beyond[:], shift = False, None
         if shift is not None and shift >= len(part):
             shift = None  # it begins in the next stretch
         stop = len(part) if shift is None else shift
         self._settle(column, part[:stop], beyond[:stop], alive[:stop], (low, high))
-        places = rows[start : start + stop]
-        out[places] = np.clip(part[:stop], low, high) * self.scale[column] + self.shift[column]
-        hit = beyond[:stop] & alive[:stop]
-        bounded[places[hit]] = True
-        self._count(column, bounded=int(np.count_nonzero(hit)))
+        mapped[start : start + stop] = np.clip(part[:stop], low, high) * self.scale[column] + self.shift[column]
+        hit[start : start + stop] = beyond[:stop] & alive[:stop]
         if shift is not None:
             before = self._recent[column][self._beyond[column]]
             rest = told[start + shift :]
@@ -354,7 +350,7 @@ class Gate:
     def _end_warm_up(self, column: int) -> None:
         """The first values are all there: what of them is believed is where mean, deviation and range begin."""
         first = np.array(self._first[column])
-        low, high = self._warm_bounds(first)
+        low, high = self._first_bounds(first)
         believed = first[(first >= low) & (first <= high)]
         if len(believed):
             self.mean[column], self.variance[column] = believed.mean(), believed.var()

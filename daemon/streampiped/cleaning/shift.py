@@ -9,11 +9,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.learn.scaling import FLOAT_MAX
 from streampiped.records import Array
 
 RECENT: Final = 32  # values of which more than half beyond the bounds are a shift: a burst of spikes is shorter
 LEVEL_ROWS: Final = 128  # values of the new level, at most, that tell its mean and deviation
 NEAR: Final = 8.0  # median absolute deviations: what is further away does not count for the deviation
+WARM_LIMIT: Final = 30.0  # of these, in deviations: few values know little of their tails
+WARM_MIN: Final = 8  # values; below, everything is believed
+MAD: Final = 1.4826  # deviations of a Gaussian in its median absolute deviation
 DECADE: Final = 0.25  # of the mean, or of a deviation, that a level in another unit may differ by
 
 
@@ -51,6 +55,13 @@ def first_of_shift(before: NDArray[np.bool_], beyond: NDArray[np.bool_]) -> int 
         return None
     end = int(over[0]) + RECENT  # behind the value at which it is believed
     return max(0, end - RECENT + begin_of(flags[end - RECENT : end]) - RECENT)
+
+
+def first_bounds(values: Array) -> tuple[float, float]:
+    """What is believed of the first values: by their median and MAD; everything while these say nothing."""
+    middle = float(np.median(values)) if len(values) >= WARM_MIN else 0.0
+    spread = MAD * float(np.median(np.abs(values - middle))) if len(values) >= WARM_MIN else 0.0
+    return (middle - WARM_LIMIT * spread, middle + WARM_LIMIT * spread) if spread else (-FLOAT_MAX, FLOAT_MAX)
 
 
 def begin_of(flags: NDArray[np.bool_]) -> int:

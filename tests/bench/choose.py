@@ -1,0 +1,228 @@
+"""Choosing the learners' defaults on development streams alone: `make choose-defaults`.
+
+    PYTHONPATH=daemon:tests python -m bench.choose                  # what today's defaults give
+    PYTHONPATH=daemon:tests python -m bench.choose --descend        # try every candidate, one constant after the other
+
+Every setting runs over the development half of the real data sets (bench/real.py) and over the development streams of
+bench/streams.py, in one process each (bench/inline.py). Its *cost* is the mean over streams of
+
+    log(ratio) + WORSE * max(0, log(ratio / GUESS_MAX))
+
+where the ratio is the own mean squared error by that of the best guess: being worse than a guess costs WORSE times what
+being better gains. A ratio below RATIO_MIN counts as that, or the streams that are easy would choose alone. A constant
+is changed when that lowers the cost by GAIN at least: what makes no difference stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, log
+from pathlib import Path
+from typing import Any, Final
+
+from bench import real
+from bench.inline import run
+from bench.score import guesses
+from bench.streams import DEVELOPMENT, Stream, load
+from bench.targets import GUESS_MAX
+
+WORSE: Final = 10.0
+RATIO_MIN: Final = 0.05
+GAIN: Final = 0.001
+ROWS_MAX: Final = 4_000
+"""Of one stream: as the real ones have them."""
+REPEATS: Final = 2
+"""Rounds over all constants, at most."""
+
+Setting = Mapping[str, Any]
+"""Constant -> value; a constant is `module:NAME`, or `ridge:NAME:memory`, `ridge:NAME:penalty`, `ridge:NAME:used`."""
+
+CANDIDATES: Final[Mapping[str, Sequence[Any]]] = {
+    "learn.champion:SIGMAS": (0.5, 1.0, 1.5, 2.0, 2.5),
+    "learn.champion:TRIVIAL_SIGMAS": (0.0, 0.5, 1.0, 1.5),
+    "learn.champion:MEMORY": (250.0, 500.0, 1000.0, 2000.0),
+    "learn.champion:GAIN": (0.0, 0.002, 0.005, 0.01),
+    "learn.champion:LEADER_ROWS": (16, 32, 64, 128, 256),
+    "learn.champion:RENEWED": (25.0, 50.0, 100.0),
+    "learn.rivals:READY_ROWS": (8, 16, 32, 64),
+    "learn.rivals:GROWTH": (4, 8, 16),
+    "ridge:ridge:penalty": (1.0, 3.0, 10.0, 30.0),
+    "ridge:ridge_1000:penalty": (1.0, 3.0, 10.0, 30.0),
+    "ridge:ridge_100:penalty": (1.0, 3.0, 10.0, 30.0),
+    "ridge:squares:penalty": (3.0, 10.0, 30.0, 100.0),
+    "ridge:squares_2000:penalty": (3.0, 10.0, 30.0, 100.0),
+    "ridge:squares_500:penalty": (3.0, 10.0, 30.0, 100.0),
+    "ridge:lagged:penalty": (1.0, 3.0, 10.0, 30.0),
+    "ridge:lagged_300:penalty": (1.0, 3.0, 10.0, 30.0),
+    "cleaning.label_gate:TOLD": (2, 3, 4),
+    "cleaning.label_gate:LEVEL_LIMIT": (8.0, 12.0, 16.0),
+    "cleaning.label_gate:STEP_LIMIT": (8.0, 12.0, 16.0),
+    "learn.pool:MARGIN": (0.1, 0.25, 0.5),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One stream under one setting."""
+
+    name: str
+    ratio: float
+    """Own squared error by the best guess's."""
+    guess: str
+    """The best one."""
+    champion: str
+    quarantined: int
+
+    @property
+    def cost(self) -> float:
+        bounded = max(self.ratio, RATIO_MIN)
+        return log(bounded) + WORSE * max(0.0, log(bounded / GUESS_MAX))
+
+
+def today(constant: str) -> Any:
+    """The value that the code has."""
+    module, name, *part = constant.split(":")
+    if module == "ridge":
+        basis, memory, penalty = _lineup().RIDGES[name]
+        return {"memory": memory, "penalty": penalty, "basis": basis}[part[0]]
+    return getattr(importlib.import_module(f"streampiped.{module}"), name)
+
+
+def impose(setting: Setting) -> None:
+    """The code has these values from here on, in this process."""
+    for constant, value in setting.items():
+        module, name, *part = constant.split(":")
+        if module == "ridge":
+            basis, memory, penalty = _lineup().RIDGES[name]
+            changed = {"basis": basis, "memory": memory, "penalty": penalty} | {part[0]: value}
+            _lineup().RIDGES[name] = (changed["basis"], changed["memory"], changed["penalty"])
+            continue
+        for each in _holders(f"streampiped.{module}", name):
+            setattr(each, name, value)
+
+
+def _lineup() -> Any:
+    return importlib.import_module("streampiped.learn.lineup")
+
+
+def _holders(module: str, name: str) -> Iterator[Any]:
+    """The module that says the constant, and those that have imported it by its name."""
+    home = importlib.import_module(module)
+    yield home
+    for each in list(sys.modules.values()):
+        path = getattr(each, "__file__", None) or ""
+        if each is not home and "streampiped" in path and vars(each).get(name) is getattr(home, name):
+            text = Path(path).read_text()
+            if f"{module} import" in text and name in text:
+                yield each
+
+
+def streams() -> Iterator[Stream]:
+    """On which defaults are chosen."""
+    for name in DEVELOPMENT:
+        yield load(name).head(ROWS_MAX)
+    yield from real.streams("development")
+
+
+_STREAMS: list[Stream] = []
+
+
+def _judge(place: int) -> Found | None:
+    """None: the labels allow no ratio."""
+    return judge(_STREAMS[place])
+
+
+def judge(stream: Stream) -> Found | None:
+    """What the default pipeline makes of one stream, in this process."""
+    by_guess = {name: each.mse for name, each in guesses(stream.labels).items() if each.mse is not None}
+    if not by_guess:
+        return None
+    best = min(by_guess, key=lambda name: by_guess[name])
+    done = run(stream)
+    ratio = done.figures().ratio(by_guess[best])
+    if ratio is None:
+        return None
+    return Found(
+        stream.name,
+        ratio if ratio == ratio else inf,
+        best,
+        str(done.results["model"]["champion"]),
+        int(done.results["quarantined"]),
+    )
+
+
+def judge_all(setting: Setting) -> list[Found]:
+    """Every development stream under a setting; in as many processes as there are CPUs."""
+    if not _STREAMS:
+        _STREAMS.extend(sorted(streams(), key=lambda each: -each.rows))
+    context = multiprocessing.get_context("fork")
+    with context.Pool(os.cpu_count(), impose, (setting,)) as pool:
+        found = pool.map(_judge, range(len(_STREAMS)), chunksize=4)
+    return [each for each in found if each is not None]
+
+
+def cost(found: Sequence[Found]) -> float:
+    return sum(each.cost for each in found) / len(found)
+
+
+def summary(found: Sequence[Found]) -> str:
+    """The distribution of the ratio, and the streams above GUESS_MAX."""
+    ratios = sorted(each.ratio for each in found)
+    at = [(share, ratios[min(len(ratios) - 1, int(share * len(ratios)))]) for share in (0.5, 0.9, 0.95, 0.99)]
+    above = sorted((each for each in found if each.ratio > GUESS_MAX), key=lambda each: -each.ratio)
+    lines = [
+        f"{len(found)} streams, cost {cost(found):.5f}; ratio: "
+        + ", ".join(f"{share:.0%} {ratio:.3f}" for share, ratio in at)
+        + f", worst {ratios[-1]:.3f}; above {GUESS_MAX}: {len(above)}"
+    ]
+    lines += [
+        f"  {each.ratio:8.3f}  {each.name} (best {each.guess}; {each.champion}; {each.quarantined} quarantined)"
+        for each in above
+    ]
+    return "\n".join(lines)
+
+
+def descend(setting: dict[str, Any], constants: Sequence[str]) -> dict[str, Any]:
+    """Coordinate descent from a setting; what was tried is printed."""
+    best = cost(judge_all(setting))
+    print(f"{best:.5f}  at first", flush=True)
+    for _ in range(REPEATS):
+        before = dict(setting)
+        for constant in constants:
+            now = setting.get(constant, today(constant))
+            costs = {now: best}
+            for value in CANDIDATES[constant]:
+                if value != now:
+                    costs[value] = cost(judge_all(setting | {constant: value}))
+            chosen = min(costs, key=lambda value: costs[value])
+            if chosen != now and costs[chosen] < best - GAIN:
+                setting, best = setting | {constant: chosen}, costs[chosen]
+            shown = ", ".join(f"{value}: {costs[value]:.5f}" for value in sorted(costs))
+            print(f"{best:.5f}  {constant} = {setting.get(constant, now)}  ({shown})", flush=True)
+        if setting == before:
+            break
+    return setting
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", action="append", default=[], metavar="CONSTANT=VALUE", help="begin with that")
+    parser.add_argument("--descend", action="store_true")
+    parser.add_argument("--only", nargs="*", help="constants that are varied", choices=list(CANDIDATES))
+    wanted = parser.parse_args()
+    setting = {name: json.loads(value) for name, _, value in (each.partition("=") for each in wanted.set)}
+    if wanted.descend:
+        setting = descend(setting, wanted.only or list(CANDIDATES))
+        print(json.dumps(setting))
+    print(summary(judge_all(setting)))
+
+
+if __name__ == "__main__":
+    main()
