@@ -10,9 +10,12 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from streampiped.core import protocol as p
+from streampiped.core.health import FORKED, own_time
+from streampiped.core.processes import OVERSLEPT_S
 from streampiped.core.reload import Difference, aligned, compare
 from streampiped.disk import Disk
 from streampiped.errors import ExitCode, RpcError
@@ -22,11 +25,13 @@ from streampiped.request import Request
 from streampiped.runtime.errand import Errand, ErrandError
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.notify import Notifier
+from streampiped.runtime.scheduled import scheduled
 from streampiped.runtime.spawn import Spawner
 from streampiped.topology import Plan
 from streampiped.wire import messages as m
 
 EXAMINE_TIMEOUT_S: Final = 60.0  # as at a start; with everything preloaded it takes a tenth of a second
+FORK_S: Final = 20.0  # of its own that the fork server may take for a fork of milliseconds; then another one is asked
 TIME_LEFT_MIN_S: Final = 0.001  # for the decisions, which say themselves that it is over
 
 
@@ -130,10 +135,31 @@ class Reloading:
         """What the file says now. RpcError when that is no configuration."""
         file = self._host.plan.config_file
         question = m.Examine(os.getpid(), file, self._state_dir, self._runtime_dir)
+        errand = Errand(self._host.spawner, TITLE, question)
+        watch = asyncio.create_task(self._watch_launcher(errand))
         try:
-            answer = await Errand(self._host.spawner, TITLE, question).run(EXAMINE_TIMEOUT_S)
+            answer = await errand.run(EXAMINE_TIMEOUT_S)
         except ErrandError as error:
             raise RpcError(f"{file}: cannot be checked: {error}", ExitCode.FAILED) from None
+        finally:
+            watch.cancel()
         if answer["plan"] is None:
             raise RpcError("\n".join(answer["problems"]), ExitCode.REFUSED)
         return aligned(self._host.plan, Plan.from_dict(answer["plan"])), frozenset(answer["uids"])
+
+    async def _watch_launcher(self, errand: Errand) -> None:
+        """A fork server that is stopped, or hangs, is ended; the next one is asked again. Its own time counts, as in
+        `core/watch.py`, by what it had at a look before."""
+        spawner, allowed = self._host.spawner, min(FORK_S, self._host.plan.supervision.start_timeout)
+        while not errand.forked:
+            pid = spawner.forking_pid
+            before = replace(FORKED, **scheduled(pid)._asdict()) if pid else None
+            begun = time.monotonic()
+            await asyncio.sleep(allowed)
+            if before is None or pid is None or pid != spawner.forking_pid or errand.forked:
+                continue
+            if time.monotonic() > begun + allowed + OVERSLEPT_S:
+                continue
+            after = replace(FORKED, **scheduled(pid)._asdict())
+            if own_time(before, after, allowed) > allowed / 2:
+                spawner.kill_launcher()

@@ -10,9 +10,9 @@ import pytest
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier, Part, TellCommitted, WriteManifest
 from streampiped.core.lifecycle import State, is_alive
-from streampiped.core.processes import STOP_STARVED_MAX
+from streampiped.core.processes import STOP_STARVED_MAX, Successor
 from streampiped.phases import Phase
-from support.transcript import CHAIN, Play
+from support.transcript import CHAIN, LIMITS, Play
 
 
 def test_start_in_order_and_go_from_the_end() -> None:
@@ -540,6 +540,104 @@ def test_starved_launcher_is_left_alone(queued: float, killed: bool) -> None:
         play.forked("middle")
         play.wait(59.0)
         assert play.state("middle") is State.LOADING
+
+
+def _heir(play: Play) -> Successor:
+    heir = play.machine.processes["middle"].successor
+    assert heir is not None
+    return heir
+
+
+@pytest.mark.parametrize(("queued", "killed"), [(0.0, True), (59.0, False)])
+def test_launcher_that_does_not_fork_a_successor(queued: float, killed: bool) -> None:
+    """A successor that is not forked within `start_timeout` of the launcher's own time ends the launcher, and the next
+    one is asked for it; a launcher that was starved is left alone. The process that works stays."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 600.0))
+    play.look(_heir(play))
+    play.wait(60.0)
+    play.look(_heir(play), queued=queued)
+    assert bool(play.of(p.KillLauncher)) is killed
+    if not killed:
+        play.wait(59.0)
+        play.look(_heir(play), queued=queued)
+        assert play.of(p.KillLauncher), "its time is over all the same"
+    play.say(p.LauncherDied("killed by SIGKILL"))
+    play.say(p.LauncherReady())
+    assert play.of(p.Fork) == [p.Fork("middle", _heir(play).incarnation)]
+    play.forked("middle", _heir(play).incarnation)
+    play.wait(59.0)
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
+    assert play.state("middle") is State.RUNNING
+    play.say(p.Loaded("middle", _heir(play).incarnation))
+    assert _heir(play).loaded
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.LOADING, State.RESETTING])
+def test_deadline_that_was_slept_through_begins_anew(state: State) -> None:
+    """When nobody looked for long behind a deadline (a frozen machine), the process has all of its time once more, and
+    no more than that."""
+    play = Play().up()
+    play.died("middle")
+    if state is State.LOADING:
+        play.forked("middle")
+    elif state is State.RESETTING:
+        play.born("middle")
+    assert play.state("middle") is state
+    limit = LIMITS.reset_timeout if state is State.RESETTING else LIMITS.start_timeout
+    for name in ("source", "sink"):
+        play.ready(name)
+    play.sample("middle", 0, Phase.LOADING)
+    play.now += 3600.0
+    play.say(p.Tick(0))
+    play.sample("middle", 0, Phase.LOADING)
+    play.wait(limit - 0.5)
+    play.sample("middle", 0, Phase.LOADING)
+    assert play.state("middle") is state
+    play.wait(0.5)
+    play.sample("middle", 0, Phase.LOADING)
+    assert play.state("middle") is State.KILLING
+
+
+def test_successor_is_not_killed_for_a_frozen_machine() -> None:
+    """Nor is a successor whose deadline was slept through: it has all of `start_timeout` once more."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 6000.0))
+    play.forked("middle", _heir(play).incarnation)
+    play.now += 3600.0
+    play.say(p.Tick(0))
+    play.look(_heir(play))
+    play.wait(59.5)
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
+    play.wait(0.5)
+    play.look(_heir(play))
+    assert [kill.incarnation for kill in play.of(p.Kill)] == [_heir(play).incarnation]
+
+
+def test_stop_ends_on_a_machine_that_was_frozen() -> None:
+    """Who was asked to leave before the machine stood still is killed once its bound has passed."""
+    play = Play().up()
+    play.say(p.Operate(1, "stop", ("middle",), 60.0))
+    play.now += 3600.0
+    play.say(p.Tick(0))
+    play.sample("middle", 5, Phase.LEAVING)
+    play.wait(1.0)
+    assert play.state("middle") is State.KILLING
+
+
+def test_no_readiness_at_the_end() -> None:
+    """A shutdown in the middle of a start makes nobody ready, though nobody is wanted any more."""
+    play = Play()
+    play.say(p.LauncherReady())
+    for name in ("monitor", *CHAIN):
+        play.forked(name)
+    for event in (p.Shutdown("SIGTERM"), p.FarewellSaid()):
+        play.say(event)
+        assert not play.machine.settled
+    for name in (*CHAIN, "monitor"):
+        play.died(name)
+        assert not play.machine.settled
+    assert play.of(p.Quit)
 
 
 def test_time_that_nobody_looked_does_not_count() -> None:

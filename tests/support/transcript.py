@@ -8,10 +8,10 @@ from typing import Any
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier, AskCommit, Part, TellCommitted, WriteManifest
 from streampiped.core.epochs import Coordinator
-from streampiped.core.health import Sample
+from streampiped.core.health import FORKED, Sample
 from streampiped.core.intensity import Intensity
 from streampiped.core.lifecycle import State
-from streampiped.core.processes import Limits, Process
+from streampiped.core.processes import Limits, Process, Successor
 from streampiped.core.supervision import Supervision
 from streampiped.core.watch import STACK_DUMP_GRACE_S
 from streampiped.phases import Phase
@@ -144,6 +144,10 @@ class Play:
     def sample(self, name: str, pulse: int, phase: Phase = Phase.PROCESSING, **flags: Any) -> list[p.Command]:
         found = {"waiting_input": False, "waiting_control": False, "blocked_output": False, **flags}
         return self.say(p.Sampled(name, self.incarnation(name), Sample(pulse, phase, **found)))
+
+    def look(self, heir: Successor, **found: Any) -> list[p.Command]:
+        """One look at the successor of `middle`, or at the launcher that is to fork it."""
+        return self.say(p.Sampled("middle", heir.incarnation, replace(FORKED, **found)))
 
     def stall(self, name: str, seconds: float, **found: Any) -> list[p.Command]:
         """It is looked at every second and its pulse does not move. What the scheduler counts comes in seconds of each

@@ -186,6 +186,20 @@ def test_reload_while_the_fork_server_is_gone(tmp_path: Path) -> None:
         assert len(daemon.events("reload_applied")) == 1
 
 
+def test_reload_while_the_fork_server_is_stopped(tmp_path: Path) -> None:
+    """A reload that a stopped launcher keeps waiting ends that launcher, and comes about with the next one."""
+    short = shifted(0).replace("[supervision]", '[supervision]\nstart_timeout = "2s"', 1)
+    with running(short, tmp_path) as daemon:
+        daemon.wait_progress(1000)
+        edit(daemon, "by = 0", "by = 7")
+        launcher = daemon.launcher_pid()
+        os.kill(launcher, signal.SIGSTOP)
+        done = daemon.ctl("reload")
+        assert done.returncode == 0, done.stderr
+        assert daemon.launcher_pid() != launcher
+        assert len(daemon.events("launcher_died")) == len(daemon.events("reload_applied")) == 1
+
+
 @pytest.fixture(scope="module")
 def daemon() -> Any:
     """The default chain with its services, at a rate that leaves the machine to the tests."""

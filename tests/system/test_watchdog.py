@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.system]
 HEAD = '\n[supervision]\nmax_restarts = 1000\nbackoff_first = "10ms"\nbackoff_max = "50ms"\n'
 HANG_S = 1.0
 STARVED_S = 5 * HANG_S
+FROZEN_S = 4.0  # twice the limits
 assert WORK_S < HANG_S / 2, "what is hard work must not look like a hang to itself"
 
 Patient = tuple[Daemon, Path]
@@ -74,16 +77,14 @@ while time.monotonic() < until:
 """Keeps one CPU busy for so many seconds, and ends by itself."""
 
 
-def test_starved_stage_is_left_alone(patient: Patient) -> None:
-    """A stage that others leave no CPU, for several times its `hang_timeout` and in the middle of a batch, is told to
-    be starved and not killed; when there is CPU again it goes on."""
-    daemon, flag = patient
-    generation, pid = daemon.wait_running()["generation"], daemon.pids()["middle"]
-    hung, starved = len(_told(daemon, "stage_hung")), len(_told(daemon, "stage_starved"))
+@contextlib.contextmanager
+def starving(pid: int) -> Iterator[None]:
+    """What is done inside has happened to a process that others then leave no CPU for STARVED_S. Afterwards it has
+    CPU again."""
     cpu = max(os.sched_getaffinity(0))
     allowed = os.sched_getaffinity(pid)
     os.sched_setaffinity(pid, {cpu})
-    os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setscheduler(pid, os.SCHED_IDLE | os.SCHED_RESET_ON_FORK, os.sched_param(0))
     with contextlib.suppress(OSError):  # every session its own share of the CPU, where the kernel does that
         Path(f"/proc/{pid}/autogroup").write_text("19")
     burners = [
@@ -91,7 +92,7 @@ def test_starved_stage_is_left_alone(patient: Patient) -> None:
         for _ in range(2)
     ]
     try:
-        flag.write_text("work")
+        yield
         for burner in burners:
             burner.wait(60.0)
     finally:
@@ -103,8 +104,83 @@ def test_starved_stage_is_left_alone(patient: Patient) -> None:
             os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))  # or others' work starves it for ever
         with contextlib.suppress(OSError):
             Path(f"/proc/{pid}/autogroup").write_text("0")
+
+
+def test_starved_stage_is_left_alone(patient: Patient) -> None:
+    """A stage that others leave no CPU, for several times its `hang_timeout` and in the middle of a batch, is told to
+    be starved and not killed; when there is CPU again it goes on."""
+    daemon, flag = patient
+    generation, pid = daemon.wait_running()["generation"], daemon.pids()["middle"]
+    hung, starved = len(_told(daemon, "stage_hung")), len(_told(daemon, "stage_starved"))
+    with starving(pid):
+        flag.write_text("work")
     daemon.wait_progress(1000)
     assert daemon.pids()["middle"] == pid
     assert daemon.status()["generation"] == generation
     assert len(_told(daemon, "stage_hung")) == hung
     wait_for(lambda: len(_told(daemon, "stage_starved")) > starved, "somebody says that it was starved")
+
+
+SHORT = '\n[supervision]\nstart_timeout = "2s"\n'
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_stopped_launcher_is_replaced(planned: bool) -> None:
+    """A launcher that is stopped owes a fork, to an operator's restart or to a stage that has died: it is ended after
+    `start_timeout`, and the next one forks. Nobody else is touched."""
+    with running(simple(head=SHORT)) as daemon:
+        before, launcher = daemon.pids(), daemon.launcher_pid()
+        os.kill(launcher, signal.SIGSTOP)
+        if planned:
+            assert daemon.ctl("restart", "middle").returncode == 0
+        else:
+            os.kill(before["middle"], signal.SIGKILL)
+        daemon.wait_running(2)
+        daemon.wait_progress(1000)
+        after = daemon.pids()
+        assert {name for name in before if before[name] != after[name]} == {"middle"}
+        assert daemon.launcher_pid() != launcher
+        assert len(daemon.events("launcher_died")) == 1
+
+
+def test_starved_launcher_is_left_alone() -> None:
+    """A launcher that others leave no CPU for longer than `start_timeout`, while it owes forks to a restart and to a
+    death, is not killed for it; they come when there is CPU again."""
+    with running(simple(head=SHORT)) as daemon:
+        launcher = daemon.launcher_pid()
+        with starving(launcher):
+            daemon.call("restart", stages=["middle"], wait=False)
+            os.kill(daemon.pids()["total"], signal.SIGKILL)
+        for pid in daemon.family():  # what it has forked is on its CPU as well
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(pid, os.sched_getaffinity(0))
+        wait_for(lambda: daemon.process_status("middle")["restarts"] >= 1, "the restart comes about")
+        wait_for(lambda: daemon.status()["state"] == "running", "the pipeline runs")
+        daemon.wait_progress(1000)
+        assert daemon.launcher_pid() == launcher
+        assert not daemon.events("launcher_died")
+
+
+def test_frozen_family_kills_nobody() -> None:
+    """When the daemon and all its processes stand still in the middle of a recovery for longer than its limits, as on a
+    machine that is paused, nobody is killed for that afterwards."""
+    short = '\n[supervision]\nstart_timeout = "2s"\nreset_timeout = "2s"\n'
+    with running(simple(head=short)) as daemon:
+        os.kill(daemon.pids()["middle"], signal.SIGKILL)
+        daemon.wait_event("stage_died")
+        family = daemon.family()
+        try:
+            for pid in sorted(family, key=lambda pid: pid != daemon.process.pid):  # first who would miss the others
+                os.kill(pid, signal.SIGSTOP)
+            thawed = time.monotonic() + FROZEN_S
+            wait_for(lambda: time.monotonic() >= thawed, "the machine goes on", FROZEN_S + 60.0)
+        finally:
+            for pid in family:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        daemon.wait_running(2)
+        daemon.wait_progress(1000)
+        assert [(died["stage"], died["reason"]) for died in daemon.events("stage_died")] == [
+            ("middle", "killed by SIGKILL")
+        ]
+        assert not daemon.events("launcher_died")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from streampiped.core import protocol as p
+from streampiped.core.health import FORKED
 from streampiped.core.lifecycle import Input, State
 from streampiped.core.processes import Desk, Limits, Process, Roster, Successor
 
@@ -41,13 +42,19 @@ class Births:
     def fork_successor(self, process: Process, now: float, *, hurry: bool = False, renewed: bool = False) -> None:
         """Ask for a process that will bear this name, and leave the present one at work."""
         self.incarnation += 1
-        deadline = now + self._limits.start_timeout
-        process.successor = Successor(self.incarnation, deadline=deadline, hurry=hurry, renewed=renewed)
-        self._ask(process.name, self.incarnation)
+        process.successor = Successor(self.incarnation, hurry=hurry, renewed=renewed)
+        self._ask_successor(process.name, process.successor, now)
 
     def _ask(self, name: str, incarnation: int) -> None:
         if self.launcher_ready:
             self._desk.put(p.Fork(name, incarnation))
+
+    def _ask_successor(self, name: str, heir: Successor, now: float) -> None:
+        heir.since, heir.deadline = now, now + self._limits.start_timeout
+        heir.entry, heir.asked = None, False
+        self._ask(name, heir.incarnation)
+        if self.launcher_ready:
+            self._desk.put(p.Look(name, heir.incarnation))
 
     def on_launcher_ready(self, _: p.LauncherReady, now: float) -> None:
         self.launcher_ready = True
@@ -57,8 +64,7 @@ class Births:
                 process.begin_again(now, now + self._limits.start_timeout)
                 self._ask(process.name, process.incarnation)
             if process.successor is not None and not process.successor.pid:
-                process.successor.deadline = now + self._limits.start_timeout
-                self._ask(process.name, process.successor.incarnation)
+                self._ask_successor(process.name, process.successor, now)
 
     def lose_launcher(self, now: float) -> list[Process]:
         """The launcher is dead. Forks that were under way are asked for again; a fork that did happen finds its
@@ -83,8 +89,8 @@ class Births:
             process.pid = event.pid  # asked to leave or killed meanwhile
             self._desk.put(p.Kill(event.name, event.incarnation))
         elif (heir := process.heir(event.incarnation)) is not None:
-            heir.pid, heir.since = event.pid, now
-            heir.asked, heir.said, heir.deadline = False, None, now + self._limits.start_timeout
+            heir.pid, heir.since, heir.entry = event.pid, now, FORKED
+            heir.asked, heir.deadline = False, now + self._limits.start_timeout
         else:
             self._desk.put(p.Kill(event.name, event.incarnation))
 

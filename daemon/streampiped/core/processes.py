@@ -24,6 +24,7 @@ STOP_STARVED_MAX: Final = 3.0
 """Of `stop_timeout` of wall time a starved process has at most so many to leave: a stop ends. With the defaults a drain
 (20 s), the stages and then the services (15 s each) stay below the unit's TimeoutStopSec= of 60 s."""
 LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
+OVERSLEPT_S: Final = 1.0  # a deadline that is looked at so late: it was us who stood still, and perhaps everybody
 LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
 
 
@@ -52,7 +53,9 @@ class Successor:
     deadline: float = 0.0
     """When it must have loaded, or (`asked`) a look at it must have been answered."""
     since: float = 0.0
-    """When it was forked."""
+    """When it was forked; before that, when it was asked for."""
+    entry: Sample | None = None
+    """What it looked like then: until it is forked it is the launcher that is looked at."""
     asked: bool = False
     said: str | None = None
     """Why it cannot, in its own words or in ours."""
@@ -85,8 +88,10 @@ class Process:
     """The reason that it gave itself before it died."""
     deadline: float | None = None
     """When the present state has lasted too long (BACKOFF: when to fork)."""
+    begun: float = 0.0
+    """When the time of `deadline` began to run."""
     entry: Sample | None = None
-    """What it looked like when it entered a state that may last too long."""
+    """What it looked like then."""
     allowed: float = 0.0
     """Seconds of its own that the state may last; 0 until the deadline has come."""
     asked: bool = False
@@ -118,7 +123,7 @@ class Process:
     def begin_again(self, now: float, deadline: float | None) -> None:
         """The present state has another deadline, and another process may be the one that is looked at for it."""
         self.deadline = deadline
-        self.entry, self.allowed, self.asked = None, 0.0, False
+        self.begun, self.entry, self.allowed, self.asked = now, None, 0.0, False
         if self.state in TIMED:
             self.next_look = now
 

@@ -182,9 +182,10 @@ class Supervision:
     @property
     def settled(self) -> bool:
         """The start is over: ready, and no service is on its way that may still come. One that has died or is given up
-        is not waited for."""
+        is not waited for. Never at the end, where nobody is wanted any more."""
         services = (service for service in self._roster.services if service.wanted)
-        return self.ready and all(service.state in (*_UP, State.BACKOFF, State.FAILED) for service in services)
+        there = all(service.state in (*_UP, State.BACKOFF, State.FAILED) for service in services)
+        return self.ready and there and self._ending.closing is None
 
     @property
     def leaving(self) -> bool:

@@ -10,11 +10,12 @@ from streampiped.core.births import Births
 from streampiped.core.deaths import Deaths
 from streampiped.core.ending import Ending
 from streampiped.core.generations import Generations
-from streampiped.core.health import CONDITIONS, FORKED, Sample, own_time
+from streampiped.core.health import CONDITIONS, Sample, own_time
 from streampiped.core.lifecycle import State
 from streampiped.core.processes import (
     LOOK_PERIOD_MIN_S,
     LOOKS_PER_TIMEOUT,
+    OVERSLEPT_S,
     STOP_STARVED_MAX,
     TIMED,
     Desk,
@@ -55,7 +56,7 @@ class Watch:
     def on_sampled(self, event: p.Sampled, now: float) -> None:
         """A process that is late has its stack dumped; one that hangs, once more, and is killed a moment later."""
         process = self._roster[event.name]
-        if (heir := process.heir(event.incarnation)) is not None and heir.asked:
+        if (heir := process.heir(event.incarnation)) is not None:
             self._judge_successor(process, heir, event.sample, now)
         if process.incarnation == event.incarnation and process.state in TIMED:
             self._judge_late(process, event.sample, now)
@@ -100,12 +101,18 @@ class Watch:
         if not process.asked:
             return
         process.asked = False
-        own = own_time(process.entry, sample, now - process.since)
-        last = process.since + STOP_STARVED_MAX * process.allowed if process.state is State.STOPPING else inf
+        own = own_time(process.entry, sample, now - process.begun)
+        last = self._last(process)
         if own >= process.allowed or now >= last:
             self._kill_late(process, now)
         else:
             process.deadline = min(last, now + max(LOOK_PERIOD_MIN_S, process.allowed - own))
+
+    def _last(self, process: Process) -> float:
+        """When it is killed, whosever fault it is: a stop ends."""
+        if process.state is not State.STOPPING:
+            return inf
+        return process.since + STOP_STARVED_MAX * (process.allowed or self._limits.stop_timeout)
 
     def tick(self, now: float) -> None:
         for process in self._roster:
@@ -117,24 +124,37 @@ class Watch:
         successor = process.successor
         if successor is None or successor.loaded or now < successor.deadline:
             return
-        if successor.pid and not successor.asked:
+        if now - successor.deadline > OVERSLEPT_S and not successor.asked:
+            successor.since, successor.deadline = now, now + self._limits.start_timeout
+            successor.entry = None
+            self._desk.put(p.Look(process.name, successor.incarnation))
+        elif (successor.pid or self._births.launcher_ready) and not successor.asked:
             successor.asked, successor.deadline = True, now + ANSWER_S
             self._desk.put(p.Look(process.name, successor.incarnation))
         else:
             self._kill_successor(process, successor, now)
 
     def _judge_successor(self, process: Process, heir: Successor, sample: Sample, now: float) -> None:
-        """As `_judge_late`; what the kernel has counted it counts from the fork on."""
+        """As `_judge_late`."""
+        if heir.entry is None:
+            heir.entry = sample
+            return
+        if not heir.asked:
+            return
         heir.asked = False
-        own = own_time(FORKED, sample, now - heir.since)
+        own = own_time(heir.entry, sample, now - heir.since)
         if own >= self._limits.start_timeout:
             self._kill_successor(process, heir, now)
         else:
             heir.deadline = now + max(LOOK_PERIOD_MIN_S, self._limits.start_timeout - own)
 
     def _kill_successor(self, process: Process, heir: Successor, now: float) -> None:
-        heir.said = f"not loaded after {self._limits.start_timeout:g} s"
-        self._desk.put(p.Kill(process.name, heir.incarnation))
+        """Or the launcher, when that does not fork it; the next one is asked again."""
+        if heir.pid or not self._births.launcher_ready:
+            heir.said = f"not loaded after {self._limits.start_timeout:g} s"
+            self._desk.put(p.Kill(process.name, heir.incarnation))
+        else:
+            self._desk.put(p.KillLauncher(process.name, heir.incarnation))
         heir.asked, heir.deadline = True, now + self._limits.start_timeout  # its death is on the way
 
     def _tick_hang(self, process: Process, now: float) -> None:
@@ -149,8 +169,10 @@ class Watch:
             return
         if process.state is State.BACKOFF:
             self._births.fork(process, now)
+        elif now - process.deadline > OVERSLEPT_S and not process.asked and now < self._last(process):
+            process.begin_again(now, now + (process.allowed or process.deadline - process.begun))
         elif process.entry is not None and not process.asked:
-            process.allowed = process.allowed or process.deadline - process.since
+            process.allowed = process.allowed or process.deadline - process.begun
             process.asked, process.deadline = True, now + ANSWER_S
             self._desk.put(p.Look(process.name, process.incarnation))
         else:

@@ -35,6 +35,8 @@ class Errand:
         self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._parts: list[bytes] = []
         self._over = False
+        self.forked = False
+        """The fork server has done its part."""
 
     async def run(self, seconds: float) -> Any:
         """What it answers; the process is ended after `seconds`, and when nobody waits any more."""
@@ -52,6 +54,7 @@ class Errand:
     # spawn.Orderer
 
     def on_forked(self, child: Child) -> None:
+        self.forked = True
         if self._over:
             child.kill()
         else:

@@ -110,6 +110,7 @@ class Spawner:
         """What the next launcher is asked for as soon as it is there."""
         self._requests = 0
         self._launcher: Child | None = None
+        self._launcher_ready = False
         self._orphans: set[int] = set()
         self._alone = asyncio.Event()
         """Set whenever somebody was reaped; see `shutdown`."""
@@ -123,6 +124,7 @@ class Spawner:
         launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
         box = BlackBox(BlackBox.make("launcher"))
         self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output, self._listener)
+        self._launcher_ready = launch.ready
         if launch.ready:
             self._loop.call_soon(self._listener.on_launcher_ready, launch.pid)
         waiting, self._waiting = self._waiting, []
@@ -146,6 +148,11 @@ class Spawner:
     def launcher_pid(self) -> int | None:
         """Of the one that is alive; not reaped, so the number is its own."""
         return self._launcher.pid if self._launcher is not None else None
+
+    @property
+    def forking_pid(self) -> int | None:
+        """Of the launcher, when it has imported everything: a fork is now a matter of milliseconds."""
+        return self.launcher_pid if self._launcher_ready else None
 
     def kill_launcher(self) -> bool:
         """End a launcher that does not do what it is asked. False when there is none."""
@@ -239,6 +246,7 @@ class Spawner:
     def _on_message(self, child: Child, message: m.Message) -> None:
         match message:
             case m.LauncherReady() if child is self._launcher:
+                self._launcher_ready = True
                 self._listener.on_launcher_ready(child.pid)
             case m.Forked(request, pid, error) if child is self._launcher:
                 self._on_forked(self._orders.pop(request), pid, error)
