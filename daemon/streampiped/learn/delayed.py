@@ -43,7 +43,7 @@ class LateRows:
 @dataclass(frozen=True, slots=True)
 class LateForecast:
     """Per row: what is served, or was when the question was asked; NaN for a late label. `guess_mean` and `guess_last`
-    are the mean and the newest of the labels known then; `generation` is that of the row itself."""
+    are the mean and the newest of the labels known then, NaN before the first; `generation` is of the row itself."""
 
     prediction: Array
     low: Array
@@ -167,12 +167,15 @@ class DelayedPool(Pool):
     def _outcome(self, rows: LateRows, looks: Looks, pending: Pending, fallbacks: int) -> LateForecast:
         late = rows.lines == NO_LINE
         asked = pending.read(rows.lines)
+        blind = np.where(late, looks.count, asked.looks.count) == 0
+        guesses = ((looks.mean, asked.looks.mean), (looks.lags[:, 0], asked.looks.lags[:, 0]))
+        mean, last = (np.where(blind, np.nan, np.where(late, own, then)) for own, then in guesses)
         return LateForecast(
             prediction=asked.served("prediction"),
             low=asked.served("low"),
             high=asked.served("high"),
-            guess_mean=np.where(late, looks.mean, asked.looks.mean),
-            guess_last=np.where(late, looks.lags[:, 0], asked.looks.lags[:, 0]),
+            guess_mean=mean,
+            guess_last=last,
             version=np.where(late, self.blocks, asked.served("version")).astype(np.int64),
             generation=np.full(len(rows), self.generation),
             fallbacks=fallbacks,
