@@ -32,11 +32,17 @@ SPANS: Final = {
     "generation": "model, this generation",
     "held_out": "model, held-out rows",
     "learned": "model, learned rows",
+    "blind": "model, before any label",
 }
 VERDICTS: Final = {
     "good": ("better than guessing", "M2 7.5L5.5 11L12 3.5"),
     "not_better": ("not better than guessing", "M3 3L11 11M11 3L3 11"),
     "not_enough_data": ("not enough data", "M2 7H12"),
+}
+SHARES: Final = {
+    "squared_error": "Share of the squared error of guessing that the model avoids",
+    "log_loss": "Share of the log-loss of guessing that the model avoids",
+    "errors": "Share of the wrong answers of guessing that the model avoids",
 }
 DEFECTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased")
 LONG: Final = 11  # letters of a tile's value, from which it is written smaller
@@ -53,6 +59,8 @@ def verdict(results: Mapping[str, Any]) -> str:
     last, skills = mapping(results, "last"), mapping(results, "skill")
     rows = number(last, "rows")
     match part(results, "verdict"):
+        case "not_enough_data" if results.get("constant") is not None:
+            return f"Not enough data: over the last {figure(rows)} rows neither label nor prediction changed."
         case "not_enough_data":
             return f"Not enough data: {figure(rows or 0)} rows could be scored so far."
         case "good":
@@ -61,9 +69,12 @@ def verdict(results: Mapping[str, Any]) -> str:
             if best is None:
                 return f"Good: over the last {figure(rows)} rows the error is below that of guessing."
             below = f"{percent(known[best])} below that of the best guess, {_guess(best)}"
-            return f"Good: over the last {figure(rows)} rows the error is {below}."
+            loss = "log-loss" if word(results, "judged_by") == "log_loss" else "error"
+            return f"Good: over the last {figure(rows)} rows the {loss} is {below}."
         case "not_better":
             better = [_guess(name) for name, each in skills.items() if (number(each, "last") or 0.0) <= 0]
+            if not better and part(results, "model", "fallback") is True:
+                return f"Not better than guessing: a guess, {part(results, 'model', 'champion')}, is what is served."
             worse = f"guessing {' or '.join(better)} is at least as good" if better else "the difference may be chance"
             return f"Not better than guessing: over the last {figure(rows)} rows {worse}."
     return "The report has no verdict."
@@ -145,7 +156,7 @@ def _skills(results: Mapping[str, Any]) -> Html | None:
         for name, each in skills.items()
     ]
     head = ["error avoided", *(SKILLS[key][0] for key in there)]
-    return table(head, rows, "Share of the squared error of guessing that the model avoids") if there else None
+    return table(head, rows, SHARES.get(word(results, "judged_by"), SHARES["squared_error"])) if there else None
 
 
 def members(results: Mapping[str, Any]) -> Html | None:

@@ -70,16 +70,19 @@ class ClassGuesses:
     [[-1, 1, 0, 0], [-1, 1, 0, 0]]
     """
 
-    __slots__ = ("_counts", "_last")
+    __slots__ = ("_counts", "_last", "_pairs", "_stays")
 
     def __init__(self) -> None:
+        self._pairs = self._stays = 0  # rows with one before them, and those of its class
         self._counts = np.zeros(0, dtype=np.int64)
         self._last = UNKNOWN
 
-    def follow(self, targets: Codes, known: Codes) -> tuple[Codes, Codes, Array]:
-        """(most frequent class, last class, the probability that the classes' shares gave to the target) before each
-        target, which is then taken in. Of equally frequent classes the one that appeared first. The shares are
-        Laplace's (n + 1) / (all + classes), over as many classes as were `known` at the row, at least two."""
+    def follow(self, targets: Codes, known: Codes) -> tuple[Codes, Codes, Array, Array]:
+        """(most frequent class, last class, the probability that the classes' shares gave to the target, and that the
+        last class did) before each target, which is then taken in. Of equally frequent classes the one that appeared
+        first. The shares are Laplace's (n + 1) / (all + classes), over as many classes as were `known` at the row, at
+        least two. The last class is as probable as it has been that a row repeats the one before, by Laplace's rule,
+        and the others share the rest evenly."""
         by_prior, shares = np.empty(len(targets), dtype=np.intp), np.empty(len(targets))
         by_last = np.concatenate(([self._last], targets[:-1])).astype(np.intp) if len(targets) else by_prior
         for start in range(0, len(targets), STRETCH):
@@ -94,12 +97,27 @@ class ClassGuesses:
             by_prior[start : start + STRETCH] = np.where(seen > 0, before.argmax(axis=1), UNKNOWN)
             classes = np.maximum(known[start : start + STRETCH], 2)
             shares[start : start + STRETCH] = (before[rows, part] + 1) / (seen + classes)
-            self._counts, self._last = counts[-1].copy(), int(part[-1])
-        return by_prior, by_last, shares
+            self._counts = counts[-1].copy()
+        return by_prior, by_last, shares, self._stayed(targets, by_last, np.maximum(known, 2))
+
+    def _stayed(self, targets: Codes, by_last: Codes, classes: Codes) -> Array:
+        if not len(targets):
+            return np.empty(0)
+        same, first = targets == by_last, self._last == UNKNOWN
+        self._last = int(targets[-1])
+        stays, pairs = np.cumsum(same) - same, np.arange(len(targets)) - (first and np.arange(len(targets)) > 0)
+        stay = (self._stays + stays + 1) / (self._pairs + pairs + 2)
+        self._stays += int(np.count_nonzero(same))
+        self._pairs += len(targets) - first
+        given = np.where(same, stay, (1.0 - stay) / (classes - 1))
+        if first:
+            given[0] = 1.0 / classes[0]
+        return np.asarray(given)
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
-        return {"counts": self._counts, "last": self._last}
+        return {"counts": self._counts, "last": self._last, "pairs": self._pairs, "stays": self._stays}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._counts, self._last = np.array(state["counts"], dtype=np.int64), int(state["last"])
+        self._pairs, self._stays = int(state["pairs"]), int(state["stays"])

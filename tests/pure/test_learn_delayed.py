@@ -129,8 +129,10 @@ def test_nobody_answers_for_who_was_there_before() -> None:
     labels = features[:, 0].copy()
     pool, pending = pool_of({"mean": RunningMean(), "last": LastLabel()} | {"wild": Wild()})
     pool.slots[2].member = Wild()
-    asked(pool, pending, range(1000), features)
-    for first in range(0, 1000, 20):
+    asked(pool, pending, range(20), features)
+    told(pool, pending, range(20), labels)  # answers before the first label are held against nobody
+    asked(pool, pending, range(20, 1000), features)
+    for first in range(20, 1000, 20):
         told(pool, pending, range(first, first + 20), labels)
         if pool.slots[2].resets:
             break

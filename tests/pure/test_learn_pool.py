@@ -81,6 +81,19 @@ def test_a_model_is_served_when_there_is_one_to_be_had() -> None:
     assert error(predicted[1000:], labels[1000:]) < 1.05 * 0.25
 
 
+@pytest.mark.parametrize("offset", [1e6, 1e9, 1e12])
+def test_an_offset_of_label_and_features_costs_nothing(offset: float) -> None:
+    """Labels and features far from 0 are learned as those near it, by the same champions, with the same intervals, but
+    for what a number of that size cannot show."""
+    features, labels = regression(1500)
+    near, far = pool(4), pool(4)
+    one = worked(near, features, labels)[1:]  # the first row is predicted as 0 wherever labels are
+    other = worked(far, features + offset, labels + offset)[1:] - offset
+    assert far.champion.name == near.champion.name
+    assert error(other[99:], labels[100:]) < 1.001 * error(one[99:], labels[100:])
+    assert np.median(other[99:, 2] - other[99:, 1]) < 1.01 * np.median(one[99:, 2] - one[99:, 1])
+
+
 def test_a_drift_is_followed() -> None:
     """Coefficients that change at once are noticed within 100 rows, and learned anew within some hundred."""
     features, labels = regression(4000)

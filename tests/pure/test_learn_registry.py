@@ -70,11 +70,52 @@ def test_a_version_is_made_when_something_happened(later: Mark, reasons: tuple[s
     assert story.commit(5, later) == ()
 
 
+def test_members_that_take_turns_fill_no_list() -> None:
+    """Over a thousand epochs in which two members alternate the list stays short; the one that lasts in the end is a
+    version, and what an operator asks for is one at once."""
+    story = Story()
+    every = 50_000
+    story.registry = Registry(2, 10**9)
+    made = [
+        story.commit(epoch, mark(epoch * every, ["ridge", "squares"][epoch % 2], since=epoch * every - 9, crowns=epoch))
+        for epoch in range(1, 1001)
+    ]
+    assert sum(bool(reasons) for reasons in made) <= 2
+    state = mark(1001 * every, "squares", since=1000 * every, crowns=1001)
+    assert story.commit(1001, state) == ()
+    wanted = act("promote", member="squares")
+    asked = mark(1002 * every, "squares", since=1002 * every, crowns=1002, act_count=1, acts=(wanted,))
+    assert story.commit(1002, asked) == ("promote",)
+    rows = 1002 * every * 16 // 15 + 16
+    assert story.commit(1003, mark(rows - 99, since=1002 * every, crowns=1003, act_count=1, acts=(wanted,))) == ()
+    assert story.commit(1004, mark(rows, since=1002 * every, crowns=1003, act_count=1, acts=(wanted,))) == ("champion",)
+
+
+def test_after_a_drift_a_champion_lasts_sooner() -> None:
+    """What is calm since a thousand rows is judged by these, however long the stream is."""
+    story = Story()
+    story.registry = Registry(2, 10**9)
+    story.commit(1, mark(10**7))
+    turned = {"since": 10**7 + 900, "crowns": 2}
+    assert story.commit(2, mark(10**7 + 1000, "squares", **turned)) == ()
+    assert story.commit(3, mark(10**7 + 1000, "squares", **turned, calm_since=10**7)) == ("champion",)
+
+
+def test_a_flood_of_drifts_makes_few_versions() -> None:
+    """Single drifts each make one, a drift in every epoch few, and one that was left out makes a later one."""
+    story = Story()
+    story.registry = Registry(2, 10**9)
+    made = [story.commit(epoch, mark(epoch * 1000, drifts=epoch)) for epoch in range(1, 1001)]
+    assert all(made[:16])
+    assert sum(map(bool, made[500:])) <= 8 * 12
+    assert story.commit(1001, mark(2_000_000, drifts=1000)) == ("drift",)
+
+
 def test_the_list_tells_everything() -> None:
     """A registry that is rebuilt from its list, or is told parts of it again, is the same."""
     story = Story()
     for epoch in range(2, 9):
-        story.commit(epoch, mark(epoch * 600, f"m{epoch // 3}", since=epoch // 3 * 1800, crowns=epoch // 3))
+        story.commit(epoch, mark(epoch * 600, f"m{epoch // 3}", since=epoch // 3 * 1800 - 400, crowns=epoch // 3))
     story.commit(4, mark(2400))  # an older epoch was restored
     records = [json.loads(line) for line in story.list]
     for told in (records, records + records[:3]):
@@ -88,7 +129,7 @@ def test_who_served_from_where_to_where() -> None:
     story.commit(2, mark(10, "mean", since=0, crowns=1))
     story.commit(3, mark(50, "ridge", since=32, crowns=2))
     story.commit(4, mark(1050, "ridge", since=32, crowns=2))
-    story.commit(5, mark(1100, "sgd", since=1080, crowns=3))
+    story.commit(5, mark(1180, "sgd", since=1080, crowns=3))
     served = [(row["champion"], row["since"], row["until"]) for row in story.registry.history()]
     assert served == [("mean", 0, 32), ("ridge", 32, 1080), ("ridge", 32, 1080), ("sgd", 1080, None)]
 

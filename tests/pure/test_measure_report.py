@@ -22,6 +22,9 @@ def results(mean: float | None, last: float | None, rows: int = 10_000, p: float
     return {
         "verdict": verdict_of(skills, rows),
         "task": "regression",
+        "judged_by": "squared_error",
+        "constant": None,
+        "blind": EMPTY,
         "rows": 200_000,
         "missing_target": 0,
         "unlabelled": 0,
@@ -55,7 +58,7 @@ def results(mean: float | None, last: float | None, rows: int = 10_000, p: float
             -0.1,
             10_000,
             "not_better",
-            "Not better than guessing: over the last 10,000 rows the model's R2 is 0.706",
+            "Not better than guessing: over the last 10,000 rows guessing the last value is at least as good as what",
         ),
         (0.0, 0.4, 10_000, "not_better", "Not better than guessing"),
         (None, None, 10_000, "not_better", "Not better than guessing"),

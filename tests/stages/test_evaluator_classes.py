@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,14 +108,23 @@ def test_the_guesses_are_those_of_a_loop() -> None:
     columns = columns_of(300, text=True, classes=4)
     results = results_of(told(columns, holdout=0))
     y = [label for label, mark in zip(columns["y"], columns[MARKS], strict=True) if mark == 0]
+    given = [label for label, mark in zip(columns["prediction"], columns[MARKS], strict=True) if mark == 0]
     seen = [sorted(set(y[:i]), key=lambda label: (-y[:i].count(label), y.index(label))) for i in range(len(y))]
     prior = np.mean([bool(before) and before[0] == label for before, label in zip(seen, y, strict=True)])
     last = np.mean([label == before for label, before in zip(y[1:], y, strict=False)]) * (len(y) - 1) / len(y)
     assert results["baselines"]["class_prior"]["total"]["accuracy"] == pytest.approx(prior)
     assert results["baselines"]["last_class"]["total"]["accuracy"] == pytest.approx(last)
-    assert results["baselines"]["last_class"]["total"]["log_loss"] is None
+    losses, pairs = [], list(pairwise([None, *y]))
+    for place, (before, label) in enumerate(pairs):
+        classes = max(2, len({*y[: place + 1], *given[: place + 1]}))
+        stay = (sum(a == b for a, b in pairs[1:place]) + 1) / (max(place - 1, 0) + 2)
+        odds = stay if label == before else (1 - stay) / (classes - 1)
+        losses.append(-np.log(odds if place else 1 / classes))
+    assert results["baselines"]["last_class"]["total"]["log_loss"] == pytest.approx(np.mean(losses))
+    share = 1 - results["total"]["log_loss"] / np.mean(losses)
+    assert results["skill"]["last_class"]["total"] == pytest.approx(share)
     wrong = 1 - results["total"]["accuracy"]
-    assert results["skill"]["class_prior"]["total"] == pytest.approx(1 - wrong / (1 - prior))
+    assert results["skill"]["class_prior"]["errors"] == pytest.approx(1 - wrong / (1 - prior))
 
 
 @pytest.mark.parametrize("size", [1, 64, 600])
@@ -169,7 +179,7 @@ def test_the_report_of_classes_is_plain_and_readable(text: bool) -> None:
     stage = told(columns_of(900, text=text), holdout=0.3)
     report = stage.query("report", {})
     json.dumps(report, allow_nan=False)
-    assert report["text"].startswith("Good: over all 882 rows errors are")
+    assert report["text"].startswith("Good: over all 882 rows the log-loss is")
     assert max(map(len, report["text"].splitlines())) <= 80
     assert stage.query("summary", {})["verdict"] == "good"
     assert {"class", "rows", "predicted", "right", "f1"} == set(report["results"]["classes"][0])
@@ -226,6 +236,6 @@ def test_guesses_of_classes_know_only_what_came_before() -> None:
     one, many = ClassGuesses(), ClassGuesses()
     whole = one.follow(targets, known)
     parts = [many.follow(targets[i : i + 700], known[i : i + 700]) for i in range(0, 9000, 700)]
-    for place in range(3):
+    for place in range(4):
         assert np.array_equal(whole[place], np.concatenate([part[place] for part in parts]))
     assert whole[2][5000] == (np.count_nonzero(targets[:5000] == targets[5000]) + 1) / (5000 + 3)

@@ -270,11 +270,11 @@ def test_a_snapshot_of_another_version_is_refused() -> None:
     assert equal(normal.snapshot(), before)
 
 
-def test_a_label_of_integers_is_judged_too() -> None:
-    """An absurd count is marked as an absurd float is."""
+def test_a_label_of_integers_is_judged_as_a_number_when_it_is_one() -> None:
+    """An absurd count is marked as an absurd float is, where labels are numbers."""
     counts = np.random.default_rng(5).poisson(9, size=300)
     counts[250] = 10**9
-    out = one(normalizer(), a=np.arange(300.0), y=counts)
+    out = one(normalizer(task="regression"), a=np.arange(300.0), y=counts)
     assert np.flatnonzero(out["marks"] & QUARANTINED).tolist() == [250]
 
 
@@ -285,3 +285,25 @@ def test_marks_of_a_gate_before_are_kept() -> None:
     for other in ([1.0, 2.0], ["u", "v"]):
         with pytest.raises(OptionError, match="'marks' is not int"):
             one(normalizer(), a=[1.0, 2.0], marks=other)
+
+
+@pytest.mark.parametrize("task", ["auto", "classification"])
+def test_the_number_of_a_class_is_a_name(task: str) -> None:
+    """Classes numbered with wide gaps are no spikes, in any order and however rare; as numbers they are."""
+    labels = np.random.default_rng(1).integers(0, 2, 600)
+    labels[400:] *= 1000
+    labels[[100, 450, 500]] = 1_000_000
+    normal, judging = normalizer(task=task), normalizer(task="regression")
+    for first in range(0, 600, 50):
+        columns = {"a": np.arange(50.0), "y": labels[first : first + 50]}
+        assert not (one(normal, **columns)[MARKS] & (QUARANTINED | LABEL_REBASED)).any()
+        one(judging, **columns)
+    label = normal.query("summary", {})["label"]
+    assert (label["quarantined_spike"], label["quarantined_missing"], label["rebased"]) == (0, 0, 0)
+    assert judging.query("summary", {})["label"]["quarantined_spike"] > 0
+
+
+def test_a_float_class_is_missing_or_there() -> None:
+    """Told that floats are classes the gate withholds what is none, and nothing else."""
+    out = one(normalizer(task="classification"), a=np.arange(4.0), y=np.array([0.0, NAN, 1e9, INF]))
+    assert (out[MARKS] & QUARANTINED).tolist() == [0, QUARANTINED, 0, QUARANTINED]

@@ -54,7 +54,7 @@ def _results() -> dict[str, Any]:
     luck = random.Random(5)
     rows = BINS * WIDTH
     return {
-        "schema": "streampipe-report/1",
+        "schema": "streampipe-report/2",
         "verdict": "good",
         "task": "regression",
         "rows": rows,

@@ -101,6 +101,12 @@ class LabelGate:
                 return np.zeros(len(labels), dtype=np.bool_), []
             return self._one_by_one(labels)
 
+    def missing(self, labels: Array) -> NDArray[np.bool_]:
+        """Which of these labels, that are no quantities, are none; the others are not judged."""
+        bad = ~np.isfinite(labels)
+        self.counts["missing"] += int(np.count_nonzero(bad))
+        return bad
+
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
         spreads = [[each.mean, each.variance, each.weight] for each in (self.level, self.steps)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from streampiped.learn.past import Looks, Past
 from streampiped.learn.pending import NO_LINE, Asked, Pending
-from streampiped.learn.pool import Pool
+from streampiped.learn.pool import Pool, judged_of
 from streampiped.records import Array, IntArray, aligned_empty
 
 
@@ -43,7 +43,7 @@ class LateRows:
 @dataclass(frozen=True, slots=True)
 class LateForecast:
     """Per row: what is served, or was when the question was asked; NaN for a late label. `guess_mean` and `guess_last`
-    are the mean and the newest of the labels known then; `generation` is that of the row itself."""
+    are the mean and the newest of the labels known then, NaN before the first; `generation` is of the row itself."""
 
     prediction: Array
     low: Array
@@ -91,6 +91,9 @@ class DelayedPool(Pool):
         residuals[rows.tells] = rows.labels[rows.tells] - told.served("prediction")
         asked = np.full(len(rows), -1.0)
         asked[rows.tells] = told.served("row")
+        blind = np.zeros(len(rows), dtype=np.bool_)  # asked before there was a label: see `judged_of`
+        blind[rows.tells] = told.looks.count == 0
+        asked[blind] = -1.0
         compared = rows.learnable & (asked >= self._since)  # older ones were answered by those who begin anew since
         place = self._drift.find(residuals[compared])
         if place is not None:
@@ -158,17 +161,21 @@ class DelayedPool(Pool):
         champion = answers[self._contest.champion]
         answers = [np.where(row < slot.begun, champion, raw) for slot, raw in zip(self.slots, answers, strict=True)]
         every = np.ones(len(labels), dtype=np.bool_)
-        self._learn(inputs, labels, every, answers, asked.served("prediction"), row >= self._since)
+        judged = judged_of(asked.looks, row >= self._since)
+        self._learn(inputs, labels, every, answers, asked.served("prediction"), judged)
 
     def _outcome(self, rows: LateRows, looks: Looks, pending: Pending, fallbacks: int) -> LateForecast:
         late = rows.lines == NO_LINE
         asked = pending.read(rows.lines)
+        blind = np.where(late, looks.count, asked.looks.count) == 0
+        guesses = ((looks.mean, asked.looks.mean), (looks.lags[:, 0], asked.looks.lags[:, 0]))
+        mean, last = (np.where(blind, np.nan, np.where(late, own, then)) for own, then in guesses)
         return LateForecast(
             prediction=asked.served("prediction"),
             low=asked.served("low"),
             high=asked.served("high"),
-            guess_mean=np.where(late, looks.mean, asked.looks.mean),
-            guess_last=np.where(late, looks.lags[:, 0], asked.looks.lags[:, 0]),
+            guess_mean=mean,
+            guess_last=last,
             version=np.where(late, self.blocks, asked.served("version")).astype(np.int64),
             generation=np.full(len(rows), self.generation),
             fallbacks=fallbacks,

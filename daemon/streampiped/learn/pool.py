@@ -64,23 +64,26 @@ class Pool(Rivals[Member]):
         known, learnable = known[:rows], learnable[:rows]
         self._reframe(features)
         past = self._past.copy()
-        inputs = self._inputs(features, past.follow(labels, known))
+        looks = past.follow(labels, known)
+        inputs = self._inputs(features, looks)
+        judged = judged_of(looks, learnable)
         answers = [slot.member.predict(inputs) for slot in self.slots]
         fallback = self.fallback
         answer, fallbacks = self._served(answers[self._contest.champion], inputs)
-        place = self._drift.find((labels - answer)[learnable])
+        place = self._drift.find((labels - answer)[judged])
         if place is not None:  # what comes behind the alarm is predicted by those who have been told of it
-            rows = until(place, learnable)
+            rows = until(place, judged)
             part = slice(rows)
-            features, labels, known, learnable = features[part], labels[part], known[part], learnable[part]
+            features, labels, known = features[part], labels[part], known[part]
+            learnable, judged = learnable[part], judged[part]
             answer, inputs, answers = answer[part], inputs[part], [each[part] for each in answers]
             past = self._past.copy()
             past.follow(labels, known)
         self._past = past
-        widths = self._intervals.follow(labels - answer, learnable)
+        widths = self._intervals.follow(labels - answer, judged)
         self.rows += rows
         if learnable.any():
-            self._learn(inputs, labels, learnable, answers, answer, learnable)
+            self._learn(inputs, labels, learnable, answers, answer, judged)
         self._moments.update(features.T)
         if place is not None:
             self._drifted(self.rows - 1)
@@ -146,3 +149,10 @@ class Pool(Rivals[Member]):
         finite = np.isfinite(raw)
         answer = np.clip(np.where(finite, raw, inputs.looks.mean), low, high)
         return answer, int(len(raw) - np.count_nonzero(finite))
+
+
+def judged_of(looks: Looks, learnable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """By which of the `learnable` rows members are compared and a drift and the interval are found: those that had a
+    label before them. Before the first every member answers 0, and the error of that tells where the labels are and
+    nothing of a member: at a level of 1e9 it would hide all later ones by rounding."""
+    return learnable & (looks.count > 0)

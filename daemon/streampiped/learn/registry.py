@@ -16,6 +16,8 @@ from streampiped.errors import StateError
 REASONS: Final = ("first", "champion", "drift", "promote", "rollback", "pin", "unpin", "rows")
 """The first one; another champion; a drift; what an operator did; so many rows since the last."""
 ACTS: Final = ("promote", "rollback", "pin", "unpin")
+LASTS: Final = 16  # a champion lasts when it has been served for this part of the rows since the last drift
+DRIFTS_MAX: Final = 8  # versions by drift alone in the newest sixteenth of the stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Mark:
     act_count: int = 0
     acts: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, float | None] = field(default_factory=dict)
+    calm_since: int = 0
+    """The row of the last drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +86,21 @@ class Registry:
         return self._versions.get(version)
 
     def why(self, mark: Mark) -> tuple[str, ...]:
-        """Why this model should be a version; (): nothing has happened since the last one."""
+        """Why this model should be a version; (): nothing has happened since the last one, or nothing that lasts. All
+        goes by rows, so that a stream that is repeated has the same versions. Two members that take turns every
+        million rows would fill the list with both; so the longer the stream has been calm, the longer a champion has
+        to be served before it makes a version. A drift that is left out for others makes a later one."""
         last = self.newest()
         if last is None or mark.rows < last.rows:
             return ("first",)
         told = {str(act["kind"]) for act in _since(mark, last)}
         seated = bool(told - {"unpin"})  # by the operator, whose doing it is then
         found = {
-            "champion": mark.crowns != last.crowns and mark.champion != last.champion and not seated,
-            "drift": mark.drifts != last.drifts,
+            "champion": mark.crowns != last.crowns
+            and mark.champion != last.champion
+            and not seated
+            and mark.rows - mark.since >= (mark.rows - mark.calm_since) // LASTS,
+            "drift": mark.drifts != last.drifts and self._drifts(mark.rows) < DRIFTS_MAX,
             **{act: act in told for act in ACTS},
             "rows": mark.rows - last.rows >= self._every,
         }
@@ -159,6 +169,11 @@ class Registry:
             ended = None if version.withdrawn else until
             rows.append({**asdict(version), "reasons": list(version.reasons), "until": ended})
         return rows[::-1]
+
+    def _drifts(self, rows: int) -> int:
+        """Versions by drift in the newest sixteenth of so many rows."""
+        new = rows - rows // LASTS
+        return sum(not v.withdrawn and "drift" in v.reasons and v.rows > new for v in self._versions.values())
 
     def _withdraw(self, number: int) -> None:
         found = self._versions.get(number)

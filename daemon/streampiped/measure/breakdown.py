@@ -16,10 +16,11 @@ from streampiped.measure.curve import Curve, pieces, places_of
 from streampiped.measure.tally import Tally, from_state, state_of
 from streampiped.records import IntArray
 
-_TALLIES: Final = ("learned", "held_out", "generation")
+_TALLIES: Final = ("learned", "held_out", "blind", "generation")
 
-Parts: TypeAlias = "Callable[[slice, NDArray[np.intp]], tuple[Tally, Tally]]"
-"""(which of the scored rows, places of the held-out ones among them) -> tallies of the learned and of the held-out."""
+Parts: TypeAlias = "Callable[[slice, NDArray[np.intp]], tuple[Tally, Tally, Tally | None]]"
+"""(which of the scored rows, places of the held-out ones among them) -> tallies of the learned, of the held-out, and of
+those that were predicted before there was a label, if any: these are of neither of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,16 @@ class Breakdown:
 
     def total(self) -> Tally:
         """Over all rows."""
-        total = Tally(self._predictors)
-        total.merge(self.parts["learned"])
-        total.merge(self.parts["held_out"])
+        total = self.told()
+        total.merge(self.parts["blind"])
         return total
+
+    def told(self) -> Tally:
+        """Over all rows that had a label before them."""
+        told = Tally(self._predictors)
+        told.merge(self.parts["learned"])
+        told.merge(self.parts["held_out"])
+        return told
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
@@ -103,9 +110,12 @@ class Breakdown:
                 self.since_row = row
             self.generation = generation
 
-    def _take(self, row: int, learned: Tally, held: Tally) -> None:
+    def _take(self, row: int, learned: Tally, held: Tally, blind: Tally | None) -> None:
         self.parts["learned"].merge(learned)
         self.parts["held_out"].merge(held)
         learned.merge(held)
+        if blind is not None:
+            self.parts["blind"].merge(blind)
+            learned.merge(blind)
         self.parts["generation"].merge(learned)
         self.curve.add(row, learned)

@@ -13,6 +13,7 @@ from streampiped.classes import ClassGuesses, Codes
 from streampiped.measure.breakdown import Breakdown, Places
 from streampiped.measure.calibration import bins_of
 from streampiped.measure.class_metrics import Confusion, class_tallies, confusion_of, figures_of, log_losses
+from streampiped.measure.metrics import number
 from streampiped.measure.recent import Recent
 from streampiped.measure.report import verdict_of
 from streampiped.measure.skill import compare
@@ -23,7 +24,17 @@ from streampiped.records import Array
 BASELINES: Final = ("class_prior", "last_class")
 PREDICTORS: Final = ("model", *BASELINES)
 SAMPLE: Final = 256  # as in regression.py
-WINDOW: Final = ("target", "model", "class_prior", "last_class", "probability", "score", "lost", "prior_lost")
+WINDOW: Final = (
+    "target",
+    "model",
+    "class_prior",
+    "last_class",
+    "probability",
+    "score",
+    "lost",
+    "prior_lost",
+    "last_lost",
+)
 _SHARE: Final = 0.9  # of intervals, which a classification has none of
 
 
@@ -53,11 +64,11 @@ class ClassScores:
         """Score them. Without a row that can be scored only the generation may change."""
         table = self._table(rows)
         wrong = (table[1:4] != table[0]).astype(np.float64)
-        lost = np.stack((table[6], table[7], np.full(len(rows.targets), np.nan)))  # the last class gives no probability
+        lost = table[6:9]
         spared = rows.places.spared
 
-        def parts(part: slice, held: NDArray[np.intp]) -> tuple[Tally, Tally]:
-            return class_tallies(wrong[:, part], lost[:, part], held)
+        def parts(part: slice, held: NDArray[np.intp]) -> tuple[Tally, Tally, Tally | None]:
+            return *class_tallies(wrong[:, part], lost[:, part], held), None
 
         self._breakdown.add(rows.places, parts)
         if not len(rows.targets):
@@ -105,7 +116,7 @@ class ClassScores:
     def summary(self, labels: list[Any]) -> dict[str, Any]:
         """The figures over all rows, and the verdict over the window."""
         figures = figures_of(self._breakdown.total(), 0, self._counts["total"], labels)
-        return figures | {"verdict": self._verdict(self._windowed()[1])}
+        return figures | {"verdict": self._verdict(self._windowed()[0])}
 
     def results(self, rows: int, labels: list[Any]) -> dict[str, Any]:
         """Plain numbers, all of them determined by the records alone; `rows` came in all, `labels` are by code."""
@@ -115,7 +126,9 @@ class ClassScores:
         warm_up, after = curve.warm_up(rows)
         held, learned = parts["held_out"], parts["learned"]
         return {
-            "verdict": self._verdict(recent),
+            "verdict": self._verdict(table),
+            "judged_by": _judged_by(table),
+            "constant": None if (constant := _constant(table)) is None else labels[constant],
             "scored": total.rows,
             "total": figures_of(total, 0, self._counts["total"], labels),
             "last": {**figures_of(recent, 0, last, labels), "window": self._last},
@@ -156,25 +169,27 @@ class ClassScores:
         """A line for each column of WINDOW, a column for each row."""
         table = np.full((len(WINDOW), len(rows.targets)), np.nan)
         table[0], table[1] = rows.targets, rows.predictions
-        table[2], table[3], shares = self._guesses.follow(rows.targets, rows.known)
+        table[2], table[3], shares, stayed = self._guesses.follow(rows.targets, rows.known)
         if rows.probability is not None:
             table[4] = rows.probability
             table[6] = log_losses(rows.targets == rows.predictions, rows.probability, rows.known)
         if rows.score is not None:
             table[5] = rows.score
-        table[7] = -np.log(shares)
+        table[7], table[8] = -np.log(shares), -np.log(stayed)
         return table
 
     def _windowed(self) -> tuple[Array, Tally]:
         """The window by columns, and the tally of its rows."""
         table = np.ascontiguousarray(self._window.rows().T)
-        lost = np.stack((table[6], table[7], np.full(table.shape[1], np.nan)))
         wrong = (table[1:4] != table[0]).astype(np.float64)
-        return table, merged(class_tallies(wrong, lost, np.zeros(0, dtype=np.intp)), len(PREDICTORS))
+        return table, merged(class_tallies(wrong, table[6:9], np.zeros(0, dtype=np.intp)), len(PREDICTORS))
 
-    def _verdict(self, recent: Tally) -> str:
-        skills = {name: _skill(recent, place) for place, name in enumerate(BASELINES, 1)}
-        return verdict_of(skills, recent.rows)
+    @staticmethod
+    def _verdict(table: Array) -> str:
+        losses = _losses(table)
+        skills = {name: _share(losses[0], losses[place]) for place, name in enumerate(BASELINES, 1)}
+        exact = None if _constant(table) is None else bool((table[1] == table[0]).all())
+        return verdict_of(skills, table.shape[1], exact=exact)
 
     def _recent_figures(self) -> dict[str, Any]:
         wrong, lost = (self._recent[name].values() for name in ("wrong", "lost"))
@@ -186,15 +201,40 @@ def _error(tally: Tally, predictor: int = 0) -> float | None:
     return tally.absolute[predictor] / tally.rows if tally.rows else None
 
 
-def _skill(tally: Tally, place: int) -> float | None:
-    """The share of a guess's mistakes that the model does not make."""
-    return 1.0 - tally.absolute[0] / tally.absolute[place] if tally.absolute[place] else None
+def _constant(table: Array) -> int | None:
+    """The code of the class that all rows of the window have; None: they differ, or there are none."""
+    targets = table[0]
+    return int(targets[0]) if len(targets) and (targets == targets[0]).all() else None
+
+
+def _judged_by(table: Array) -> str:
+    """Without probabilities there is no log-loss."""
+    return "log_loss" if np.isfinite(table[6]).all() else "errors"
+
+
+def _losses(table: Array) -> Array:
+    """Of model and guesses, row by row. Right answers alone would hide a rare class: whoever never says it is right
+    nearly always."""
+    if _judged_by(table) == "log_loss":
+        return table[6:9]
+    return np.asarray(table[1:4] != table[0], dtype=np.float64)
+
+
+def _share(model: Array, guess: Array) -> float | None:
+    """Of a guess's loss, what the model avoids."""
+    guessed = float(guess.sum())
+    return 1.0 - float(model.sum()) / guessed if guessed else None
 
 
 def _skills(table: Array, total: Tally) -> dict[str, Any]:
-    wrong = (table[1:4] != table[0]).astype(np.float64)
+    losses, wrong = _losses(table), (table[1:4] != table[0]).astype(np.float64)
+    sums = total.squared if _judged_by(table) == "log_loss" else total.absolute
     return {
-        name: {"total": _skill(total, place), **compare(wrong[0], wrong[place])}
+        name: {
+            "total": number(1.0 - sums[0] / sums[place]) if sums[place] else None,
+            **compare(losses[0], losses[place]),
+            "errors": _share(wrong[0], wrong[place]),
+        }
         for place, name in enumerate(BASELINES, 1)
     }
 

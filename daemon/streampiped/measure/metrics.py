@@ -91,11 +91,10 @@ class Scores:
         return number(self.squared / self.rows) if self.rows else None
 
     def r2(self) -> float | None:
-        """None below two rows; for a constant target 1 if every prediction was right and 0 else (as scikit-learn)."""
-        if self.rows < 2:
+        """None below two rows, and for a constant target, of which there is nothing to explain (scikit-learn makes up 1
+        or 0)."""
+        if self.rows < 2 or self.m2 == 0.0:
             return None
-        if self.m2 == 0.0:
-            return 1.0 if self.squared == 0.0 else 0.0
         return number(1.0 - self.squared / self.m2)
 
     def values(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ BASELINES: Final = ("running_mean", "last_value", "discounted_mean")
 PREDICTORS: Final = ("model", *BASELINES)
 INTERVALS: Final = 0.9  # what the trainer's intervals are meant to cover
 SAMPLE: Final = 256  # held-out rows that a picture of predicted against actual has
+EXACT: Final = 1e-9  # of a constant label: a prediction nearer to it than that is right
 WINDOW_COLUMNS: Final = 1 + len(PREDICTORS) + 2  # target, predictions, low, high
 
 
@@ -42,7 +43,8 @@ class Rows:
     low: Array | None
     high: Array | None
     guesses: tuple[Array, Array] | None
-    """Running mean and last value as they stood when the row was predicted; None: the labels were there at once."""
+    """Running mean and last value as they stood when the row was predicted, NaN where there was no label yet; None: the
+    labels were there at once."""
     levels: tuple[tuple[int, float], ...] = ()
     """(rows, label): behind so many of these rows the label has another level, of which this is the first."""
 
@@ -56,13 +58,18 @@ class RegressionScores:
 
     def add(self, rows: Rows) -> None:
         """Score them. Without a row that can be scored only the generation may change."""
-        table = self._table(rows)
+        table, blind = self._table(rows)
         targets, predicted, inside = table[0], table[1 : 1 + len(PREDICTORS)], _inside(rows)
 
-        def parts(part: slice, held: NDArray[np.intp]) -> tuple[Tally, Tally]:
-            return split(targets[part], predicted[:, part], held, None if inside is None else inside[part])
+        def parts(part: slice, held: NDArray[np.intp]) -> tuple[Tally, Tally, Tally | None]:
+            within = None if inside is None else inside[part]
+            if blind is None or not blind[part].any():
+                return *split(targets[part], predicted[:, part], held, within), None
+            return _apart(targets[part], predicted[:, part], held, within, blind[part])
 
         self._breakdown.add(rows.places, parts)
+        if blind is not None:
+            table[2:5, blind] = np.nan
         if len(targets):
             self._recent.add(targets, table[1])
             self._window.append(table.T)
@@ -103,26 +110,41 @@ class RegressionScores:
 
     def verdict(self) -> str:
         """Over the window, as `results` says it."""
-        return self._verdict(self._windowed()[1])
+        return self._verdict(self._windowed()[0])
 
-    def _verdict(self, recent: Mapping[str, Scores]) -> str:
-        skills = {n: skill(recent["model"], recent[n]) for n in BASELINES if recent[n].mse() is not None}
-        return verdict_of(skills, recent["model"].rows)
+    @staticmethod
+    def _verdict(table: Array) -> str:
+        """By the rows that had a label before them."""
+        targets, *predicted = table[: 1 + len(PREDICTORS), np.isfinite(table[2])]
+        scores = [scores_of(targets, each) for each in predicted]
+        skills = {
+            name: skill(scores[0], each)
+            for name, each in zip(BASELINES, scores[1:], strict=True)
+            if each.mse() is not None
+        }
+        constant = _constant(table)
+        if constant is None:
+            return verdict_of(skills, table.shape[1])
+        exact = bool((np.abs(predicted[0] - constant) <= EXACT * abs(constant)).all())
+        return verdict_of(skills, table.shape[1], exact=exact)
 
     def results(self, rows: int) -> dict[str, Any]:
         """Plain numbers, all of them determined by the records alone; `rows` came in all."""
         table, recent = self._windowed()
-        total, parts = self._breakdown.total(), self._breakdown.parts
+        total, told, parts = self._breakdown.total(), self._breakdown.told(), self._breakdown.parts
         figures = {name: tally.scores(0).values() for name, tally in parts.items()}
         warm_up, after = self._breakdown.curve.warm_up(rows)
         return {
-            "verdict": self._verdict(recent),
+            "verdict": self._verdict(table),
+            "judged_by": "squared_error",
+            "constant": _constant(table),
             "scored": total.rows,
             "total": total.scores(0).values(),
             "last": {**recent["model"].values(), "window": self._last},
             "recent": self._recent.values(),
             "held_out": figures["held_out"],
             "learned": figures["learned"],
+            "blind": figures["blind"],
             "warm_up": warm_up.scores(0).values(),
             "after_warm_up": after.scores(0).values(),
             "generation": {
@@ -139,7 +161,7 @@ class RegressionScores:
                 }
                 for place, name in enumerate(BASELINES, 1)
             },
-            "skill": _skills(table, total),
+            "skill": _skills(table, told),
             "coverage": _coverage(table, total),
             "curve": self._curve_results(),
             "calibration": bins_of(table[1], table[0]),
@@ -147,9 +169,14 @@ class RegressionScores:
         }
 
     def _windowed(self) -> tuple[Array, dict[str, Scores]]:
-        """The window by columns, and each predictor's scores over it."""
+        """The window by columns, and each predictor's scores over it. A guess that knew no label yet was 0 as well; in
+        the table it is NaN."""
         table = np.ascontiguousarray(self._window.rows().T)
-        return table, {name: scores_of(table[0], table[place]) for place, name in enumerate(PREDICTORS, 1)}
+        scores = {"model": scores_of(table[0], table[1])}
+        blind = np.isnan(table[2])
+        for place, name in enumerate(BASELINES, 2):
+            scores[name] = scores_of(table[0], np.where(blind, 0.0, table[place]))
+        return table, scores
 
     def _begin_guesses(self, label: float) -> None:
         """The guesses follow another level at once, as the model does."""
@@ -157,11 +184,15 @@ class RegressionScores:
         for each in (self._guesses, self._discounted):
             each.follow(np.array([label]))
 
-    def _table(self, rows: Rows) -> Array:
-        """A line for each column of the window, a column for each row."""
+    def _table(self, rows: Rows) -> tuple[Array, NDArray[np.bool_] | None]:
+        """A line for each column of the window, a column for each row; and which rows had no label before them, None if
+        all had: everybody guesses 0 there."""
         table = np.empty((WINDOW_COLUMNS, len(rows.targets)))
         table[0], table[1] = rows.targets, rows.predictions
+        blind = None
         if rows.guesses is None:
+            if not self._guesses.rows and len(rows.targets):
+                blind = np.arange(len(rows.targets)) == 0
             start = 0
             for stop, label in (*rows.levels, (len(rows.targets), None)):
                 part = rows.targets[start:stop]
@@ -171,11 +202,14 @@ class RegressionScores:
                 if label is not None:
                     self._begin_guesses(label)
         else:
-            table[2], table[3] = rows.guesses
+            unknown = np.isnan(rows.guesses[0]) | np.isnan(rows.guesses[1])
+            blind = unknown if unknown.any() else None
+            table[2:4] = rows.guesses
+            table[2:4, unknown] = 0.0
             table[4] = np.nan  # what a discounted mean knew when the row was predicted nobody says
         table[5] = np.nan if rows.low is None else rows.low
         table[6] = np.nan if rows.high is None else rows.high
-        return table
+        return table, blind
 
     def _curve_results(self) -> dict[str, Any]:
         width = self._breakdown.curve.rows_per_bin
@@ -193,6 +227,27 @@ class RegressionScores:
         return {"rows_per_bin": width, "bins": bins}
 
 
+def _constant(table: Array) -> float | None:
+    """The label that all rows of the window have; None: they differ, or there are none."""
+    targets = table[0]
+    return float(targets[0]) if len(targets) and (targets == targets[0]).all() else None
+
+
+def _apart(
+    targets: Array, predicted: Array, held: NDArray[np.intp], inside: Inside | None, blind: NDArray[np.bool_]
+) -> tuple[Tally, Tally, Tally]:
+    """As `tally.split`, with the `blind` rows taken out into a tally of their own."""
+    told = ~blind
+    spared = np.zeros(len(targets), dtype=np.bool_)
+    spared[held] = True
+
+    def of(rows: NDArray[np.bool_], spared: NDArray[np.intp]) -> tuple[Tally, Tally]:
+        return split(targets[rows], predicted[:, rows], spared, None if inside is None else inside[rows])
+
+    nobody = np.zeros(0, dtype=np.intp)
+    return *of(told, np.flatnonzero(spared[told])), of(blind, nobody)[0]
+
+
 def _inside(rows: Rows) -> Inside | None:
     """As `tally.split` takes it; None without intervals."""
     if rows.low is None or rows.high is None:
@@ -207,11 +262,13 @@ def _gap(held_out: float | None, learned: float | None) -> dict[str, float | Non
     return {"mse_held_out": held_out, "mse_learned": learned, "ratio": ratio}
 
 
-def _skills(table: Array, total: Tally) -> dict[str, Any]:
+def _skills(table: Array, told: Tally) -> dict[str, Any]:
+    """Of rows that had a label before them: before the first nobody can be told from another."""
+    table = table[:, np.isfinite(table[2])]
     with np.errstate(over="ignore", invalid="ignore"):
         squared = (table[1 : 1 + len(PREDICTORS)] - table[0]) ** 2
     return {
-        name: {"total": skill(total.scores(0), total.scores(place)), **compare(squared[0], squared[place])}
+        name: {"total": skill(told.scores(0), told.scores(place)), **compare(squared[0], squared[place])}
         for place, name in enumerate(BASELINES, 1)
     }
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from streampiped.measure.report_sections import gate_lines, model_lines
 from streampiped.measure.report_text import WIDTH, cell, chance, percent, scores_table, wrapped
+from streampiped.measure.report_text import name as name_of
 from streampiped.measure.sparkline import bars, narrowed
 
 ENOUGH_ROWS: Final = 100  # below, R2 moves by more than the differences that it should tell
@@ -20,12 +21,21 @@ NAMES: Final = {
     "class_prior": "the most frequent class",
     "last_class": "the last class",
 }
+LOSSES: Final = {
+    "squared_error": "the squared error is", "log_loss": "the log-loss is", "errors": "errors are"
+}  # fmt: skip
 REGRESSION: Final = {"rows": "rows", "mse": "MSE", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
 CLASSIFICATION: Final = {
     "rows": "rows", "accuracy": "accuracy", "log_loss": "log-loss", "auc": "AUC", "f1_macro": "F1 macro"
 }  # fmt: skip
+HEADS: Final = {
+    "squared_error": "share of a guess's error avoided",
+    "log_loss": "log-loss of a guess avoided",
+    "errors": "share of a guess's errors avoided",
+}
 CURVE: Final = {"regression": ("mse", "RMSE"), "classification": ("error", "share of errors")}
 SHORT: Final = {"running_mean": "mean", "last_value": "last", "class_prior": "prior", "last_class": "last"}
+WORTH_A_WORD: Final = 0.01  # of all squared error
 CURVE_WIDTH: Final = 64  # bars: half of the curve's bins
 UNSCORED: Final = {
     "missing_target": "without a target",
@@ -35,10 +45,14 @@ UNSCORED: Final = {
 }
 
 
-def verdict_of(skills: Mapping[str, float | None], rows: int) -> str:
-    """ "good", "not_better" than one of the guesses, or "not_enough_data"."""
-    if rows < ENOUGH_ROWS:
+def verdict_of(skills: Mapping[str, float | None], rows: int, *, exact: bool | None = None) -> str:
+    """ "good", "not_better" than one of the guesses, or "not_enough_data". `exact`: the label never changed in these
+    rows, and whether every prediction was that label: nothing can be told of a model then, or that it is worse than
+    any guess."""
+    if rows < ENOUGH_ROWS or not skills:
         return "not_enough_data"
+    if exact is not None:
+        return "not_enough_data" if exact else "not_better"
     return "good" if skills and all(skill is not None and skill > 0 for skill in skills.values()) else "not_better"
 
 
@@ -56,23 +70,60 @@ def render(results: Mapping[str, Any], operations: Mapping[str, Any]) -> str:
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
+def judged(verdict: str, model: Any) -> str:
+    """The verdict when `model` is the trainer's section: where a guess is served, nothing is better than guessing."""
+    return "not_better" if verdict == "good" and guess_served(model) else verdict
+
+
+def guess_served(model: Any) -> str:
+    """The guess that the trainer's section says is served; empty: none is."""
+    serves = isinstance(model, Mapping) and model.get("fallback") is True
+    return name_of(model.get("champion"), 40) if serves else ""
+
+
 def sentence(results: Mapping[str, Any]) -> str:
     """The verdict in words."""
-    last = results["last"]
+    last, verdict = results["last"], results["verdict"]
     rows = last["rows"]
-    if results["verdict"] == "not_enough_data":
-        return f"Not enough data: {rows:,} of at least {ENOUGH_ROWS} rows could be scored so far."
-    over = "all" if rows == results["total"]["rows"] else "the last"
-    regression = results["task"] == "regression"
-    figure, value = ("R2", cell(last["r2"])) if regression else ("accuracy", percent(last["accuracy"]))
-    what = "the squared error is" if regression else "errors are"
+    over = f"over {'all' if rows == results['total']['rows'] else 'the last'} {rows:,} rows"
+    if rows >= ENOUGH_ROWS and results.get("constant") is not None:
+        return _constant(results, over)
     skills = {name: about for name, about in results["skill"].items() if _told(results, name)}
-    if results["verdict"] == "good":
-        below = _listed([f"{percent(about['last'])} below guessing {NAMES[name]}" for name, about in skills.items()])
-        return f"Good: over {over} {rows:,} rows {what} {below} ({figure} {value}){_doubt(skills)}."
-    better = [NAMES[name] for name, about in skills.items() if not (about["last"] or 0.0) > 0]
-    guessing = f"guessing {' or '.join(better)} is at least as good" if better else "no guess can be compared with"
-    return f"Not better than guessing: over {over} {rows:,} rows the model's {figure} is {value}, and {guessing}."
+    if verdict == "not_enough_data":
+        known = f"{rows:,} of at least {ENOUGH_ROWS} rows could be scored so far"
+        return f"Not enough data: {known if rows < ENOUGH_ROWS else 'no row had a label before it'}."
+    figure = f"R2 {cell(last['r2'])}" if results["task"] == "regression" else f"accuracy {percent(last['accuracy'])}"
+    loss = LOSSES[results["judged_by"]]
+    below = {name: about["last"] for name, about in skills.items() if (about["last"] or 0.0) > 0}
+    beaten = _listed([f"{percent(share)} below guessing {NAMES[name]}" for name, share in below.items()])
+    if verdict == "good":
+        return f"Good: {over} {loss} {beaten} ({figure}){_doubt(skills)}{_no_oftener(results)}."
+    better = [NAMES[name] for name in skills if name not in below]
+    guess = guess_served(results.get("model"))
+    serves = f"a guess ({guess}) is what is served, as no member beats guessing" if guess else ""
+    if better:
+        found = f"{over} guessing {' or '.join(better)} is at least as good as what was served ({figure})"
+        return f"Not better than guessing: {found}{serves and '; ' + serves}."
+    if not serves:
+        return f"Not better than guessing: {over} there is no guess to compare with ({figure})."
+    return f"Not better than guessing: {serves}; {over} {loss} {beaten} ({figure})."
+
+
+def _constant(results: Mapping[str, Any], over: str) -> str:
+    label = results["constant"]
+    told = f"{over} the label was {cell(label) if isinstance(label, int | float) else name_of(label, 40)}"
+    if results["verdict"] == "not_enough_data":
+        return f"Not enough data: {told} and so was the prediction: what never changes says nothing of a model."
+    figure = "RMSE" if results["task"] == "regression" else "accuracy"
+    value = cell(results["last"]["rmse"]) if figure == "RMSE" else percent(results["last"]["accuracy"])
+    return f"Not better than guessing: {told}, which any guess gets right, and the model does not ({figure} {value})."
+
+
+def _no_oftener(results: Mapping[str, Any]) -> str:
+    """Better probabilities need not be more right answers: a rare class is never the more probable one."""
+    skills = results["skill"] if results["judged_by"] == "log_loss" else {}
+    names = [NAMES[name] for name, about in skills.items() if about["errors"] is None or about["errors"] <= 0]
+    return f"; its answers are right no more often than {_listed(names)}" if names else ""
 
 
 def _doubt(skills: Mapping[str, Mapping[str, Any]]) -> str:
@@ -98,6 +149,8 @@ def _scores(results: Mapping[str, Any]) -> list[str]:
         rows[f"model, since row {since:,}"] = results["generation"]
     rows["model, held-out rows"] = results["held_out"]
     rows["model, learned rows"] = results["learned"]
+    if (results.get("blind") or {}).get("rows"):
+        rows["model, before any label"] = results["blind"]
     for name, both in results["baselines"].items():
         short = NAMES[name].removeprefix("the ")
         rows[f"{short}, all"] = both["total"]
@@ -108,7 +161,7 @@ def _scores(results: Mapping[str, Any]) -> list[str]:
 
 def _skills(results: Mapping[str, Any]) -> list[str]:
     recent = f"last {results['last']['rows']:,}"
-    head = "share of a guess's error avoided"
+    head = HEADS[results["judged_by"]]
     lines = [f"{head:<34}{'all':>8}{recent:>13}{'95 % interval':>17}{'p':>8}"]
     for name, about in results["skill"].items():
         low, high = about["low"], about["high"]
@@ -119,7 +172,7 @@ def _skills(results: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(results: Mapping[str, Any]) -> list[str]:
-    lines = []
+    lines = _blind(results)
     coverage, gap = results["coverage"], results["gap"]
     if coverage["rows"]:
         lines += wrapped(
@@ -133,6 +186,18 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         )
     lines += [f"{results[kind]:,} rows {words} were not scored." for kind, words in UNSCORED.items() if results[kind]]
     return lines
+
+
+def _blind(results: Mapping[str, Any]) -> list[str]:
+    """What the rows before the first label weigh, where it is worth a word."""
+    blind, total = results.get("blind") or {}, results["total"]
+    if not blind.get("rows") or not total["mse"] or blind["mse"] is None:
+        return []
+    share = blind["mse"] * blind["rows"] / (total["mse"] * total["rows"])
+    if share < WORTH_A_WORD:
+        return []
+    rows = "The first row" if blind["rows"] == 1 else f"{blind['rows']:,} rows"
+    return wrapped(f"{rows} came before any label and had to be guessed as 0: {percent(share)} of all squared error.")
 
 
 def _crosscheck(check: Mapping[str, Any]) -> list[str]:

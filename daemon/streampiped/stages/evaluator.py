@@ -13,14 +13,14 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from streampiped.errors import StateError
-from streampiped.measure.report import render
+from streampiped.measure.report import judged, render
 from streampiped.records import Batch, held_out
 from streampiped.stages.base import ApiCall, Stage, StageContext, StageOptions, State
 from streampiped.stages.crosscheck import CrossCheck
 from streampiped.stages.tasks import GUESSES, PROBABILITIES, Classification, Regression, Task, task_of
 
-SCHEMA: Final = "streampipe-report/1"  # docs/specs/report.md
-LAYOUT: Final = 2  # of the snapshot; another one is refused
+SCHEMA: Final = "streampipe-report/2"  # docs/specs/report.md
+LAYOUT: Final = 3  # of the snapshot; another one is refused
 COUNTS: Final = ("rows", "missing_target", "unlabelled", "quarantined", "unpredicted", "model_version")
 TASKS: Final = {task.name: task for task in (Regression, Classification)}
 
@@ -31,7 +31,7 @@ class EvaluatorOptions(StageOptions):
     target: str = "y"
     prediction: str = "prediction"
     last: int = Field(default=10_000, ge=2, le=1_000_000)
-    """Rows of the window beside the total; 56 bytes each, in memory and in every snapshot."""
+    """Rows of the window beside the total; 56 bytes each (72 of a classification), in memory and in every snapshot."""
     reservoir: int = Field(default=512, ge=0, le=10_000)
     """Newest held-out rows kept for the cross-check; 0 for none."""
     holdout: float = Field(default=0.02, ge=0, le=1)
@@ -92,6 +92,7 @@ class Evaluator(Stage):
             return summary | {"rows": self._counts["rows"], "scored": summary["rows"]}
         if method == "report":
             results = params.get("sections", {}) | self._results()
+            results["verdict"] = judged(results["verdict"], results.get("model"))
             operations = {"crosscheck": dict(self._check.told)}
             return {"results": results, "operations": operations, "text": render(results, operations)}
         raise KeyError(method)

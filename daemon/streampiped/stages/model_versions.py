@@ -194,6 +194,7 @@ def mark_of(model: Frozen) -> Mark:
     """What the registry has to know of a model."""
     pool = model.pool
     terms = pool.history.timeline()
+    drifts = [drift["row"] for drift in pool.history.drifts() if drift["kind"] != "shift"]
     return Mark(
         pool.rows,
         pool.learned,
@@ -204,4 +205,5 @@ def mark_of(model: Frozen) -> Mark:
         model.act_count,
         model.acts,
         metrics_of(pool),
+        int(drifts[-1]) if drifts else 0,
     )

@@ -48,6 +48,9 @@ class NormalizerOptions(StageOptions):
     """Standard deviations beyond which a value counts as being at the limit; 0 for no limit."""
     quarantine: bool = True
     """Mark labels that are missing or absurd, so that they are neither learned nor scored."""
+    task: Literal["auto", "regression", "classification"] = "auto"
+    """What the labels are, as the trainer's option of this name: "auto" takes a float column for numbers and an int
+    column for classes. The number of a class is a name: nothing of its size is absurd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +217,14 @@ class Normalizer(Stage):
     def _whole_rows(table: Array, layout: _Layout) -> NDArray[np.bool_]:
         return np.asarray((np.isfinite(table) | ~layout.active[:, None]).all(axis=0))
 
-    def _labels_of(self, batch: Batch) -> Array | None:
-        """The labels, of whatever numeric type; None when the stream has none."""
-        target = self._options.target
-        if target in batch.schema.floats or target in batch.schema.ints:
-            return np.asarray(batch[target], dtype=np.float64)
+    def _judged(self, batch: Batch) -> tuple[NDArray[np.bool_], list[int]] | None:
+        """As `LabelGate.take`; None when the stream has no numbers as labels."""
+        target, task = self._options.target, self._options.task
+        if target in batch.schema.floats:
+            labels = np.asarray(batch[target])
+            return self._label.take(labels) if task != "classification" else (self._label.missing(labels), [])
+        if target in batch.schema.ints and task == "regression":
+            return self._label.take(np.asarray(batch[target], dtype=np.float64))
         return None
 
     def _marks_of(self, batch: Batch, passed: Passed) -> IntArray:
@@ -226,8 +232,8 @@ class Normalizer(Stage):
         if passed.imputed is not None and passed.bounded is not None:
             marks |= np.where(passed.imputed.any(axis=0), IMPUTED, 0) | np.where(passed.bounded.any(axis=0), BOUNDED, 0)
             marks[passed.rebased] |= REBASED
-        if self._options.quarantine and (labels := self._labels_of(batch)) is not None:
-            bad, rebased = self._label.take(labels)
+        if self._options.quarantine and (judged := self._judged(batch)) is not None:
+            bad, rebased = judged
             marks[bad] |= QUARANTINED
             marks[rebased] |= LABEL_REBASED
         return marks

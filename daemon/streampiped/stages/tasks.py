@@ -85,7 +85,7 @@ class Regression:
 
         low, high = map(chosen, self._interval)
         by_mean, by_last = map(chosen, GUESSES)
-        late = None if by_mean is None or by_last is None else (_guess(by_mean), _guess(by_last))
+        late = None if by_mean is None or by_last is None else (by_mean, by_last)
         held = np.flatnonzero(spared & scored)
         where = _where(batch, counts["rows"], places, held)
         levels = _levels(batch, targets, places)
@@ -232,8 +232,3 @@ def _chosen(column: Any, places: NDArray[np.intp] | None) -> Any:
     if places is None:
         return column
     return column[places] if isinstance(column, np.ndarray) else [column[place] for place in places]
-
-
-def _guess(values: Array) -> Array:
-    """A guess that knew no label yet is 0, as a guess of ours is."""
-    return np.where(np.isfinite(values), values, 0.0)
