@@ -17,6 +17,8 @@ def list_text(answer: Mapping[str, Any], width: int | None = None) -> str:
     if answer["total"] > len(versions):
         lines.append(f"{len(versions)} of {count(answer['total'])}; --limit shows more")
     lines += ["", _served(answer)]
+    if answer.get("refused"):
+        lines.append(f"No version is made at present, the disk refuses: {clean(answer['refused'])}")
     return "\n".join(line if width is None else shorten(line, width) for line in lines)
 
 

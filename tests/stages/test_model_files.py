@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +145,37 @@ def test_damaged_line_is_left_out(files: ModelFiles, tmp_path: Path) -> None:
     assert found == [{"n": 0}, {"n": 2}]
     assert len(complaints) == 1
     assert "line 2" in complaints[0]
+
+
+@contextlib.contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """What a full disk does, for real: a write takes what fits, and the next is refused."""
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("room", [0, 1, 20])
+def test_half_a_line_is_taken_back(files: ModelFiles, tmp_path: Path, room: int) -> None:
+    """Where the disk takes a part of a record, the list is as it was, and the next record can be read."""
+    records = [{"kind": "version", "number": number} for number in range(3)]
+    files.append(records[0])
+    size = (tmp_path / "models" / LIST).stat().st_size
+    with files_end_at(size + room), pytest.raises(OSError, match="too large"):
+        files.append(records[1])
+    files.append(records[2])
+    assert files.records() == ([records[0], records[2]], [])
+
+
+@pytest.mark.parametrize("size", [0, 100, 600])
+def test_a_refused_model_leaves_nothing(files: ModelFiles, tmp_path: Path, size: int) -> None:
+    """Neither of its files is left, whichever the disk refused: each epoch tries again under another name."""
+    files.append({"kind": "version"})
+    before = content(tmp_path / "models")
+    with files_end_at(size), pytest.raises(OSError, match="too large"):
+        files.save(3, STATE, {**ABOUT, "why": "x" * 2000})
+    assert content(tmp_path / "models") == before

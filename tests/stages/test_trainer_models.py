@@ -380,9 +380,14 @@ def test_full_disk_makes_no_version_and_no_trouble(tmp_path: Path) -> None:
     life.commit()
     assert life.events[-1][0] == "version_left_out"
     assert life.ask("predict", rows=[[0.0, 0.0]])["epoch"] == 1
+    told = len(life.events)
+    life.commit()
+    assert len(life.events) == told  # every epoch tries, and tells it once
+    assert "models" in life.stage.query("summary", {})["versions_refused"]
     (tmp_path / "models").unlink()
     life.commit()
-    assert life.versions() == [(2, ("first",))]
+    assert "versions_refused" not in life.stage.query("summary", {})
+    assert life.versions() == [(3, ("first",))]
 
 
 # the API

@@ -87,13 +87,21 @@ class ModelApi:
         return {"stage": self._name, **self._about(), **told, "versions": there}
 
     def history(self, limit: int = HISTORY) -> dict[str, Any]:
-        """The newest `limit` versions, oldest first, of `total`; `timeline`: who was served from which row to which."""
+        """The newest `limit` versions, oldest first, of `total`; `timeline`: who was served from which row to which;
+        `refused`: why the disk takes none at present."""
         if not isinstance(limit, int) or not 0 <= limit <= HISTORY_MAX:
             raise ValueError(f"limit must be a number, 0 to {HISTORY_MAX}")
         rows, model = self._list(), self._versions.served
         shown = rows[len(rows) - min(limit, len(rows)) :]
         timeline = model.pool.history.timeline() if model is not None else []
-        return {"stage": self._name, "versions": shown, "total": len(rows), "timeline": timeline, **self._served(model)}
+        return {
+            "stage": self._name,
+            "versions": shown,
+            "total": len(rows),
+            "timeline": timeline,
+            "refused": self._versions.refused,
+            **self._served(model),
+        }
 
     def show(self, version: int | None = None) -> dict[str, Any]:
         """One model: where it stands, and its members."""

@@ -35,13 +35,21 @@ class ModelFiles:
     # parameters
 
     def save(self, version: int, state: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep a model; its `file`, `bytes` and `sha256`. `about`: JSON-able, for whoever finds the files."""
+        """Keep a model; its `file`, `bytes` and `sha256`. `about`: JSON-able, for whoever finds the files. Nothing is
+        left of what the disk refuses: a full one would be filled up with halves."""
         self._directory.mkdir(parents=True, exist_ok=True)
         data = to_npz(state)
         file = {"file": f"{_name(version)}.npz", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         text = json.dumps({"format": FORMAT, "version": version, **about, **file}, indent=1, sort_keys=True)
-        self._write(f"{_name(version)}.npz", data)
-        self._write(f"{_name(version)}.json", (text + "\n").encode())
+        is_new = version not in self.kept()
+        try:
+            self._write(f"{_name(version)}.npz", data)
+            self._write(f"{_name(version)}.json", (text + "\n").encode())
+        except OSError:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    self.remove(version)
+            raise
         return file
 
     def load(self, version: int, sha256: str | None = None) -> dict[str, Any]:
@@ -96,14 +104,19 @@ class ModelFiles:
     # the list
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Behind everything that is on the list, durably."""
+        """Behind everything that is on the list, durably; where the disk refuses, the list is as it was: behind half a
+        line the next one could not be read."""
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / LIST
         is_new = not path.exists()
-        with open(path, "ab") as file:
-            file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
+        with open(path, "ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                _write_all(file.fileno(), _line(record))
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, whole)
+                raise
         if is_new:
             _sync_directory(self._directory)
 
@@ -171,6 +184,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StateError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """A disk that is nearly full takes a part first, and then refuses."""
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def _sync_directory(path: Path) -> None:

@@ -60,6 +60,8 @@ class Versions:
         self._retain = retain
         self._every = every
         self._registry: Registry | None = None
+        self.refused: str | None = None
+        """Why the disk takes no version at present; None: it does, or nothing has been tried."""
         self._promised: deque[int] = deque(maxlen=PROMISED_MAX)
         self._loaded: dict[int, Frozen] = {}
         self.forget()
@@ -85,8 +87,11 @@ class Versions:
         restored, self._is_new = self._is_new, False
         try:
             self._register(epoch, model, restored=restored)
+            self.refused = None
         except OSError as error:  # a full disk: a later epoch will be the version
-            self._context.emit("version_left_out", epoch=epoch, reason=str(error))
+            if self.refused is None:  # every epoch tries, and the disk may be full for a night
+                self._context.emit("version_left_out", epoch=epoch, reason=str(error))
+            self.refused = str(error)
 
     @property
     def registry(self) -> Registry:
@@ -159,7 +164,11 @@ class Versions:
         if not reasons:
             return
         file = self._save(epoch, model, mark, reasons)
-        self._put(registry.register(epoch, mark, reasons, file))
+        try:
+            self._put(registry.register(epoch, mark, reasons, file))
+        except OSError:
+            self.files.remove(epoch)  # a file that is on no list would stay for ever
+            raise
         why = ", ".join(reasons)
         self._context.emit("version_made", epoch=epoch, reasons=why, champion=mark.champion, rows=mark.rows)
         if not restored:  # a change that is repeated may be about to go back to one that nobody else keeps

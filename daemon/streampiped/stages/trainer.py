@@ -185,11 +185,11 @@ class Trainer(Stage):
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         if method == "summary":
-            return {**self._counts, **self._progress(), "estimator": self._estimator}
+            return {**self._counts, **self._progress(), "estimator": self._estimator, **self._refused()}
         if method == "plan":
             return self._changes.plan(self._pool, str(params["kind"]), params["params"])
         if method == "section":
-            return {"name": "model", "results": self._section(), "operations": {}}
+            return {"name": "model", "results": self._section(), "operations": self._refused()}
         raise KeyError(method)
 
     def change(self, kind: str, params: Mapping[str, Any]) -> None:
@@ -311,6 +311,10 @@ class Trainer(Stage):
             "fallback": pool.fallback if pool else True,
             "generation": pool.generation if pool else 0,
         }
+
+    def _refused(self) -> dict[str, str]:
+        """Why the disk takes no version, if it does not."""
+        return {"versions_refused": self._versions.refused} if self._versions.refused else {}
 
     def _section(self) -> dict[str, Any]:
         """The model's part of the report; everything follows from the records."""
