@@ -28,6 +28,10 @@ class ClassRecipe(Recipe):
         vars(kept).update({name: value for name, value in vars(estimator).items() if name not in MADE_ANEW})
         return super().freeze(kept)
 
+    def widen(self, old: Any, features: Any, classes: int) -> Any:
+        """An estimator of more classes: see `widened`."""
+        return widened(self, old, features, classes)
+
     def begun(self, features: Any, classes: int) -> Any:
         """One that knows so many classes, and that has seen the first of these rows as class 0: it has no parameters
         before it has seen one."""

@@ -14,6 +14,7 @@ from streampiped.errors import StateError
 from streampiped.learn.formula import Formula, NoFormulaError, formula_of
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.pool import MARGIN, Pool
+from streampiped.learn.river_models import RiverModel
 from streampiped.learn.scaling import Standardiser
 from streampiped.records import Array
 
@@ -155,6 +156,8 @@ def _estimator(pool: Pool) -> Any:
         return _linear(_formula(pool))
     if not member.model.fitted:
         raise StateError(f"{pool.champion.name} has learned nothing yet")
+    if isinstance(member.model.estimator, RiverModel):
+        raise StateError(f"{pool.champion.name} is a model of River, which is given out as json and npz alone")
     scaler = Standardiser(member.columns, member.model.limit)
     scaler.restore(member.state()["scaler"])
     steps: list[tuple[str, Any]] = [("scale", _scaler(*scaler.scale()))]

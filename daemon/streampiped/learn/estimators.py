@@ -67,6 +67,14 @@ class Recipe:
         vars(estimator).update({name: decode(value) for name, value in state.items()})
         return estimator
 
+    def mark(self, estimator: Estimator) -> Any:
+        """What `back` needs to undo all that is learned from here on; for this process alone."""
+        return self.freeze(estimator)
+
+    def back(self, mark: Any) -> Estimator:
+        """An estimator that goes on bit-identically from `mark`."""
+        return self.thaw(mark)
+
     def try_out(self) -> None:
         """Fit, freeze, thaw and go on twice with made-up rows; raises OptionError when that fails or differs."""
         try:

@@ -23,6 +23,7 @@ from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.members.ridge import Ridge
 from streampiped.learn.past import Past
 from streampiped.learn.pool import MARGIN, Pool
+from streampiped.learn.river_models import RiverModel
 from streampiped.learn.scaling import Standardiser
 from streampiped.records import Array
 
@@ -79,7 +80,7 @@ class Formula:
 
 
 def formula_of(pool: Pool) -> Formula:
-    """Of the champion. NoFormulaError for an estimator that is not linear."""
+    """Of the champion. NoFormulaError for an estimator that is not linear, or River's."""
     member, count = pool.champion.member, pool.columns
     past = Past()
     past.restore(pool.state()["past"])
@@ -105,6 +106,8 @@ def formula_of(pool: Pool) -> Formula:
 
 def _of_estimator(member: EstimatorMember) -> Formula:
     model, state = member.model, member.state()
+    if isinstance(model.estimator, RiverModel):
+        raise NoFormulaError("a model of River is given out as json and npz alone")
     learned = vars(model.estimator)
     coefficients, intercept = learned.get("coef_"), learned.get("intercept_")
     if not isinstance(coefficients, np.ndarray) or coefficients.shape != (member.columns,) or intercept is None:

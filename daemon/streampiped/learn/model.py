@@ -77,7 +77,7 @@ class OnlineModel:
 
     def learn(self, features: Array, targets: Array) -> bool:
         """Learn one batch of at least one row. False: it led to what is not finite, and the state is as before."""
-        before = self.recipe.freeze(self.estimator), self.target.copy()
+        before = self.recipe.mark(self.estimator), self.target.copy()
         if self._try_learn(features, targets):
             self.fitted = True
             self.version += 1
@@ -88,7 +88,7 @@ class OnlineModel:
         self._strikes += 1
         self.target = before[1]
         if self._strikes < STRIKES:
-            self.estimator = self.recipe.thaw(before[0])
+            self.estimator = self.recipe.back(before[0])
         else:
             self.estimator = self.recipe.make()
             self.fitted = False

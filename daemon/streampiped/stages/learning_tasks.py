@@ -25,6 +25,7 @@ from streampiped.learn.lineup import lineup
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.pool import Forecast
+from streampiped.learn.river_recipe import RiverRecipe, is_river
 from streampiped.learn.scaling import LARGEST
 from streampiped.records import Batch
 
@@ -76,7 +77,7 @@ class Regression:
         return {"learning_rate": "constant", "eta0": min(STEP, STEP_COLUMNS / max(columns, 1))}
 
     def recipe(self, columns: int) -> Recipe:
-        recipe = Recipe(self.estimator, self.params(columns), self._seed)
+        recipe = _recipe(self.estimator, self.params(columns), self._seed)
         if _is_classifier(recipe):
             raise OptionError(f"estimator {self.estimator} learns classes, and the target is a number")
         return recipe
@@ -132,7 +133,12 @@ class Classification:
         return {"loss": "log_loss", "learning_rate": "constant", "eta0": step}
 
     def recipe(self, columns: int) -> ClassRecipe:
-        return ClassRecipe(self.estimator, self.params(columns), self._seed)
+        if not is_river(self.estimator):
+            return ClassRecipe(self.estimator, self.params(columns), self._seed)
+        recipe = RiverRecipe(self.estimator, self.params(columns), self._seed)
+        if not recipe.classes:
+            raise OptionError(f"estimator {self.estimator} learns numbers, and the target is a class")
+        return recipe
 
     def pool(self, columns: int) -> ClassPool:
         """One that has learned nothing."""
@@ -174,7 +180,7 @@ def try_out(options: Options, seed: int, wanted: str) -> None:
     options leave open."""
     tasks: list[Task] = []
     given = options.estimator != AUTO and wanted == AUTO
-    classes = given and _is_classifier(Recipe(options.estimator, options.params or {}, seed))
+    classes = given and _is_classifier(_recipe(options.estimator, options.params or {}, seed))
     if wanted == "regression" or (wanted == AUTO and not classes):
         tasks.append(Regression(options, seed))
     if wanted == "classification" or (wanted == AUTO and (classes or not given)):
@@ -223,6 +229,10 @@ def present(batch: Batch, target: str) -> Flags:
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _recipe(path: str, params: Mapping[str, Any], seed: int) -> Recipe:
+    return (RiverRecipe if is_river(path) else Recipe)(path, params, seed)
 
 
 def _is_classifier(recipe: Recipe) -> bool:

@@ -10,7 +10,7 @@ from sklearn import config_context
 
 from streampiped.classes import Codes
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
-from streampiped.learn.class_recipe import ClassRecipe, widened
+from streampiped.learn.class_recipe import ClassRecipe
 from streampiped.learn.estimators import is_finite
 from streampiped.learn.members.estimator import UNCHECKED
 from streampiped.learn.scaling import Standardiser
@@ -19,7 +19,7 @@ from streampiped.records import Array
 
 class Classifier(ClassMember):
     """Learns scaled features, from the second class on. A class that comes later makes another estimator that knows
-    all of them, with what was learned of the old ones (`class_recipe.widened`)."""
+    all of them, with what was learned of the old ones (`ClassRecipe.widen`)."""
 
     kind = "estimator"
 
@@ -42,12 +42,12 @@ class Classifier(ClassMember):
         self._scaler.learn(np.ascontiguousarray(inputs.features.T))
         if inputs.classes < 2:
             return True
-        before = self.recipe.freeze(self._estimator) if self._estimator is not None else None
+        before = self.recipe.mark(self._estimator) if self._estimator is not None else None
         known = self._classes
         if self._try(self._scaled(inputs), codes, inputs.classes):
             return True
         self._scaler, self._classes = scaler, known
-        self._estimator = self.recipe.thaw(before) if before is not None else None
+        self._estimator = self.recipe.back(before) if before is not None else None
         return False
 
     def state(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Classifier(ClassMember):
                     self._estimator.partial_fit(scaled, codes, classes=np.arange(classes))
                 else:
                     if classes > self._classes:
-                        self._estimator = widened(self.recipe, self._estimator, scaled, classes)
+                        self._estimator = self.recipe.widen(self._estimator, scaled, classes)
                     self._estimator.partial_fit(scaled, codes)
             except (ValueError, FloatingPointError):  # how scikit-learn reports an overflow
                 return False
