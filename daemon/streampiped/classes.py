@@ -44,10 +44,13 @@ class Classes:
             return self._of_numbers(targets, predictions)
         both = [label for pair in zip(targets, predictions, strict=True) for label in pair]
         self._meet(both)
-        found = np.array(
-            [UNKNOWN if label is None else self._codes.get(label, UNKNOWN) for label in both], dtype=np.intp
-        )
+        found = self.met(both)
         return found[::2], found[1::2]
+
+    def met(self, labels: Sequence[Label | None]) -> Codes:
+        """The codes of these; UNKNOWN for what was not met."""
+        get = self._codes.get
+        return np.array([UNKNOWN if label is None else get(label, UNKNOWN) for label in labels], dtype=np.intp)
 
     def _of_numbers(self, targets: NDArray[np.int64], predictions: NDArray[np.int64]) -> tuple[Codes, Codes]:
         both = np.column_stack((targets, predictions)).ravel()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.daemon import chain
-from support.late_labels import late_labels
+from support.late_labels import Late, late_classes, late_labels
 from support.law import PATIENT, disturbed, undisturbed
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
@@ -35,10 +36,12 @@ def config(path: Path, rate: str) -> str:
     return PATIENT.format(interval="50ms") + chain(SOURCE.format(path=path, rate=rate)) + LABELS
 
 
-def test_nothing_that_waits_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [late_labels, late_classes], ids=["numbers", "classes"])
+def test_nothing_that_waits_is_lost(tmp_path: Path, made: Callable[..., Late]) -> None:
     """Under random SIGKILLs of stages and supervisor, with labels 100 questions late, some of them never or twice:
-    rows, snapshots and results, the questions that wait among them, are those of an undisturbed run."""
-    late, path = late_labels(QUESTIONS, 100.0, drift=QUESTIONS // 2), tmp_path / "orders.csv"
+    rows, snapshots and results, the questions that wait among them, are those of an undisturbed run. Of classes the
+    third comes while questions wait."""
+    late, path = made(QUESTIONS, 100.0, drift=QUESTIONS // 2), tmp_path / "orders.csv"
     late.write_csv(path)
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
@@ -48,6 +51,7 @@ def test_nothing_that_waits_is_lost(tmp_path: Path) -> None:
     assert found.outcome.rows == len(late.ids)
     assert found.outcome.differences(calm) == []
     assert found.letters == 0
+    assert calm.results["task"] == ("classification" if late.names else "regression")
     pending = calm.results["model"]["pending"]
     assert pending["asked"] == QUESTIONS
     assert pending["waiting"] + pending["answered"] + pending["given_up"] == QUESTIONS

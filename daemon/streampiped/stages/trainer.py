@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.class_pool import ClassPool
-from streampiped.learn.delayed import DelayedPool
+from streampiped.learn.delayed import LateRows
 from streampiped.learn.features import complete
 from streampiped.learn.lineup import NAMES
 from streampiped.learn.scaling import LIMIT
@@ -115,16 +115,10 @@ class Trainer(Stage):
         assert task is not None
         marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
         good = labelled & ((marks & QUARANTINED) == 0)
+        if self._join is not None:
+            return self._follow(self._join, batch, features, labelled, good, marks)
         targets, known = task.labels(batch, pool, good)
         learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
-        if self._join is not None:
-            if not isinstance(pool, DelayedPool):
-                raise OptionError("trainer: labels that come late need a float target")
-            rows = self._join.rows(pool, batch, features, known, learnable)
-            self._count(labelled[rows.tells], good[rows.tells], good[rows.tells], learnable[rows.tells])
-            late = self._join.work(pool, rows, self._parts(pool, targets, marks))
-            self._counts["fallbacks"] += late.fallbacks
-            return batch.with_columns(columns_of(late, self._options.prediction))
         self._count(labelled, good, known, learnable)
         forecasts: list[Any] = []
         versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
@@ -141,6 +135,23 @@ class Trainer(Stage):
                 row = block.stop
         numbers = {"model_version": versions, "model_generation": generations}
         return batch.with_columns({**task.columns(forecasts, pool), **numbers})
+
+    def _follow(
+        self, join: LabelJoin, batch: Batch, features: Array, labelled: Flags, good: Flags, marks: IntArray
+    ) -> Batch:
+        """`process` where labels come late: only a label that has a question is one."""
+        pool, task = self._pool, self._task
+        assert pool is not None
+        assert task is not None
+        joined = join.join(pool, batch)
+        tells = joined.tells
+        targets, known = task.labels(batch, pool, good & tells)
+        learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
+        self._count(labelled[tells], good[tells], known[tells], learnable[tells])
+        rows = LateRows(features, targets, known, learnable, joined.asks, tells, joined.lines)
+        late = join.work(pool, rows, self._parts(pool, targets, marks))
+        self._counts["fallbacks"] += late.fallbacks
+        return batch.with_columns(columns_of(late, self._options.prediction))
 
     def snapshot(self) -> State:
         self._freeze()
@@ -176,7 +187,7 @@ class Trainer(Stage):
             self._features = tuple(state["features"])
             self._pool = self._task.pool(len(self._features))
             self._pool.restore(state["model"])
-            if self._join is not None and isinstance(self._pool, DelayedPool):
+            if self._join is not None:
                 self._join.restore(state.get("pending"), self._pool)
             self._freeze()
 
