@@ -309,5 +309,3 @@ def test_the_evaluator_scores_what_was_served() -> None:
     assert results["held_out"]["rows"] == section["counts"]["held_out"] > 0
     assert list(faults(section, "@model")) == []
     assert f"{len(losses)} of 900 questions are answered" in " ".join(report["text"].split())
-    evaluator.snapshot()
-    assert evaluator.committed(1) is None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.daemon import chain
+from support.daemon import Daemon, chain, running, wait_for
 from support.late_labels import Late, late_classes, late_labels
 from support.law import PATIENT, disturbed, undisturbed
 
@@ -56,3 +57,24 @@ def test_nothing_that_waits_is_lost(tmp_path: Path, made: Callable[..., Late]) -
     assert pending["asked"] == QUESTIONS
     assert pending["waiting"] + pending["answered"] + pending["given_up"] == QUESTIONS
     assert min(pending[name] for name in ("waiting", "answered", "given_up", "late")) > 0
+
+
+@pytest.mark.parametrize("made", [late_labels, late_classes], ids=["numbers", "classes"])
+def test_the_served_model_is_asked_what_was_asked(tmp_path: Path, made: Callable[..., Late]) -> None:
+    """While it runs, the evaluator's cross-check is answered for held-out questions, by a model that scores them at
+    least half as well as they were scored in band."""
+    path = tmp_path / "orders.csv"
+    made(40_000, 50.0).write_csv(path)
+    with running(config(path, "2k/s")) as daemon:
+        check = wait_for(lambda: _answered(daemon), "a cross-check of 50 rows")
+        assert check["served"]["rows"] == check["rows"]
+        assert check["error"] is None
+        if "mse" in check["in_band"]:
+            assert check["served"]["mse"] < 2 * check["in_band"]["mse"]
+        else:
+            assert check["served"]["accuracy"] > check["in_band"]["accuracy"] / 2
+
+
+def _answered(daemon: Daemon) -> dict[str, Any] | None:
+    check: dict[str, Any] = daemon.call("report")["operations"]["crosscheck"]
+    return check if check.get("rows", 0) >= 50 else None

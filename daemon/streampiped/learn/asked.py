@@ -45,6 +45,10 @@ class Asked:
         result[...] = self.table[:, : self._columns]
         return result
 
+    def question(self) -> Array:
+        """Features and looks alone: the lines of a shorter table, of which nothing else may be read."""
+        return self.table[:, : self._columns + LOOKS]
+
     @property
     def looks(self) -> Looks:
         """Views."""

@@ -122,6 +122,10 @@ class ClassAsked:
         result[...] = self.table[:, :columns]
         return result
 
+    def question(self) -> Array:
+        """What a prediction of rows that come next needs: the features."""
+        return self.table[:, : self._form.columns]
+
     @property
     def looks(self) -> ClassLooks:
         first = self._form.columns

@@ -76,6 +76,10 @@ class DelayedClassPool(ClassPool):
         """Where its questions wait."""
         return Pending(wait_rows_max, ClassForm(self.columns, [slot.name for slot in self.slots]))
 
+    def recalled(self, question: Array) -> tuple[Array, None]:
+        """Features of `ClassAsked.question`."""
+        return np.array(question, order="C"), None
+
     def follow(self, rows: LateRows, pending: Pending[ClassAsked]) -> ClassLateForecast:
         """Answer the first of these rows, then learn the labels among them; the forecast says by its length how many
         they were. `rows.labels` are codes."""

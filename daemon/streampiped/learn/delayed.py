@@ -84,6 +84,11 @@ class DelayedPool(Pool):
         """Where its questions wait."""
         return Pending(wait_rows_max, AskedForm(self.columns, [slot.name for slot in self.slots]))
 
+    def recalled(self, question: Array) -> tuple[Array, Looks | None]:
+        """Features and looks of `Asked.question`."""
+        asked = Asked(question, self.columns)
+        return asked.features(), asked.looks
+
     def follow(self, rows: LateRows, pending: Pending[Asked]) -> LateForecast:
         """Answer the first of these rows, then learn the labels among them; the forecast says by its length how many
         they were, as that of `work` does."""

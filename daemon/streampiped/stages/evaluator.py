@@ -56,7 +56,9 @@ class Evaluator(Stage):
     def process(self, batch: Batch) -> Batch:
         task, counts = self._task_for(batch), self._counts
         held = task.take(batch, counts, held_out(self._context.pipeline_seed, batch, self._options.holdout))
-        if not comes_late(batch):  # a late label's row has not the features that were predicted
+        if comes_late(batch):  # a label's row has not the features that were predicted
+            self._check.keep_late(batch, held)
+        else:
             self._check.keep(batch, held)
         if batch.rows and "model_version" in batch.schema.ints:
             counts["model_version"] = int(batch["model_version"][-1])

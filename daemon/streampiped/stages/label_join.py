@@ -17,8 +17,9 @@ from streampiped.classes import Codes, Label
 from streampiped.errors import OptionError
 from streampiped.learn.class_delayed import ClassLateForecast, DelayedClassPool
 from streampiped.learn.delayed import DelayedPool, LateForecast, LateRows
+from streampiped.learn.held import HeldOut, Origin
 from streampiped.learn.pending import COUNTS, Id, Joined, Pending
-from streampiped.records import Batch
+from streampiped.records import Batch, IntArray
 from streampiped.stages.base import StageOptions
 from streampiped.stages.learning_tasks import CLASS_COLUMNS
 
@@ -28,6 +29,9 @@ CLASS_GUESSES: Final = ("guess_prior", "guess_last")
 """Of classes: the most frequent and the newest."""
 GUESS_SHARE: Final = "guess_share"
 """The probability that the shares of the classes known then gave to the label of the row."""
+
+HELD_ROWS: Final = 1024
+"""Held-out questions that can be asked for again: twice what the evaluator asks for, which leaves some of them out."""
 
 AnyPool: TypeAlias = DelayedPool | DelayedClassPool
 AnyForecast: TypeAlias = LateForecast | ClassLateForecast
@@ -53,6 +57,8 @@ class LabelJoin:
         self._options = options
         self._target = target
         self._pending: Pending[Any] | None = None
+        self.held = HeldOut()
+        """What the questions of held-out labels were: see `Asked.question`."""
 
     def check(self, batch: Batch) -> None:
         """OptionError when the batch has no such columns."""
@@ -88,6 +94,11 @@ class LabelJoin:
         result: AnyForecast = kind.joined(found)
         return result
 
+    def keep(self, pool: AnyPool, keys: Sequence[Origin], lines: IntArray) -> None:
+        """Questions of this batch's labels that are held out, by where these labels stand in the stream."""
+        if keys:
+            self.held = self.held.extended(keys, self._pending_of(pool).read(lines).question(), HELD_ROWS)
+
     def told(self) -> dict[str, int]:
         """For the report: how many wait, and what has become of the others."""
         counts = self._pending.counts if self._pending is not None else dict.fromkeys(COUNTS, 0)
@@ -95,13 +106,17 @@ class LabelJoin:
 
     def state(self) -> dict[str, Any] | None:
         """Portable and exact: the argument of `restore`."""
-        return self._pending.state() if self._pending is not None else None
+        if self._pending is None:
+            return None
+        return {**self._pending.state(), "held": self.held.state()}
 
     def restore(self, state: Mapping[str, Any] | None, pool: AnyPool | None) -> None:
         """Wait for what `state` waited for; None: for nothing. `pool`: whose members answered."""
-        self._pending = None
+        self._pending, self.held = None, HeldOut()
         if state is not None and pool is not None:
             self._pending_of(pool).restore(state)
+            if state.get("held") is not None:
+                self.held = HeldOut.from_state(state["held"])
 
     def _pending_of(self, pool: AnyPool) -> Pending[Any]:
         if self._pending is None:

@@ -25,7 +25,7 @@ from streampiped.learn.features import complete
 from streampiped.learn.lineup import NAMES
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
-from streampiped.records import Array, Batch, IntArray, held_out
+from streampiped.records import Array, Batch, IntArray, held_out, origins
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.label_join import LabelJoin, LabelOptions, columns_of
 from streampiped.stages.learning_tasks import AUTO, AnyPool, Task, present, task_of, task_saved, try_out
@@ -151,6 +151,8 @@ class Trainer(Stage):
         rows = LateRows(features, targets, known, learnable, joined.asks, tells, joined.lines)
         late = join.work(pool, rows, self._parts(pool, targets, marks))
         self._counts["fallbacks"] += late.fallbacks
+        spared = np.flatnonzero(known & ~learnable)
+        join.keep(pool, origins(batch, spared), joined.lines[spared])
         return batch.with_columns(columns_of(late, self._options.prediction))
 
     def snapshot(self) -> State:
@@ -221,7 +223,8 @@ class Trainer(Stage):
         pool, acts = self._pool, self._acts
         frozen = Frozen(pool.copy(), self._features, self._options.target) if pool is not None else None
         if frozen is not None:
-            frozen = replace(frozen, act_count=acts.count, acts=acts.recent)
+            held = self._join.held if self._join is not None else None
+            frozen = replace(frozen, act_count=acts.count, acts=acts.recent, held=held)
         self._versions.freeze(frozen)
 
     @property
