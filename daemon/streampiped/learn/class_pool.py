@@ -121,7 +121,8 @@ class ClassPool(Rivals[ClassMember]):
         losses = np.column_stack([losses_of(each, codes, inputs.looks) for each in given])
 
         def learn(place: int, slot: Slot[ClassMember]) -> bool:
-            silent = slot.rows >= READY_ROWS and np.count_nonzero(_answered(answers[place])) * 2 < len(inputs)
+            held = slot.rows >= READY_ROWS and slot.member.ready
+            silent = held and np.count_nonzero(_answered(answers[place])) * 2 < len(inputs)
             return slot.member.learn(taken, told) and not (silent and inputs.looks.met[0] > 1)
 
         self._settle(chosen(compared, losses)[0], len(told), learn)

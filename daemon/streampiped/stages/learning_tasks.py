@@ -16,6 +16,7 @@ from streampiped.classes import UNKNOWN
 from streampiped.errors import OptionError
 from streampiped.learn.class_delayed import DelayedClassPool
 from streampiped.learn.class_lineup import class_lineup
+from streampiped.learn.class_members.boosting import ClassBoosting
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_pool import ClassForecast
 from streampiped.learn.class_recipe import ClassRecipe
@@ -143,6 +144,8 @@ class Classification:
             return Classifier(self.recipe(columns), columns, options.limit)
 
         members = class_lineup(None if options.members == AUTO else options.members, columns, estimator)
+        if options.boosting:
+            members["boosting"] = ClassBoosting(columns, self._seed)
         return DelayedClassPool(members, columns, self.kind, options.positive)
 
     def labels(self, batch: Batch, pool: Any, good: Flags) -> tuple[NDArray[Any], Flags]:

@@ -47,8 +47,8 @@ class TrainerOptions(StageOptions):
     squares_500, lagged, lagged_300. Where classes are learned the guesses are prior, recent_prior, fast_prior and
     last_class, a ridge is read as a discriminant, and there is none that looks back."""
     boosting: bool = False
-    """Let gradient-boosted trees compete as well, fitted on a window of 10,000 rows in a thread: half a second of CPU
-    for every 5,000 rows."""
+    """Let gradient-boosted trees compete as well, of numbers or of classes, fitted on a window of 10,000 rows in a
+    thread: half a second of CPU for every 5,000 rows."""
     estimator: str = AUTO
     """Import path of the scikit-learn regressor with `partial_fit`, or classifier with `predict_proba` as well, that is
     the member `estimator`; "auto" is sklearn.linear_model.SGDRegressor or SGDClassifier."""

@@ -68,6 +68,11 @@ class Learner:
     trivial: ClassVar[bool] = False
     """A guess that needs no features: what a model has to beat, and what is served when none does."""
 
+    @property
+    def ready(self) -> bool:
+        """It has learned enough to answer: until then it is not held against it that it does not."""
+        return True
+
     def move(self, scale: Array, shift: Array) -> None:
         """From here on every framed feature is `x * scale + shift` of what it was."""
 
