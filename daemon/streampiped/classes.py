@@ -44,10 +44,13 @@ class Classes:
             return self._of_numbers(targets, predictions)
         both = [label for pair in zip(targets, predictions, strict=True) for label in pair]
         self._meet(both)
-        found = np.array(
-            [UNKNOWN if label is None else self._codes.get(label, UNKNOWN) for label in both], dtype=np.intp
-        )
+        found = self.met(both)
         return found[::2], found[1::2]
+
+    def met(self, labels: Sequence[Label | None]) -> Codes:
+        """The codes of these; UNKNOWN for what was not met."""
+        get = self._codes.get
+        return np.array([UNKNOWN if label is None else get(label, UNKNOWN) for label in labels], dtype=np.intp)
 
     def _of_numbers(self, targets: NDArray[np.int64], predictions: NDArray[np.int64]) -> tuple[Codes, Codes]:
         both = np.column_stack((targets, predictions)).ravel()
@@ -98,21 +101,20 @@ class ClassGuesses:
             classes = np.maximum(known[start : start + STRETCH], 2)
             shares[start : start + STRETCH] = (before[rows, part] + 1) / (seen + classes)
             self._counts = counts[-1].copy()
-        return by_prior, by_last, shares, self._stayed(targets, by_last, np.maximum(known, 2))
+        if len(targets):
+            self._last = int(targets[-1])
+        return by_prior, by_last, shares, self.stayed(targets, by_last, known)
 
-    def _stayed(self, targets: Codes, by_last: Codes, classes: Codes) -> Array:
-        if not len(targets):
-            return np.empty(0)
-        same, first = targets == by_last, self._last == UNKNOWN
-        self._last = int(targets[-1])
-        stays, pairs = np.cumsum(same) - same, np.arange(len(targets)) - (first and np.arange(len(targets)) > 0)
+    def stayed(self, targets: Codes, by_last: Codes, known: Codes) -> Array:
+        """The probability that the last class (UNKNOWN: there was none) gave to each target, which is then taken in.
+        `by_last`: the last when the row was predicted, which is long ago where labels come late."""
+        some, same, classes = by_last != UNKNOWN, targets == by_last, np.maximum(known, 2)
+        stays, pairs = np.cumsum(same) - same, np.cumsum(some) - some
         stay = (self._stays + stays + 1) / (self._pairs + pairs + 2)
         self._stays += int(np.count_nonzero(same))
-        self._pairs += len(targets) - first
+        self._pairs += int(np.count_nonzero(some))
         given = np.where(same, stay, (1.0 - stay) / (classes - 1))
-        if first:
-            given[0] = 1.0 / classes[0]
-        return np.asarray(given)
+        return np.asarray(np.where(some, given, 1.0 / classes))
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""

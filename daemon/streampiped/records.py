@@ -300,6 +300,17 @@ def held_out(seed: int, batch: Batch, share: float) -> NDArray[np.bool_]:
     return np.concatenate(parts) if parts else np.zeros(batch.rows, dtype=np.bool_)
 
 
+def origins(batch: Batch, rows: NDArray[np.intp]) -> list[tuple[str, int]]:
+    """Source and position of these rows (ascending)."""
+    result: list[tuple[str, int]] = []
+    first = 0
+    for span in batch.spans:
+        low, high = np.searchsorted(rows, (first, first + span.count))
+        result += [(span.source, span.start + row - first) for row in rows[low:high].tolist()]
+        first += span.count
+    return result
+
+
 def _fnv1a(data: bytes) -> int:
     value = 0xCBF29CE484222325
     for byte in data:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from streampiped.learn.asked import Asked
 from streampiped.learn.delayed import DelayedPool, LateForecast, LateRows
 from streampiped.learn.estimators import equal
 from streampiped.learn.lineup import lineup
@@ -17,15 +18,16 @@ from streampiped.records import Array
 Floats = np.ndarray
 
 
-def pool_of(members: dict[str, Member]) -> tuple[DelayedPool, Pending]:
-    return DelayedPool(members, 3), Pending(100_000, 3, list(members))
+def pool_of(members: dict[str, Member]) -> tuple[DelayedPool, Pending[Asked]]:
+    pool = DelayedPool(members, 3)
+    return pool, pool.waiting(100_000)
 
 
-def ridges() -> tuple[DelayedPool, Pending]:
+def ridges() -> tuple[DelayedPool, Pending[Asked]]:
     return pool_of(lineup(["ridge", "ridge_100"], 3, RunningMean))
 
 
-def took(pool: DelayedPool, pending: Pending, ids: range, features: Floats, labels: Floats) -> LateForecast:
+def took(pool: DelayedPool, pending: Pending[Asked], ids: range, features: Floats, labels: Floats) -> LateForecast:
     """Rows of these ids; without a label it is a question."""
     told = np.isfinite(labels)
     joined = pending.join(ids, told, immediate=False)
@@ -38,11 +40,11 @@ def took(pool: DelayedPool, pending: Pending, ids: range, features: Floats, labe
     return LateForecast.joined(found)
 
 
-def asked(pool: DelayedPool, pending: Pending, ids: range, features: Floats) -> LateForecast:
+def asked(pool: DelayedPool, pending: Pending[Asked], ids: range, features: Floats) -> LateForecast:
     return took(pool, pending, ids, features[ids.start : ids.stop], np.full(len(ids), np.nan))
 
 
-def told(pool: DelayedPool, pending: Pending, ids: range, labels: Floats) -> LateForecast:
+def told(pool: DelayedPool, pending: Pending[Asked], ids: range, labels: Floats) -> LateForecast:
     return took(pool, pending, ids, np.zeros((len(ids), 3)), labels[ids.start : ids.stop])
 
 

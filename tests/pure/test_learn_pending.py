@@ -8,9 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streampiped.learn.asked import LOOKS, SERVED, Asked, AskedForm
 from streampiped.learn.estimators import equal
 from streampiped.learn.past import Past
-from streampiped.learn.pending import LINES_FIRST, LOOKS, NO_LINE, SERVED, Asked, Id, Pending
+from streampiped.learn.pending import LINES_FIRST, NO_LINE, Id, Pending
 
 ROWS = st.lists(st.tuples(st.integers(0, 9) | st.none(), st.booleans()), max_size=60)
 
@@ -40,7 +41,7 @@ def plain(rows: list[tuple[Id | None, bool]], most: int, *, immediate: bool) -> 
     return kinds, counts
 
 
-def answered(pending: Pending, rows: list[tuple[Id | None, bool]], first: int, *, immediate: bool) -> list[Any]:
+def answered(pending: Pending[Asked], rows: list[tuple[Id | None, bool]], first: int, *, immediate: bool) -> list[Any]:
     """Kind of each row; every question writes its row number, and a label reads that of its question."""
     joined = pending.join([key for key, _ in rows], np.array([each for _, each in rows], bool), immediate=immediate)
     kinds = {(True, False): "asks", (False, True): "tells", (True, True): "both", (False, False): "late"}
@@ -62,13 +63,13 @@ def answered(pending: Pending, rows: list[tuple[Id | None, bool]], first: int, *
 def test_against_a_plain_dict(rows: list[tuple[Id | None, bool]], most: int, immediate: bool, cut: int) -> None:
     """Questions, labels, late labels, repeated and given-up questions are those of a plain dict, each label reads what
     its own question wrote, and a restore between any two batches changes nothing."""
-    pending, twin = Pending(most, 2, ["mean"]), Pending(most, 2, ["mean"])
+    pending, twin = Pending(most, AskedForm(2, ["mean"])), Pending(most, AskedForm(2, ["mean"]))
     parts = [(0, rows[:cut]), (len(rows[:cut]), rows[cut:])]
     found = []
     for first, part in parts:
         ours = answered(pending, part, first, immediate=immediate)
         assert first == 0 or ours == answered(twin, part, first, immediate=immediate)
-        twin = Pending(most, 2, ["mean"])
+        twin = Pending(most, AskedForm(2, ["mean"]))
         twin.restore(pending.state())
         assert equal(twin.state(), pending.state())
         found += ours
@@ -79,7 +80,7 @@ def test_against_a_plain_dict(rows: list[tuple[Id | None, bool]], most: int, imm
 
 def test_the_table_is_bounded() -> None:
     """However many questions are never answered, there is a line for `wait_rows_max` of them and for one batch."""
-    pending, most, rows = Pending(500, 2, ["mean"]), 500, 64
+    pending, most, rows = Pending(500, AskedForm(2, ["mean"])), 500, 64
     for first in range(0, 100 * rows, rows):
         pending.join(list(range(first, first + rows)), np.zeros(rows, bool), immediate=False)
         assert len(pending) == min(most, first + rows)
@@ -90,7 +91,7 @@ def test_the_table_is_bounded() -> None:
 
 def test_a_smaller_limit_gives_up_the_oldest() -> None:
     """Restored with a smaller `wait_rows_max`, the newest questions wait and the others count as given up."""
-    old, new = Pending(10, 2, ["mean"]), Pending(3, 2, ["mean"])
+    old, new = Pending(10, AskedForm(2, ["mean"])), Pending(3, AskedForm(2, ["mean"]))
     answered(old, [(key, False) for key in range(5)], 0, immediate=False)
     new.restore(old.state())
     assert new.counts["given_up"] == 2
@@ -100,7 +101,7 @@ def test_a_smaller_limit_gives_up_the_oldest() -> None:
 
 def test_other_members_take_over_what_was_answered() -> None:
     """Restored with other members, a common one keeps its answers and a new one has given none."""
-    old, new = Pending(10, 1, ["mean", "ridge"]), Pending(10, 1, ["ridge", "lagged"])
+    old, new = Pending(10, AskedForm(1, ["mean", "ridge"])), Pending(10, AskedForm(1, ["ridge", "lagged"]))
     joined = old.join(["a"], np.zeros(1, bool), immediate=False)
     served = dict.fromkeys(SERVED, 7.0)
     old.write(joined.lines, Asked.of(np.full((1, 1), 3.0), Past().now(1), [np.ones(1), np.full(1, 2.0)], served))

@@ -292,3 +292,42 @@ def test_the_evaluator_scores_what_is_served(text: bool) -> None:
     assert results["total"]["accuracy"] > 0.85
     assert results["total"]["auc"] > 0.9
     assert results["total"]["log_loss"] < results["baselines"]["class_prior"]["total"]["log_loss"]
+
+
+def checkered(batches: int) -> list[Batch]:
+    """Two classes on the squares of a board, which neither lines nor products tell apart."""
+    rng = np.random.default_rng(3)
+    result = []
+    for number in range(batches):
+        points = rng.random((ROWS, 2)) * 4
+        labels = [("black", "white")[int(x) % 2 ^ int(y) % 2] for x, y in points.tolist()]
+        columns = {"a": points[:, 0], "b": points[:, 1], "y": labels}
+        result.append(Batch.build(columns, spans=(Span("s", number * ROWS, ROWS),)))
+    return result
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+def test_boosting_competes_when_asked_for(late: bool) -> None:
+    """On a checkered board it is what is served, and tells the squares apart; restored while a fit is under way, and
+    between two, the trainer goes on to the last bit. So it does where every label is of an id."""
+    options: dict[str, Any] = {"boosting": True}
+    if late:
+        options["labels"] = {"id": "id", "immediate": True}
+    batches = checkered(3000 // ROWS)
+    batches = [each.with_columns({"id": np.arange(each.rows)}) for each in batches]
+    whole, right = trainer(**options), []
+    cuts = {600 // ROWS, 1300 // ROWS}
+    twins: list[Trainer] = []
+    for number, batch in enumerate(batches):
+        if number in cuts:
+            twins.append(trainer(**options))
+            twins[-1].restore(whole.snapshot())
+        out = whole.process(batch)
+        for twin in twins:
+            assert twin.process(batch)["probability"].tobytes() == out["probability"].tobytes()
+        right += [given == label for given, label in zip(out["prediction"], batch["y"], strict=True)]
+    assert all(equal(twin.snapshot(), whole.snapshot()) for twin in twins)
+    assert whole.query("summary", {})["champion"] == "boosting"
+    assert np.mean(right[2000:]) > 0.85
+    names = [row["name"] for row in trainer().query("section", {})["results"]["members"]]
+    assert "boosting" not in names

@@ -41,24 +41,28 @@ def written(path: Path) -> Path:
     return path
 
 
-def config(path: Path, rate: str) -> str:
-    return PATIENT.format(interval="50ms") + chain(SOURCE.format(path=path, rate=rate))
+def config(path: Path, rate: str, trainer: str = "") -> str:
+    made = chain(SOURCE.format(path=path, rate=rate))
+    return PATIENT.format(interval="50ms") + made.replace("[stages.trainer]\n", f"[stages.trainer]\n{trainer}\n")
 
 
-def test_kills_change_no_class(tmp_path: Path) -> None:
-    """Under random SIGKILLs of stages and supervisor, across a new class: rows, snapshots and results are those of an
-    undisturbed run, and the model is better than any guess."""
+@pytest.mark.parametrize("trainer", ["", "boosting = true"], ids=["default", "boosting"])
+def test_kills_change_no_class(tmp_path: Path, trainer: str) -> None:
+    """Under random SIGKILLs of stages and supervisor, across a new class and, where it is asked for, fits of boosting:
+    rows, snapshots and results are those of an undisturbed run, and the model is better than any guess."""
     path = written(tmp_path / "classes.csv")
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
-    calm = undisturbed(config(path, "0/s"), tmp_path / "calm")
-    found = disturbed(config(path, "4k/s"), tmp_path / "killed", SEED, STRIKES)
+    calm = undisturbed(config(path, "0/s", trainer), tmp_path / "calm")
+    found = disturbed(config(path, "4k/s", trainer), tmp_path / "killed", SEED, STRIKES)
     assert found.outcome.rows == ROWS
     assert found.outcome.differences(calm) == []
     assert found.letters == 0
     assert (calm.results["task"], calm.results["verdict"]) == ("classification", "good")
     assert calm.results["total"]["accuracy"] > 0.9
     assert len(calm.results["classes"]) == 3
+    members = {member["name"]: member["rows"] for member in calm.results["model"]["members"]}
+    assert ("boosting" in members) == bool(trainer)
 
 
 def test_the_tool_predicts_labels(tmp_path: Path) -> None:

@@ -65,13 +65,13 @@ class ClassPool(Rivals[ClassMember]):
     def predict(self, features: Array) -> ClassForecast:
         """Of rows that come next, with nothing of them known. Changes nothing."""
         inputs = self._inputs(features, self._past.now(len(features)))
-        answer, fallbacks = _smoothed(self.champion.member.predict(inputs), inputs.looks)
+        answer, fallbacks = smoothed(self.champion.member.predict(inputs), inputs.looks)
         return self._forecast(answer, inputs.looks, fallbacks)
 
     def losses(self, forecast: ClassForecast, rows: Sequence[int], codes: Codes) -> Array:
         """The log-loss of these rows of a forecast by `predict`, whose classes these are."""
         looks = self._past.now(len(rows))
-        return _losses(forecast.probabilities[rows], codes, looks)
+        return losses_of(forecast.probabilities[rows], codes, looks)
 
     def work(
         self, features: Array, labels: Codes, known: NDArray[np.bool_], learnable: NDArray[np.bool_]
@@ -83,8 +83,8 @@ class ClassPool(Rivals[ClassMember]):
         past = self._past.copy()
         inputs = self._inputs(features, past.follow(codes))
         answers = [slot.member.predict(inputs) for slot in self.slots]
-        answer, fallbacks = _smoothed(answers[self._contest.champion], inputs.looks)
-        place = self._drift.find(_residuals(_losses(answer, codes, inputs.looks)[learnable]))
+        answer, fallbacks = smoothed(answers[self._contest.champion], inputs.looks)
+        place = self._drift.find(residuals_of(losses_of(answer, codes, inputs.looks)[learnable]))
         if place is not None:  # what comes behind the alarm is predicted by those who have been told of it
             rows = until(place, learnable)
             part = slice(rows)
@@ -92,12 +92,12 @@ class ClassPool(Rivals[ClassMember]):
             past = self._past.copy()
             inputs = self._inputs(features, past.follow(codes))
             answers = [each[part] for each in answers]
-            answer, fallbacks = _smoothed(answers[self._contest.champion], inputs.looks)
+            answer, fallbacks = smoothed(answers[self._contest.champion], inputs.looks)
         forecast = self._forecast(answer, inputs.looks, fallbacks)
         self._past = past
         self.rows += rows
         if learnable.any():
-            self._learn(inputs, codes, learnable, answers, answer)
+            self._learn(inputs, codes, learnable, answers, answer, learnable)
         self._moments.update(features.T)
         if place is not None:
             self._drifted(self.rows - 1)
@@ -107,18 +107,26 @@ class ClassPool(Rivals[ClassMember]):
         """Nothing: classes have no level."""
 
     def _learn(
-        self, inputs: ClassInputs, codes: Codes, learnable: NDArray[np.bool_], answers: Sequence[Array], answer: Array
+        self,
+        inputs: ClassInputs,
+        codes: Codes,
+        learnable: NDArray[np.bool_],
+        answers: Sequence[Array],
+        answer: Array,
+        compared: NDArray[np.bool_],
     ) -> None:
+        """As `Pool._learn`."""
         taken, told = chosen(learnable, inputs, codes)
-        given = [_smoothed(raw, inputs.looks)[0] for raw in answers]
-        losses = np.column_stack([_losses(each, codes, inputs.looks) for each in given])
+        given = [smoothed(raw, inputs.looks)[0] for raw in answers]
+        losses = np.column_stack([losses_of(each, codes, inputs.looks) for each in given])
 
         def learn(place: int, slot: Slot[ClassMember]) -> bool:
-            silent = slot.rows >= READY_ROWS and np.count_nonzero(_answered(answers[place])) * 2 < len(inputs)
+            held = slot.rows >= READY_ROWS and slot.member.ready
+            silent = held and np.count_nonzero(_answered(answers[place])) * 2 < len(inputs)
             return slot.member.learn(taken, told) and not (silent and inputs.looks.met[0] > 1)
 
-        self._settle(chosen(learnable, losses)[0], len(told), learn)
-        self._drift.learn(_residuals(_losses(answer, codes, inputs.looks)[learnable]))
+        self._settle(chosen(compared, losses)[0], len(told), learn)
+        self._drift.learn(residuals_of(losses_of(answer, codes, inputs.looks)[compared]))
 
     def _forecast(self, answer: Array, looks: ClassLooks, fallbacks: int) -> ClassForecast:
         rows = len(answer)
@@ -142,7 +150,7 @@ def _answered(raw: Array) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(raw).all(axis=1)) if raw.shape[1] else np.zeros(len(raw), dtype=np.bool_)
 
 
-def _smoothed(raw: Array, looks: ClassLooks) -> tuple[Array, int]:
+def smoothed(raw: Array, looks: ClassLooks) -> tuple[Array, int]:
     """Probabilities of all classes that were met before each row, 0 for others; the shares where there is no finite
     answer, and how many of these rows there were.
 
@@ -162,14 +170,19 @@ def _smoothed(raw: Array, looks: ClassLooks) -> tuple[Array, int]:
     return result, int(np.count_nonzero(~answered & (met > 0)))
 
 
-def _losses(answer: Array, codes: Codes, looks: ClassLooks) -> Array:
-    """-log of the probability of each row's class; what is UNKNOWN, or new, has that of a class not met so far."""
+def losses_of(answer: Array, codes: Codes, looks: ClassLooks) -> Array:
+    """-log of `given_to` each row's class."""
+    return np.asarray(-np.log(given_to(answer, codes, looks)))
+
+
+def given_to(answer: Array, codes: Codes, looks: ClassLooks) -> Array:
+    """The probability of each row's class; what is UNKNOWN, or new, has that of a class not met so far."""
     given = np.zeros(len(codes))
     if answer.shape[1]:
         given = np.where(codes == UNKNOWN, 0.0, answer[np.arange(len(codes)), np.maximum(codes, 0)])
-    return np.asarray(-np.log(np.where(given > 0.0, given, 1.0 / (looks.count + np.maximum(looks.met, 2)))))
+    return np.where(given > 0.0, given, 1.0 / (looks.count + np.maximum(looks.met, 2)))
 
 
-def _residuals(losses: Array) -> Array:
+def residuals_of(losses: Array) -> Array:
     """For the test of drift."""
     return np.asarray(ERROR_LEAST + 1.0 - np.exp(-losses))

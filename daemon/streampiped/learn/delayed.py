@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.learn.asked import Asked, AskedForm
 from streampiped.learn.past import Looks, Past
-from streampiped.learn.pending import NO_LINE, Asked, Pending
+from streampiped.learn.pending import NO_LINE, Pending
 from streampiped.learn.pool import Pool, judged_of
 from streampiped.records import Array, IntArray, aligned_empty
 
@@ -26,7 +27,7 @@ class LateRows:
     `known`: its label comes with this row, and later rows may look back at it; `learnable` is a part of `tells`."""
 
     features: Array
-    labels: Array
+    labels: NDArray[Any]
     known: NDArray[np.bool_]
     learnable: NDArray[np.bool_]
     asks: NDArray[np.bool_]
@@ -79,7 +80,16 @@ class LateForecast:
 class DelayedPool(Pool):
     """`follow` instead of `work`; where every label comes in its question's row, it is `work` to the last bit."""
 
-    def follow(self, rows: LateRows, pending: Pending) -> LateForecast:
+    def waiting(self, wait_rows_max: int) -> Pending[Asked]:
+        """Where its questions wait."""
+        return Pending(wait_rows_max, AskedForm(self.columns, [slot.name for slot in self.slots]))
+
+    def recalled(self, question: Array) -> tuple[Array, Looks | None]:
+        """Features and looks of `Asked.question`."""
+        asked = Asked(question, self.columns)
+        return asked.features(), asked.looks
+
+    def follow(self, rows: LateRows, pending: Pending[Asked]) -> LateForecast:
         """Answer the first of these rows, then learn the labels among them; the forecast says by its length how many
         they were, as that of `work` does."""
         rows = rows[: self._block_rows()]
@@ -106,12 +116,12 @@ class DelayedPool(Pool):
             self._drifted(self.rows - 1)
         return result
 
-    def _ask(self, rows: LateRows, looks: Looks, pending: Pending) -> int:
+    def _ask(self, rows: LateRows, looks: Looks, pending: Pending[Asked]) -> int:
         """Put what every member answers, and what is served of it, on the lines of those who ask; how often the mean
         stood in. The interval comes later, as it follows the labels in between."""
         if not rows.asks.any():
             return 0
-        features = _chosen(rows.features, rows.asks)
+        features = chosen_rows(rows.features, rows.asks)
         self._reframe(features)
         inputs = self._inputs(features, looks[rows.asks])
         answers = [slot.member.predict(inputs) for slot in self.slots]
@@ -131,7 +141,7 @@ class DelayedPool(Pool):
         rows: LateRows,
         looks: Looks,
         past: Past,
-        pending: Pending,
+        pending: Pending[Asked],
         residuals: Array,
         asked: Array,
         fallbacks: int,
@@ -164,7 +174,7 @@ class DelayedPool(Pool):
         judged = judged_of(asked.looks, row >= self._since)
         self._learn(inputs, labels, every, answers, asked.served("prediction"), judged)
 
-    def _outcome(self, rows: LateRows, looks: Looks, pending: Pending, fallbacks: int) -> LateForecast:
+    def _outcome(self, rows: LateRows, looks: Looks, pending: Pending[Asked], fallbacks: int) -> LateForecast:
         late = rows.lines == NO_LINE
         asked = pending.read(rows.lines)
         blind = np.where(late, looks.count, asked.looks.count) == 0
@@ -182,7 +192,7 @@ class DelayedPool(Pool):
         )
 
 
-def _chosen(features: Array, rows: NDArray[np.bool_]) -> Array:
+def chosen_rows(features: Array, rows: NDArray[np.bool_]) -> Array:
     """A copy of these rows, aligned and in C order."""
     count = int(np.count_nonzero(rows))
     result: Array = aligned_empty(count * features.shape[1], np.float64).reshape(count, features.shape[1])

@@ -10,20 +10,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.past import LAGS, MEMORIES, Looks
-from streampiped.records import Array, IntArray, aligned_empty
+from streampiped.records import Array, IntArray
 
 Id: TypeAlias = "int | str"
 
 LINES_FIRST: Final = 256  # of the table; it doubles when they are not enough
 NO_LINE: Final = -1
-SERVED: Final = ("prediction", "low", "high", "version", "row")
-LOOKS: Final = 2 + LAGS + len(MEMORIES) + 2  # numbers of a `Looks` row
 COUNTS: Final = ("asked", "answered", "given_up", "late", "repeated", "without_id")
 
 
@@ -37,71 +34,55 @@ class Joined:
     lines: IntArray
 
 
-class Asked:
-    """Lines of the table, as `write` takes them and `read` gives them: features, looks, an answer per member, and what
-    was served. `row`: of the stream, at which it was asked."""
+class Lines(Protocol):
+    """What `write` takes and `read` gives: lines of the table, and views of what they hold."""
 
-    __slots__ = ("_columns", "table")
+    table: Array
 
-    def __init__(self, table: Array, columns: int) -> None:
-        self.table = table
-        self._columns = columns
 
-    @classmethod
-    def of(cls, features: Array, looks: Looks, answers: Sequence[Array], served: Mapping[str, Any]) -> Asked:
-        """`served`: SERVED by name, an array or one number for all."""
-        rows, columns = features.shape
-        table = np.empty((rows, columns + LOOKS + len(answers) + len(SERVED)))
-        table[:, :columns] = features
-        result = cls(table, columns)
-        for name in Looks.__slots__:
-            getattr(result.looks, name)[...] = getattr(looks, name)
-        for place, answer in enumerate(answers):
-            table[:, columns + LOOKS + place] = answer
-        for name in SERVED:
-            result.served(name)[...] = served[name]
-        return result
+A = TypeVar("A", bound=Lines)
+Kept = TypeVar("Kept", bound=Lines, covariant=True)
 
-    def features(self) -> Array:
-        """A copy, aligned and in C order."""
-        result: Array = aligned_empty(len(self.table) * self._columns, np.float64).reshape(-1, self._columns)
-        result[...] = self.table[:, : self._columns]
-        return result
+
+class Form(Protocol[Kept]):
+    """What a line holds. It may become wider, at its end: `Pending.fit`."""
+
+    members: tuple[str, ...]
 
     @property
-    def looks(self) -> Looks:
-        """Views."""
-        table = self.table[:, self._columns : self._columns + LOOKS]
-        lags, mean, discounted = slice(1, 1 + LAGS), 1 + LAGS, slice(2 + LAGS, -2)
-        return Looks(table[:, 0], table[:, lags], table[:, mean], table[:, discounted], table[:, -2], table[:, -1])
+    def width(self) -> int:
+        """Numbers of a line."""
+        ...
 
-    def answers(self) -> list[Array]:
-        """Per member, as it gave them."""
-        return list(np.ascontiguousarray(self.table[:, self._columns + LOOKS : -len(SERVED)].T))
+    def asked(self, table: Array) -> Kept: ...
 
-    def served(self, name: str) -> Array:
-        """A view of one of SERVED."""
-        view: Array = self.table[:, SERVED.index(name) - len(SERVED)]
-        return view
+    def taken_over(self, table: Array, members: Sequence[str]) -> Array:
+        """Lines that were written by these members, as ours: of one that is new there is no answer."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Pending:
+class Pending(Generic[A]):
     """At most `wait_rows_max` questions; for one more, the oldest is given up.
 
-    >>> pending = Pending(2, 1, ["mean"])
+    >>> from streampiped.learn.asked import AskedForm
+    >>> pending = Pending(2, AskedForm(1, ["mean"]))
     >>> joined = pending.join([7, 8, 9, 7, 9], np.array([False, False, False, True, True]), immediate=False)
     >>> joined.asks.tolist(), joined.tells.tolist(), pending.counts["given_up"], pending.counts["late"]
     ([True, True, True, False, False], [False, False, False, False, True], 1, 1)
     """
 
-    def __init__(self, wait_rows_max: int, columns: int, members: Sequence[str]) -> None:
+    def __init__(self, wait_rows_max: int, form: Form[A]) -> None:
         self._max = wait_rows_max
-        self._columns = columns
-        self._members = tuple(members)
+        self.form = form
+        """What its lines hold."""
         self._lines: OrderedDict[Id, int] = OrderedDict()
         self._free: list[int] = []
         self._left: list[int] = []  # lines of this batch's answered and given up questions: free behind it
-        self._table: Array = np.zeros((0, columns + LOOKS + len(members) + len(SERVED)))
+        self._table: Array = np.zeros((0, form.width))
         self.counts = dict.fromkeys(COUNTS, 0)
 
     def __len__(self) -> int:
@@ -132,15 +113,20 @@ class Pending:
         places = np.array(lines, dtype=np.int64)
         return Joined(np.array(asks, dtype=np.bool_), labelled & (places != NO_LINE), places)
 
-    def write(self, lines: IntArray, asked: Asked) -> None:
+    def fit(self) -> None:
+        """To be called when the form has become wider; what is new is 0 in what waits already."""
+        if (more := self.form.width - self._table.shape[1]) > 0:
+            self._table = np.pad(self._table, ((0, 0), (0, more)))
+
+    def write(self, lines: IntArray, asked: A) -> None:
         self._table[lines] = asked.table
 
-    def read(self, lines: IntArray) -> Asked:
+    def read(self, lines: IntArray) -> A:
         """A copy; NaN for NO_LINE."""
         table = np.full((len(lines), self._table.shape[1]), np.nan)
         there = lines != NO_LINE
         table[there] = self._table[lines[there]]
-        return Asked(table, self._columns)
+        return self.form.asked(table)
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`. Oldest first, and the same wherever the lines are."""
@@ -149,8 +135,9 @@ class Pending:
         return {
             "ids": np.array(ids, dtype=np.int64) if numbers else ids,
             "table": self._table[list(self._lines.values())],
-            "members": list(self._members),
+            "members": list(self.form.members),
             "counts": dict(self.counts),
+            **self.form.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -159,7 +146,8 @@ class Pending:
         surplus = max(0, len(ids) - self._max)
         self.counts = {name: int(state["counts"][name]) for name in COUNTS}
         self.counts["given_up"] += surplus
-        self._table = self._taken_over(state["table"][surplus:], list(state["members"]))
+        self.form.restore(state)
+        self._table = self.form.taken_over(state["table"][surplus:], list(state["members"]))
         self._lines = OrderedDict((key, line) for line, key in enumerate(ids[surplus:]))
         self._free, self._left = [], []
 
@@ -194,13 +182,3 @@ class Pending:
     def _release(self) -> None:
         self._free += self._left
         self._left.clear()
-
-    def _taken_over(self, table: Array, members: Sequence[str]) -> Array:
-        if members == list(self._members):
-            return np.array(table, dtype=np.float64)
-        first = self._columns + LOOKS
-        answers = np.full((len(table), len(self._members)), np.nan)
-        for place, name in enumerate(self._members):
-            if name in members:
-                answers[:, place] = table[:, first + members.index(name)]
-        return np.column_stack((table[:, :first], answers, table[:, -len(SERVED) :]))

@@ -126,7 +126,7 @@ class Pool(Rivals[Member]):
     @staticmethod
     def _is_astray(slot: Slot[Member], raw: Array, bounded: Array, inputs: Inputs) -> bool:
         """Whether most of its answers in this block were none, or beyond all bounds."""
-        if bounded is raw or slot.rows < READY_ROWS:
+        if bounded is raw or slot.rows < READY_ROWS or not slot.member.ready:
             return False
         spread = inputs.looks.high - inputs.looks.low
         with np.errstate(invalid="ignore", over="ignore"):

@@ -51,6 +51,9 @@ class ClassRows:
     """Of the predicted class."""
     score: Array | None
     """Of two classes: the probability of the second one in the labels' order."""
+    guesses: tuple[Codes, Codes, Array] | None = None
+    """Most frequent and last class as they stood when the row was predicted, and the share of the target then; None:
+    the labels were there at once."""
 
 
 class ClassScores:
@@ -169,7 +172,11 @@ class ClassScores:
         """A line for each column of WINDOW, a column for each row."""
         table = np.full((len(WINDOW), len(rows.targets)), np.nan)
         table[0], table[1] = rows.targets, rows.predictions
-        table[2], table[3], shares, stayed = self._guesses.follow(rows.targets, rows.known)
+        if rows.guesses is None:
+            table[2], table[3], shares, stayed = self._guesses.follow(rows.targets, rows.known)
+        else:
+            table[2], table[3], shares = rows.guesses
+            stayed = self._guesses.stayed(rows.targets, rows.guesses[1], rows.known)
         if rows.probability is not None:
             table[4] = rows.probability
             table[6] = log_losses(rows.targets == rows.predictions, rows.probability, rows.known)

@@ -12,14 +12,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.learn.held import HeldOut, by_source
 from streampiped.learn.lookback import Lookback
 from streampiped.learn.past import LAGS, MEMORIES, Looks
 from streampiped.measure.window import Window
-from streampiped.records import Array, Batch
+from streampiped.records import Array, Batch, origins
 from streampiped.stages.base import ApiCall
 from streampiped.stages.tasks import Held
 
 CELLS_MAX: Final = 1 << 16  # numbers in one question; 9 bytes each, and a request may have 1 MiB
+
+LATE_MAX: Final = 512  # rows of one question where labels come late, half of what the trainer keeps of them
 
 WIDE: Final = {"lags": LAGS, "discounted": len(MEMORIES)}
 """Fields of `Looks` with several numbers to a row."""
@@ -45,6 +48,7 @@ class CrossCheck:
         self._columns: tuple[str, ...] = ()
         self._rows: Window | None = None
         self._late = Late()
+        self._questions = HeldOut()
         self.restore(None)
 
     def keep(self, batch: Batch, held: Held) -> None:
@@ -73,6 +77,14 @@ class CrossCheck:
             rows.append(self._late.told(self._past, len(self._columns)).T)
             self._late = Late()
 
+    def keep_late(self, batch: Batch, held: Held) -> None:
+        """Take in a batch's held-out rows where labels come late: the trainer knows what was asked, by where the label
+        stands."""
+        if self._capacity:
+            scored = np.column_stack((held.targets, held.predictions))
+            most = min(self._capacity, LATE_MAX)
+            self._questions = self._questions.extended(origins(batch, held.places), scored, most)
+
     def state(self) -> dict[str, Any]:
         """The argument of `restore`. What is asked for once the next epoch is committed is what there is now."""
         self._freeze()
@@ -81,6 +93,7 @@ class CrossCheck:
             "rows": self._rows.rows() if self._rows else None,
             "past": self._past.state(),
             "late": self._late.state(),
+            "questions": self._questions.state() if self._questions.keys else None,
         }
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
@@ -88,16 +101,20 @@ class CrossCheck:
         self._columns, self._rows = (), None
         self._past = Lookback()
         self._late = Late()
+        self._questions = HeldOut()
         if state is not None:
             self._columns = tuple(state["columns"])
             if state["rows"] is not None:
                 self._new_rows().restore(state["rows"])
             self._past.restore(state["past"])
             self._late.restore(state["late"])
+            if state.get("questions") is not None:
+                self._questions = HeldOut.from_state(state["questions"])
         self._freeze()
 
     def _freeze(self) -> None:
         self._candidate: Array | None = None
+        self._asked_late = self._questions
         if self._rows is None:
             return
         self._candidate = self._rows.rows()
@@ -110,6 +127,8 @@ class CrossCheck:
     def question(self, epoch: int, measure: Measure, name: Callable[[Array], list[Any]], figure: str) -> ApiCall | None:
         """Ask for the rows of that epoch's snapshot, which its model had not learned. `name` makes of the targets kept
         what the trainer knows them as; the difference is told of `figure`."""
+        if self._asked_late.keys:
+            return self._late_question(epoch, measure, name, figure)
         rows = self._candidate
         if rows is None or not len(rows) or not self._columns:
             return None
@@ -123,6 +142,13 @@ class CrossCheck:
         if not np.isnan(past).any():
             params["past"] = _named(past)
         return ApiCall(self._stage, "score", params)
+
+    def _late_question(self, epoch: int, measure: Measure, name: Callable[[Array], list[Any]], figure: str) -> ApiCall:
+        asked, order = by_source(self._asked_late.keys)
+        targets, predictions = self._asked_late.table[order].T
+        self._asked = epoch, len(order), measure(targets, predictions), figure
+        self.told["asked"] += 1
+        return ApiCall(self._stage, "score", {"asked": asked, "targets": name(targets), "version": epoch})
 
     def answer(self, result: Any, error: str | None) -> None:
         """Keep the comparison. The in-band predictions are those of the models of their time, a little older than

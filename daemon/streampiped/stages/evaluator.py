@@ -17,7 +17,7 @@ from streampiped.measure.report import judged, render
 from streampiped.records import Batch, held_out
 from streampiped.stages.base import ApiCall, Stage, StageContext, StageOptions, State
 from streampiped.stages.crosscheck import CrossCheck
-from streampiped.stages.tasks import GUESSES, PROBABILITIES, Classification, Regression, Task, task_of
+from streampiped.stages.tasks import GUESSES, PROBABILITIES, Classification, Regression, Task, comes_late, task_of
 
 SCHEMA: Final = "streampipe-report/2"  # docs/specs/report.md
 LAYOUT: Final = 3  # of the snapshot; another one is refused
@@ -56,7 +56,9 @@ class Evaluator(Stage):
     def process(self, batch: Batch) -> Batch:
         task, counts = self._task_for(batch), self._counts
         held = task.take(batch, counts, held_out(self._context.pipeline_seed, batch, self._options.holdout))
-        if GUESSES[0] not in batch.schema.floats:  # a late label's row has not the features that were predicted
+        if comes_late(batch):  # a label's row has not the features that were predicted
+            self._check.keep_late(batch, held)
+        else:
             self._check.keep(batch, held)
         if batch.rows and "model_version" in batch.schema.ints:
             counts["model_version"] = int(batch["model_version"][-1])

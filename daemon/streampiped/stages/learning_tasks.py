@@ -14,9 +14,11 @@ from sklearn.base import ClassifierMixin
 
 from streampiped.classes import UNKNOWN
 from streampiped.errors import OptionError
+from streampiped.learn.class_delayed import DelayedClassPool
 from streampiped.learn.class_lineup import class_lineup
+from streampiped.learn.class_members.boosting import ClassBoosting
 from streampiped.learn.class_members.classifier import Classifier
-from streampiped.learn.class_pool import ClassForecast, ClassPool
+from streampiped.learn.class_pool import ClassForecast
 from streampiped.learn.class_recipe import ClassRecipe
 from streampiped.learn.delayed import DelayedPool
 from streampiped.learn.estimators import Recipe
@@ -40,7 +42,7 @@ STEP_COLUMNS: Final = 0.5  # step times columns: beyond 2 the squared length of 
 
 Name: TypeAlias = Literal["regression", "classification"]
 Flags: TypeAlias = NDArray[np.bool_]
-AnyPool: TypeAlias = DelayedPool | ClassPool
+AnyPool: TypeAlias = DelayedPool | DelayedClassPool
 
 
 class Options(Protocol):
@@ -140,7 +142,7 @@ class Classification:
             raise OptionError(f"estimator {self.estimator} learns numbers, and the target is a class")
         return recipe
 
-    def pool(self, columns: int) -> ClassPool:
+    def pool(self, columns: int) -> DelayedClassPool:
         """One that has learned nothing."""
         options = self._options
 
@@ -148,7 +150,9 @@ class Classification:
             return Classifier(self.recipe(columns), columns, options.limit)
 
         members = class_lineup(None if options.members == AUTO else options.members, columns, estimator)
-        return ClassPool(members, columns, self.kind)
+        if options.boosting:
+            members["boosting"] = ClassBoosting(columns, self._seed)
+        return DelayedClassPool(members, columns, self.kind, options.positive)
 
     def labels(self, batch: Batch, pool: Any, good: Flags) -> tuple[NDArray[Any], Flags]:
         """Codes, and which of the `good` ones are known: all but those of a class too many."""

@@ -10,6 +10,7 @@ import numpy as np
 from streampiped.classes import UNKNOWN
 from streampiped.learn.class_pool import ClassForecast, ClassPool
 from streampiped.learn.features import numbers_of
+from streampiped.learn.held import HeldOut
 from streampiped.learn.past import Looks
 from streampiped.measure.metrics import scores_of
 from streampiped.records import Array
@@ -36,9 +37,7 @@ def predicted(pool: AnyPool, table: Array) -> dict[str, Any]:
     }
 
 
-def scored(
-    pool: AnyPool, table: Array, targets: Sequence[Any], past: Mapping[str, Sequence[Any]] | None
-) -> dict[str, Any]:
+def scored(pool: AnyPool, table: Array, targets: Sequence[Any], looks: Looks | None) -> dict[str, Any]:
     """The figures over the rows whose target is known: finite, or not None. ValueError with a text for the caller."""
     if isinstance(pool, ClassPool):
         return _scored_classes(pool, table, targets)
@@ -46,7 +45,7 @@ def scored(
     if wanted.shape != (len(table),):
         raise ValueError(f"targets must be one list of {len(table)} numbers, one per row")
     finite = np.isfinite(wanted)
-    predictions = pool.predict(table, _looks_of(past, len(table))).prediction
+    predictions = pool.predict(table, looks).prediction
     return scores_of(wanted[finite], predictions[finite]).values()
 
 
@@ -93,7 +92,23 @@ def _root(loss: float | None) -> float | None:
     return None if loss is None else float(max(loss, 0.0) ** 0.5)
 
 
-def _looks_of(past: Mapping[str, Sequence[Any]] | None, rows: int) -> Looks | None:
+def recalled(pool: AnyPool, held: HeldOut | None, asked: Mapping[str, Sequence[int]]) -> tuple[Array, Looks | None]:
+    """The questions whose held-out labels came at these positions of these sources, with what was known then.
+    ValueError with a text for the caller."""
+    if held is None:
+        raise ValueError("what was asked is kept of late labels alone, and for the last epochs")
+    try:
+        keys = [(str(source), int(position)) for source, positions in asked.items() for position in positions]
+        lines = held.lines(keys)
+    except KeyError as error:
+        raise ValueError(f"no held-out question of {error} is kept") from None
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"asked must be source -> positions: {error}") from None
+    return pool.recalled(held.table[lines])
+
+
+def looks_of(past: Mapping[str, Sequence[Any]] | None, rows: int) -> Looks | None:
+    """What an asker says was known before each row. ValueError with a text for the caller."""
     if past is None:
         return None
     try:

@@ -17,7 +17,7 @@ from streampiped.learn.features import Rows, matrix_of
 from streampiped.learn.formula import NoFormulaError, formula_of
 from streampiped.learn.pool import Pool
 from streampiped.stages.learning_tasks import AnyPool
-from streampiped.stages.model_answers import predicted, scored
+from streampiped.stages.model_answers import looks_of, predicted, recalled, scored
 from streampiped.stages.model_versions import Frozen, Versions
 
 PART_BYTES: Final = 512 << 10  # of a file in one answer; a message has 1 MiB at most
@@ -65,17 +65,26 @@ class ModelApi:
 
     def score(
         self,
-        rows: Rows,
-        targets: Sequence[Any],
+        rows: Rows | None = None,
+        targets: Sequence[Any] = (),
         version: int | None = None,
         past: Mapping[str, Sequence[Any]] | None = None,
+        asked: Mapping[str, Sequence[int]] | None = None,
     ) -> dict[str, Any]:
         """mse, rmse, mae and r2 over the rows whose target is finite, of classes accuracy, log_loss and f1 (the mean
         over the classes) over those whose target is not None; `rows` and `version` as for `predict`. `past`: what was
         known of the labels before each row, a list per field of `learn.past.Looks`, of numbers alone; left out, they
-        come next."""
+        come next. `asked`, instead of `rows` and `past`: where labels come late, source -> positions of labels that are
+        held out, for what their questions had; `targets` in that order."""
         model = self._model(version)
-        figures = scored(model.pool, matrix_of(rows, model.features), targets, past)
+        if (rows is None) == (asked is None):
+            raise ValueError("give either rows or asked")
+        if asked is not None:
+            table, looks = recalled(model.pool, model.held, asked)
+        elif rows is not None:
+            table = matrix_of(rows, model.features)
+            looks = looks_of(past, len(table))
+        figures = scored(model.pool, table, targets, looks)
         return {**figures, **self._stand(model)}
 
     def info(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from streampiped.errors import StateError
+from streampiped.learn.held import HeldOut
 from streampiped.learn.npz import to_npz
 from streampiped.learn.registry import Mark, Registry, rebuilt
 from streampiped.records import Array
@@ -30,7 +31,8 @@ LOADED_MAX: Final = 4  # versions from the disk that stay in memory: who compare
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """A model as it was at a barrier. `taken`: when, on the clock of `StageContext.now` (None: it comes from the disk).
-    `act_count`, `acts`: what operators had done (learn/registry.py)."""
+    `act_count`, `acts`: what operators had done (learn/registry.py). `held`: where labels come late, the questions that
+    were held out; None of a model from the disk."""
 
     pool: AnyPool
     features: tuple[str, ...]
@@ -39,6 +41,7 @@ class Frozen:
     taken: float | None = None
     act_count: int = 0
     acts: tuple[Mapping[str, Any], ...] = ()
+    held: HeldOut | None = None
 
     def predict(self, table: Array) -> Any:
         return self.pool.predict(table)

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.classes import UNKNOWN, Classes
+from streampiped.classes import UNKNOWN, Classes, Codes
 from streampiped.errors import OptionError
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED
 from streampiped.measure.breakdown import Places
@@ -23,8 +23,11 @@ from streampiped.measure.regression import RegressionScores, Rows
 from streampiped.records import Array, Batch
 
 GUESSES: Final = ("guess_mean", "guess_last")  # the trainer's columns when labels come late
+CLASS_GUESSES: Final = ("guess_prior", "guess_last")  # the same of classes
+GUESS_SHARE: Final = "guess_share"  # what the first of these gave to the label
 PROBABILITIES: Final = ("probability", "score")  # the trainer's columns beside a predicted class
 GENERATION: Final = "model_generation"
+BLIND: Final = 0.5  # share of a class by who knows no label: one of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,16 @@ class Classification:
         held = np.flatnonzero(spared[places])
         where = _where(batch, counts["rows"], places, places[held])
         probability, score = (_chosen(batch[n], places) if n in batch.schema.floats else None for n in PROBABILITIES)
-        self._scores.add(ClassRows(where, wanted, given, known, probability, score))
+        self._scores.add(ClassRows(where, wanted, given, known, probability, score, self._late(batch, places)))
         return Held(places[held], wanted[held].astype(np.float64), given[held].astype(np.float64))
+
+    def _late(self, batch: Batch, places: NDArray[np.intp]) -> tuple[Codes, Codes, Array] | None:
+        """The guesses as they stood when these rows were predicted; None: the labels were there at once."""
+        if not comes_late(batch):
+            return None
+        prior, last = (self._classes.met(_chosen(batch[name], places)) for name in CLASS_GUESSES)
+        share = batch[GUESS_SHARE][places]
+        return prior, last, np.where(np.isfinite(share), share, BLIND)
 
     def state(self) -> dict[str, Any]:
         return {"classes": self._classes.labels, "scores": self._scores.state()}
@@ -198,9 +209,7 @@ def _scorable(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which rows have a label that is believed, and which of them are scored; each of the others under one count. With
     late labels a row without one is a question."""
-    counts["unlabelled" if GUESSES[0] in batch.schema.floats else "missing_target"] += int(
-        batch.rows - np.count_nonzero(known)
-    )
+    counts["unlabelled" if comes_late(batch) else "missing_target"] += int(batch.rows - np.count_nonzero(known))
     if MARKS in batch.schema.ints:
         marked = batch[MARKS] & QUARANTINED
         if marked.any():
@@ -210,6 +219,11 @@ def _scorable(
     scored = known & predicted
     counts["unpredicted"] += int(np.count_nonzero(known) - np.count_nonzero(scored))
     return known, scored
+
+
+def comes_late(batch: Batch) -> bool:
+    """Labels stand in rows of their own."""
+    return GUESSES[0] in batch.schema.floats or CLASS_GUESSES[0] in batch.schema.texts
 
 
 def _levels(batch: Batch, targets: Array, places: NDArray[np.intp] | None) -> tuple[tuple[int, float], ...]:

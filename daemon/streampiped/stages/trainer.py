@@ -20,12 +20,12 @@ from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.class_pool import ClassPool
-from streampiped.learn.delayed import DelayedPool
+from streampiped.learn.delayed import LateRows
 from streampiped.learn.features import complete
 from streampiped.learn.lineup import NAMES
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
-from streampiped.records import Array, Batch, IntArray, held_out
+from streampiped.records import Array, Batch, IntArray, held_out, origins
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.label_join import LabelJoin, LabelOptions, columns_of
 from streampiped.stages.learning_tasks import AUTO, AnyPool, Task, present, task_of, task_saved, try_out
@@ -47,8 +47,8 @@ class TrainerOptions(StageOptions):
     squares_500, lagged, lagged_300. Where classes are learned the guesses are prior, recent_prior, fast_prior and
     last_class, a ridge is read as a discriminant, and there is none that looks back."""
     boosting: bool = False
-    """Let gradient-boosted trees compete as well, fitted on a window of 10,000 rows in a thread: half a second of CPU
-    for every 5,000 rows."""
+    """Let gradient-boosted trees compete as well, of numbers or of classes, fitted on a window of 10,000 rows in a
+    thread: half a second of CPU for every 5,000 rows."""
     estimator: str = AUTO
     """Import path of the scikit-learn regressor with `partial_fit`, or classifier with `predict_proba` as well, that is
     the member `estimator`; "auto" is sklearn.linear_model.SGDRegressor or SGDClassifier."""
@@ -115,16 +115,10 @@ class Trainer(Stage):
         assert task is not None
         marks = batch[MARKS] if MARKS in batch.schema.ints else np.zeros(batch.rows, dtype=np.int64)
         good = labelled & ((marks & QUARANTINED) == 0)
+        if self._join is not None:
+            return self._follow(self._join, batch, features, labelled, good, marks)
         targets, known = task.labels(batch, pool, good)
         learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
-        if self._join is not None:
-            if not isinstance(pool, DelayedPool):
-                raise OptionError("trainer: labels that come late need a float target")
-            rows = self._join.rows(pool, batch, features, known, learnable)
-            self._count(labelled[rows.tells], good[rows.tells], good[rows.tells], learnable[rows.tells])
-            late = self._join.work(pool, rows, self._parts(pool, targets, marks))
-            self._counts["fallbacks"] += late.fallbacks
-            return batch.with_columns(columns_of(late, self._options.prediction))
         self._count(labelled, good, known, learnable)
         forecasts: list[Any] = []
         versions, generations = (np.empty(batch.rows, dtype=np.int64) for _ in range(2))
@@ -141,6 +135,25 @@ class Trainer(Stage):
                 row = block.stop
         numbers = {"model_version": versions, "model_generation": generations}
         return batch.with_columns({**task.columns(forecasts, pool), **numbers})
+
+    def _follow(
+        self, join: LabelJoin, batch: Batch, features: Array, labelled: Flags, good: Flags, marks: IntArray
+    ) -> Batch:
+        """`process` where labels come late: only a label that has a question is one."""
+        pool, task = self._pool, self._task
+        assert pool is not None
+        assert task is not None
+        joined = join.join(pool, batch)
+        tells = joined.tells
+        targets, known = task.labels(batch, pool, good & tells)
+        learnable = known & ~held_out(self._context.pipeline_seed, batch, self._options.holdout)
+        self._count(labelled[tells], good[tells], known[tells], learnable[tells])
+        rows = LateRows(features, targets, known, learnable, joined.asks, tells, joined.lines)
+        late = join.work(pool, rows, self._parts(pool, targets, marks))
+        self._counts["fallbacks"] += late.fallbacks
+        spared = np.flatnonzero(known & ~learnable)
+        join.keep(pool, origins(batch, spared), joined.lines[spared])
+        return batch.with_columns(columns_of(late, self._options.prediction))
 
     def snapshot(self) -> State:
         self._freeze()
@@ -176,7 +189,7 @@ class Trainer(Stage):
             self._features = tuple(state["features"])
             self._pool = self._task.pool(len(self._features))
             self._pool.restore(state["model"])
-            if self._join is not None and isinstance(self._pool, DelayedPool):
+            if self._join is not None:
                 self._join.restore(state.get("pending"), self._pool)
             self._freeze()
 
@@ -210,7 +223,8 @@ class Trainer(Stage):
         pool, acts = self._pool, self._acts
         frozen = Frozen(pool.copy(), self._features, self._options.target) if pool is not None else None
         if frozen is not None:
-            frozen = replace(frozen, act_count=acts.count, acts=acts.recent)
+            held = self._join.held if self._join is not None else None
+            frozen = replace(frozen, act_count=acts.count, acts=acts.recent, held=held)
         self._versions.freeze(frozen)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +14,25 @@ from streampiped.records import Array
 Made = TypeVar("Made")
 
 
-class Inputs:
+class Looking(Protocol):
+    """What is known of the labels before each of some rows."""
+
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Self: ...
+
+
+L = TypeVar("L", bound=Looking)
+
+
+class Seen(Generic[L]):
     """Rows as members see them: `features` `(rows, columns)`, C order, finite, in their own units; the same `framed`,
-    in coordinates that stand still (`frame.py`); `looks` at the labels before each row, in the label's unit.
+    in coordinates that stand still (`frame.py`); `looks` at the labels before each row.
 
     What several members make of the same rows is made once: `shared`.
     """
 
     __slots__ = ("_made", "features", "framed", "looks")
 
-    def __init__(self, features: Array, framed: Array, looks: Looks) -> None:
+    def __init__(self, features: Array, framed: Array, looks: L) -> None:
         self.features = features
         self.framed = framed
         self.looks = looks
@@ -32,8 +41,8 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Inputs:
-        return Inputs(self.features[rows], self.framed[rows], self.looks[rows])
+    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Self:
+        return type(self)(self.features[rows], self.framed[rows], self.looks[rows])
 
     def shared(self, name: str, make: Callable[[], Made]) -> Made:
         """What `make` gives, made at the first call under this name."""
@@ -41,6 +50,12 @@ class Inputs:
             self._made[name] = make()
         made: Made = self._made[name]
         return made
+
+
+class Inputs(Seen[Looks]):
+    """With labels that are numbers: `looks` is in their unit."""
+
+    __slots__ = ()
 
 
 class Learner:
@@ -52,6 +67,11 @@ class Learner:
     kind: ClassVar[str]
     trivial: ClassVar[bool] = False
     """A guess that needs no features: what a model has to beat, and what is served when none does."""
+
+    @property
+    def ready(self) -> bool:
+        """It has learned enough to answer: until then it is not held against it that it does not."""
+        return True
 
     def move(self, scale: Array, shift: Array) -> None:
         """From here on every framed feature is `x * scale + shift` of what it was."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streampiped.learn.members.base import Inputs, Member
+from streampiped.learn.members.base import Inputs, Learner, Member
 from streampiped.records import Array
 
 WINDOW_ROWS: Final = 10_000  # that a fit sees at most
@@ -28,16 +29,15 @@ PARAMETERS: Final[Mapping[str, Any]] = {"max_iter": 150, "learning_rate": 0.1, "
 class _Fit:
     """Trees of some rows, made in a thread."""
 
-    def __init__(self, first: int, last: int, effect: int, rows: Array, seed: int) -> None:
+    def __init__(self, first: int, last: int, effect: int, rows: Array, model: Any) -> None:
+        """`model`: an estimator that has not been fitted, for these `rows` with their labels in the last column."""
         self.first, self.last = first, last
         """Rows of the member's count that it is fitted on: from `first` up to `last`."""
         self.effect = effect
         """The row from which on it answers."""
-        from sklearn.ensemble import HistGradientBoostingRegressor  # here, so that no thread holds the import lock
-
         self._rows = rows
         self._trees: Any = None
-        self._model = HistGradientBoostingRegressor(random_state=seed, early_stopping=False, **PARAMETERS)
+        self._model = model
         self._error: Exception | None = None
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._make, name="boosting", daemon=True)
@@ -61,8 +61,8 @@ class _Fit:
             self._error = error
 
 
-class Boosting(Member):
-    """Answers nothing before its first fit takes effect."""
+class Boosted(Learner):
+    """What boosting of numbers and of classes have in common: which rows are fitted when, and who answers."""
 
     kind = "boosting"
 
@@ -75,13 +75,22 @@ class Boosting(Member):
         self._coming: _Fit | None = None
         self._begins = FIRST_ROWS
 
-    def predict(self, inputs: Inputs) -> Array:
-        if self._active is None:
-            return np.full(len(inputs), np.nan)
-        return np.asarray(self._active.trees().predict(inputs.features), dtype=np.float64)
+    def unfitted(self, labels: Array) -> Any:
+        """An estimator for rows with these labels. It is made in the thread of the stream, imports included: another
+        one would hold the import lock."""
+        raise NotImplementedError
 
-    def learn(self, inputs: Inputs, labels: Array) -> bool:
-        self._rows = np.concatenate((self._rows, np.column_stack((inputs.features, labels))))
+    @property
+    def ready(self) -> bool:
+        return self._active is not None
+
+    def trees(self) -> Any:
+        """Those that answer; None before the first fit takes effect."""
+        return self._active.trees() if self._active is not None else None
+
+    def take(self, features: Array, labels: NDArray[Any]) -> None:
+        """Learn these rows."""
+        self._rows = np.concatenate((self._rows, np.column_stack((features, labels))))
         self._count += len(labels)
         if self._coming is not None and self._count >= self._coming.effect:
             self._coming.trees()
@@ -89,12 +98,11 @@ class Boosting(Member):
         if self._coming is None and self._count >= self._begins:
             self._begin()
         self._forget()
-        return True
 
-    def fresh(self) -> Boosting:
-        return Boosting(self.columns, self.seed)
+    def fresh(self) -> Self:
+        return type(self)(self.columns, self.seed)
 
-    def copy(self) -> Boosting:
+    def copy(self) -> Self:
         """The fits are shared: they never change."""
         twin = self.fresh()
         twin._count, twin._rows, twin._begins = self._count, self._rows, self._begins
@@ -117,10 +125,30 @@ class Boosting(Member):
 
     def _fit(self, first: int, last: int, effect: int) -> _Fit:
         begin = self._count - len(self._rows)
-        return _Fit(first, last, effect, self._rows[first - begin : last - begin], self.seed)
+        rows = self._rows[first - begin : last - begin]
+        return _Fit(first, last, effect, rows, self.unfitted(rows[:, -1]))
 
     def _forget(self) -> None:
         """Rows that neither a fit nor the next one needs."""
         firsts = [fit.first for fit in (self._active, self._coming) if fit]
         first = min([*firsts, max(0, self._count - WINDOW_ROWS)])
         self._rows = self._rows[first - (self._count - len(self._rows)) :]
+
+
+class Boosting(Boosted, Member):
+    """Answers nothing before its first fit takes effect."""
+
+    def unfitted(self, labels: Array) -> Any:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        return HistGradientBoostingRegressor(random_state=self.seed, early_stopping=False, **PARAMETERS)
+
+    def predict(self, inputs: Inputs) -> Array:
+        trees = self.trees()
+        if trees is None:
+            return np.full(len(inputs), np.nan)
+        return np.asarray(trees.predict(inputs.features), dtype=np.float64)
+
+    def learn(self, inputs: Inputs, labels: Array) -> bool:
+        self.take(inputs.features, labels)
+        return True
