@@ -140,7 +140,7 @@ def test_an_idle_generator_is_no_state() -> None:
         (Exception("x"), "Exception"),
         (partial(subprocess.run), "subprocess.run"),
     ],
-    ids=repr,
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
 def test_what_is_not_portable_is_named(value: Any, words: str) -> None:
     """What is not on the list is refused, with the place where it stands and what it is."""
