@@ -41,6 +41,10 @@ AT_FDCWD: Final = -100  # fcntl.h
 RENAME_EXCHANGE: Final = 2  # linux/fs.h
 HIDDEN: Final = ("/home", "/root", "/run/user")
 """The unit's ProtectHome=yes hides these: an interpreter there cannot be executed."""
+EMPTIED: Final = ("/tmp", "/var/tmp")
+"""The unit's PrivateTmp=yes shows the service others."""
+PREFIX: Final = re.compile(r"(/[A-Za-z0-9._+-]+)+")
+"""What can stand in a unit and behind `#!` without being taken for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Places:
 def install(places: Places, interpreter: Path) -> None:
     """Everything; an existing configuration is left alone. Broken off at any instant, a whole program is there, the old
     or the new one, with whole files around it; the next run finishes the work."""
+    check_prefix(places.prefix)
     check_interpreter(interpreter)
     install_library(places, interpreter)
     for command in places.commands():
@@ -111,6 +116,15 @@ def uninstall(places: Places) -> None:
         path.unlink(missing_ok=True)
     if places.destdir == Path("/"):
         reload_systemd()
+
+
+def check_prefix(prefix: Path) -> None:
+    """Refuse a prefix at which the service could not be executed: systemd would try again twice a second, for ever."""
+    if PREFIX.fullmatch(str(prefix)) is None or ".." in prefix.parts:
+        sys.exit(f"install: PREFIX={prefix} should be an absolute path of letters, digits, '.', '_', '+' and '-'")
+    for real in (prefix, prefix.resolve()):
+        if hidden := next((each for each in (*HIDDEN, *EMPTIED) if real.is_relative_to(each)), None):
+            sys.exit(f"install: the service cannot see PREFIX={prefix}: ProtectHome= and PrivateTmp= hide {hidden}")
 
 
 def check_interpreter(interpreter: Path) -> None:
@@ -327,6 +341,8 @@ def main() -> None:
     arguments = parser.parse_args()
     os.umask(0o022)
     places = Places(Path(arguments.destdir or "/"), arguments.prefix)
+    if not places.prefix.is_absolute():
+        sys.exit(f"install: PREFIX={places.prefix} should be an absolute path")
     if arguments.action == "uninstall":
         uninstall(places)
     else:

@@ -26,7 +26,14 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help=f"Default: {SYSTEM_CONFIG} if it is there.")
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        readable=False,  # a file that cannot be read is a wrong configuration (78), and no wrong command line
+        help=f"Default: {SYSTEM_CONFIG} if it is there.",
+    ),
 ]
 StateDir = Annotated[str | None, typer.Option(metavar="DIR", help="Instead of `paths.state` in the file.")]
 RuntimeDir = Annotated[str | None, typer.Option(metavar="DIR", help="Instead of `paths.runtime` in the file.")]

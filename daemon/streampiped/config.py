@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -150,13 +151,22 @@ def load(
     return plan
 
 
+def _user() -> str:
+    """The name of whom we run as: in a service rarely whoever wrote the file."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def _read(file: Path, findings: _Findings) -> dict[str, Any]:
     """The file's data; without any there is nothing else to check."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         refuse_when_short(error, "it cannot be read")
-        findings.report("", ABSENT, f"cannot be read: {error.strerror}")
+        whose = f" for the user {_user()}" if isinstance(error, PermissionError) else ""
+        findings.report("", ABSENT, f"cannot be read: {error.strerror}{whose}")
     except UnicodeDecodeError as error:
         findings.report("", ABSENT, f"should be UTF-8 text; byte {error.start} is not")
     else:

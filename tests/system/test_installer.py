@@ -140,3 +140,25 @@ def test_uninstall_without_an_environment(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
     assert left == ["etc/streampipe/streampipe.toml"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("opt/streampipe", "should be an absolute path"),
+        ("/opt/a b", "should be an absolute path"),
+        ("/opt/a%b", "should be an absolute path"),
+        ("/opt/../home/me", "should be an absolute path"),
+        ("/home/me/.local", "hide /home"),
+        ("/tmp/streampipe", "hide /tmp"),
+    ],
+)
+def test_prefix_that_the_service_cannot_be_executed_from(prefix: str, said: str, tmp_path: Path) -> None:
+    """It is refused with the reason, and nothing is put anywhere."""
+    script = REPOSITORY / "systemd" / "install.py"
+    command = [sys.executable, script, "install", "--prefix", prefix, "--destdir", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("install: ")
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())

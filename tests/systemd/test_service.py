@@ -224,3 +224,31 @@ def test_broken_configuration_stays_down(stopped: Service, wrong: str | None, sa
     shown = stopped.show("ActiveState", "ExecMainStatus", "NRestarts")
     assert shown == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
     assert said in stopped.box.journal(stopped.name)
+
+
+def test_unreadable_configuration_stays_down(stopped: Service) -> None:
+    """So does one that only root may read, and the journal says for whom it is not readable."""
+    stopped.box.run("chmod", "600", CONFIGURATION)
+    try:
+        assert stopped.systemctl("start", check=False) != 0
+    finally:
+        stopped.box.run("chmod", "644", CONFIGURATION)
+    shown = stopped.show("ActiveState", "ExecMainStatus", "NRestarts")
+    assert shown == {"ActiveState": "failed", "ExecMainStatus": "78", "NRestarts": "0"}
+    assert f"{CONFIGURATION}: cannot be read: Permission denied for the user streampipe" in stopped.box.journal(
+        stopped.name
+    )
+
+
+def test_wrong_command_line_stays_down(stopped: Service) -> None:
+    """A drop-in with an option that there is not fails the start with 2, and is not tried again."""
+    drop_in = "/etc/systemd/system/streampipe.service.d/wrong.conf"
+    stopped.box.write(drop_in, "[Service]\nExecStart=\nExecStart=/usr/local/bin/streampiped run --confg x\n")
+    stopped.box.run("systemctl", "daemon-reload")
+    try:
+        assert stopped.systemctl("start", check=False) != 0
+        shown = stopped.show("ActiveState", "ExecMainStatus", "NRestarts")
+        assert shown == {"ActiveState": "failed", "ExecMainStatus": "2", "NRestarts": "0"}
+    finally:
+        stopped.box.run("rm", drop_in)
+        stopped.box.run("systemctl", "daemon-reload")
