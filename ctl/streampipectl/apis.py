@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from streampipectl.client import Client
+from streampipectl.render import GOOD, clean, reason_text
 from streampiped.errors import ExitCode, RpcError
 
 MODEL: Final = frozenset({"predict", "history", "export"})
 """Methods that a stage with a model has."""
+ANSWER_S: Final = 30.0  # a stage answers between two batches, and a large model takes a while to be written down
+CURRENT: Final = "current"  # for `pin`: the member that is served
 
 
 class Api(NamedTuple):
@@ -20,6 +22,10 @@ class Api(NamedTuple):
     stage: str
     client: Client
     methods: Collection[str]
+
+    def ask(self, method: str, **params: Any) -> Any:
+        """The answer; what is None is not said."""
+        return self.client.call(method, {name: value for name, value in params.items() if value is not None}, ANSWER_S)
 
 
 def processes(path: str) -> list[Mapping[str, Any]]:
@@ -34,16 +40,36 @@ def processes(path: str) -> list[Mapping[str, Any]]:
 
 def model_of(path: str, stage: str | None, there: Sequence[Mapping[str, Any]] | None = None) -> Api:
     """The API of `stage`, or of the one stage that has a model. RpcError NO_SUCH_STAGE, REFUSED when there is none to
-    ask, USAGE when there are several."""
-    names = [str(process["name"]) for process in (processes(path) if there is None else there)]
+    ask, with a line for each that might have one and is not up, USAGE when there are several."""
+    there = processes(path) if there is None else there
+    names = [str(process["name"]) for process in there]
     if stage is not None and stage not in names:
         raise RpcError(f"no stage {stage!r}; there are {', '.join(names)}", ExitCode.NO_SUCH_STAGE)
-    found = [api for api in _answering(path, names if stage is None else [stage]) if set(api.methods) >= MODEL]
+    asked = [process for process in there if stage in (None, process["name"])]
+    answering, silent = _answering(path, [str(process["name"]) for process in asked])
+    found = [api for api in answering if set(api.methods) >= MODEL]
     if not found:
-        raise RpcError(f"{stage or 'no stage'} has {'no' if stage else 'a'} model to ask", ExitCode.REFUSED)
+        why = [_absence(process, silent) for process in asked if process.get("role") != "service"]
+        none = f"{stage or 'no stage'} has {'no' if stage else 'a'} model to ask"
+        raise RpcError("\n".join([none, *filter(None, why)]), ExitCode.REFUSED)
     if len(found) > 1:
         raise RpcError(f"{', '.join(a.stage for a in found)} have a model; --stage says which", ExitCode.USAGE)
     return found[0]
+
+
+def must_have_version(api: Api, version: int | None) -> None:
+    """RpcError NO_SUCH_STAGE for a version that the stage does not have; it would say so too, as of any failure."""
+    there = api.ask("info")["versions"]
+    if version is not None and version not in there:
+        kept = ", ".join(map(str, there)) or "none"
+        raise RpcError(f"no model of epoch {version} is kept; there are {kept}", ExitCode.NO_SUCH_STAGE)
+
+
+def must_have_member(api: Api, member: str) -> None:
+    """The same for members."""
+    there = [str(row["name"]) for row in api.ask("show")["members"]]
+    if member not in (*there, CURRENT):
+        raise RpcError(f"no member {member!r}; there are {', '.join(there)}", ExitCode.NO_SUCH_STAGE)
 
 
 def before(path: str, stage: str, there: Sequence[Mapping[str, Any]]) -> list[Api]:
@@ -56,13 +82,33 @@ def before(path: str, stage: str, there: Sequence[Mapping[str, Any]]) -> list[Ap
             raise RpcError(f"several ways lead to {stage}: give it its rows --as-is", ExitCode.REFUSED)
         stage = above[0]
         way.append(stage)
-    return [api for api in _answering(path, way[::-1]) if "transform" in api.methods]
+    return [api for api in _answering(path, way[::-1])[0] if "transform" in api.methods]
 
 
-def _answering(path: str, names: Sequence[str]) -> Iterator[Api]:
+def _answering(path: str, names: Sequence[str]) -> tuple[list[Api], list[str]]:
+    """Those that answer, and those that have a socket and do not: on their way out, or in, or stuck."""
+    answering: list[Api] = []
+    silent: list[str] = []
     for name in names:
         socket = os.path.join(os.path.dirname(path), f"{name}.sock")
-        if os.path.exists(socket):
-            with contextlib.suppress(RpcError):  # a process on its way out, or in
-                client = Client(socket)
-                yield Api(name, client, client.daemon.get("methods") or ())
+        if not os.path.exists(socket):
+            continue
+        try:
+            client = Client(socket)
+        except RpcError:
+            silent.append(name)
+        else:
+            answering.append(Api(name, client, client.daemon.get("methods") or ()))
+    return answering, silent
+
+
+def _absence(process: Mapping[str, Any], silent: Collection[str]) -> str | None:
+    """Why a stage cannot be asked, and what to type; None: it can."""
+    name, state = clean(process["name"]), str(process["state"])
+    if state == "stopped":
+        return f"{name} is stopped; `streampipectl start {name}` starts it"
+    if state in ("failed", "backoff") and process.get("last_reason"):
+        return reason_text(process)
+    if state not in GOOD:
+        return f"{name} is {clean(state)}"
+    return f"{name} does not answer; `streampipectl why {name}` says more" if process["name"] in silent else None

@@ -17,6 +17,7 @@ from typing import Any, Final
 from streampipectl.changes import EXIT_INTERRUPTED
 from streampipectl.commands import perform
 from streampipectl.grammar import COMPLETION_VARIABLE, Call, Grammar, Option, Syntax
+from streampipectl.output import complain, give_up_stdout, have_streams
 from streampipectl.values import (
     CHANGE_TIMEOUT_S,
     EXPORT_FORMAT,
@@ -219,6 +220,7 @@ def _take_options(words: list[str], options: Mapping[str, Option], values: dict[
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script's entry; the exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    have_streams()
     try:
         if COMPLETION_VARIABLE in os.environ:
             from streampipectl.complete import complete
@@ -234,10 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # `streampipectl logs | head`: the reader has what it wanted. The interpreter flushes stdout once more at its
-        # end, so that must not meet the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()  # `streampipectl logs | head`: the reader has what it wanted
         return int(ExitCode.OK)
+    except OSError as error:  # every other one is caught where it comes up
+        give_up_stdout()
+        complain(f"standard output: {error.strerror or error}")
+        return int(ExitCode.REFUSED)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ class Client:
     """One connection: `call` for answers, `notifications` for what comes by itself after a subscription."""
 
     def __init__(self, path: str, patience: float = ANSWER_S) -> None:
-        """Connect and agree on the protocol. RpcError UNREACHABLE, NOT_PERMITTED or PROTOCOL; TIMED_OUT when nothing
-        came for `patience` seconds, as also by `call`."""
+        """Connect and agree on the protocol. RpcError UNREACHABLE, also when nothing came for `patience` seconds,
+        NOT_PERMITTED or PROTOCOL."""
         self.path = path
         self._patience = patience
         self._decoder = Decoder()
@@ -70,7 +70,17 @@ class Client:
         self._waiting: deque[Notification] = deque()
         self._number = 0
         self._socket = _connected(path, patience)
-        self.daemon: Mapping[str, Any] = self.call("hello", {"protocol": PROTOCOL})
+        self.daemon: Mapping[str, Any] = self._greeted()
+
+    def _greeted(self) -> Mapping[str, Any]:
+        """Who answers. A daemon that does not even greet has been asked for nothing, so nothing goes on there."""
+        try:
+            greeting: Mapping[str, Any] = self.call("hello", {"protocol": PROTOCOL})
+        except RpcError as error:
+            if error.code == ExitCode.TIMED_OUT:
+                raise RpcError(str(error), ExitCode.UNREACHABLE) from None
+            raise
+        return greeting
 
     def close(self) -> None:
         self._socket.close()

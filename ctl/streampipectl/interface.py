@@ -5,14 +5,20 @@ Every command only says what was asked (a `Call`); `app.main` carries it out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final, cast
 
 import typer
 
 from streampipectl import interface_model, values
 from streampipectl.grammar import Call
+from streampipectl.output import complain, say
 from streampipectl.spoken import CHANGE_TIMEOUT, Json, RuntimeDir, Socket, Stages, Timeout, Wait, checked, parsed, said
+from streampiped.errors import ExitCode
+
+UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""Every mistake on a command line; of this class typer gives out a child alone."""
 
 app = typer.Typer(
     help="Look at a running streampipe pipeline, and change it.",
@@ -22,19 +28,40 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(interface_model.model, name="model")
-app.command("predict")(interface_model.predict)
 
 
 def parse(arguments: Sequence[str]) -> Call:
-    """The call; SystemExit (0 after help, 2 after a mistake) when there is none."""
+    """The call; SystemExit (0 after help, 2 after a mistake, which is said in a line) when there is none."""
+    words = list(arguments)
+    if "help" in words[: 2 if words[:1] in (["dlq"], ["model"]) else 1]:
+        words.remove("help")
+        words.append("--help")
     parsed.clear()
     try:
-        app(args=list(arguments), prog_name="streampipectl")
-    except SystemExit as end:
-        if end.code or not parsed:
-            raise
+        _understand(words)
+    except UsageError as error:
+        context = error.ctx
+        if context is not None and type(error).__name__ == "NoArgsIsHelpError":
+            say(context.get_help())
+        else:
+            path = context.command_path if context is not None else "streampipectl"
+            complain(f"{error.format_message().rstrip('.')} (`{path} -h` helps)")
+        raise SystemExit(int(ExitCode.USAGE)) from None
+    if not parsed:
+        raise SystemExit(int(ExitCode.OK))
     return parsed.pop()
+
+
+def _understand(words: Sequence[str]) -> None:
+    """`said`, help, or UsageError. A number below zero looks like an option; what is wrong with it is said of it."""
+    try:
+        app(args=list(words), prog_name="streampipectl", standalone_mode=False)
+    except UsageError as error:
+        below = [word for word in words if re.fullmatch(r"-[0-9.]+", word)]
+        if not below or getattr(error, "option_name", None) != below[0][:2]:
+            raise
+        others = [word for word in words if word not in below]
+        app(args=[*others, "--", *below], prog_name="streampipectl", standalone_mode=False)
 
 
 @app.callback()
@@ -86,7 +113,7 @@ def _declare_change(verb: str, text: str) -> None:
 
 
 _declare_change("start", "Start stages, or the whole pipeline.")
-_declare_change("stop", "Stop stages, or the whole pipeline, in order; the daemon stays and answers.")
+_declare_change("stop", "Stop stages, or the whole pipeline, in order. The daemon stays and answers.")
 
 
 @app.command()
@@ -113,7 +140,7 @@ def reload(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Read the configuration file again: applied as a whole, or refused as a whole with the reasons."""
+    """Read the configuration again. Applied as a whole, or refused as a whole with the reasons."""
     said("reload", context, socket, runtime_dir, dry_run=dry_run, timeout=timeout, wait=wait)
 
 
@@ -131,7 +158,7 @@ def report(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Say how good the model is: 0 good, 1 not better than guessing, 2 not enough data."""
+    """Say how good the model is. Exit code 0 good, 1 not better than guessing, 2 not enough data, 7 no file."""
     said("report", context, socket, runtime_dir, as_json=as_json, html=html, plot=plot)
 
 
@@ -166,7 +193,7 @@ def logs(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Show the last events of the pipeline's log, or a summary of all of it or since a time."""
+    """Show the last events of the log, or a summary. Of all of it, or since a time."""
     shown = {"lines": lines, "level": level, "since": since, "summary": summary, "as_json": as_json}
     said("logs", context, socket, runtime_dir, stage=stage, follow=follow, **shown)
 
@@ -179,7 +206,7 @@ def why(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Say what a stage waits for, and what led to its present state."""
+    """Say what a stage waits for, and what led there."""
     said("why", context, socket, runtime_dir, stage=stage, as_json=as_json)
 
 
@@ -237,7 +264,7 @@ def checkpoints(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """List the epochs that one can go back to (`streampiped restore`)."""
+    """List the epochs that one can go back to. `streampiped restore` goes back to one of them."""
     said("checkpoints", context, socket, runtime_dir, as_json=as_json, forget=forget)
 
 
@@ -248,7 +275,7 @@ def completion(
     socket: Socket = None,
     runtime_dir: RuntimeDir = None,
 ) -> None:
-    """Print what teaches a shell to complete this tool's command lines."""
+    """Print what teaches a shell to complete these commands."""
     said("completion", context, socket, runtime_dir, shell=shell)
 
 
@@ -259,7 +286,7 @@ def version(context: typer.Context, socket: Socket = None, runtime_dir: RuntimeD
 
 
 dlq = typer.Typer(
-    help="Look at dead letters, rows that a stage could not live with, and decide about them.",
+    help="Look at dead letters, and decide about them. They are rows that a stage could not live with.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -342,3 +369,7 @@ def dlq_drop(
 ) -> None:
     """Give them up for ever; they stay on the list as dropped."""
     said("dlq drop", context, socket, runtime_dir, letters=tuple(letters or ()), every=every, stage=stage)
+
+
+app.command("predict")(interface_model.predict)
+app.add_typer(interface_model.model, name="model")

@@ -1,18 +1,17 @@
-"""The commands about models, as `interface.py` declares the others."""
+"""The commands about models, as `interface.py` declares the others. Each function is a declaration alone: its own
+options and its help; `asks` adds those that many have, and tells the call."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from streampipectl import values
-from streampipectl.spoken import CHANGE_TIMEOUT, Json, RuntimeDir, Socket, Timeout, Wait, checked, said
+from streampipectl.spoken import CHANGE_TIMEOUT, Json, Timeout, Wait, asks, checked
 
 model = typer.Typer(
-    help="Look at the versions of the model, take one along, and decide which is served.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help="Look at versions of the model, and decide which is served.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Stage = Annotated[
@@ -21,135 +20,72 @@ Stage = Annotated[
 Version = Annotated[int | None, typer.Argument(parser=checked(values.version), metavar="VERSION")]
 ANumber = Annotated[int, typer.Argument(parser=checked(values.version), metavar="VERSION")]
 Member = Annotated[str, typer.Argument(metavar="MEMBER")]
+Limit = Annotated[str, typer.Option(parser=checked(values.version_count), metavar="N", help="So many of the newest.")]
+Output = Annotated[str | None, typer.Option("--output", metavar="FILE", help="Write it there, whole or not at all.")]
+Kind = Annotated[
+    str,
+    typer.Option("--format", parser=checked(values.export_format), metavar="FORMAT", help="json, npz, skops, onnx."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", parser=checked(values.version), metavar="VERSION", help="Default: what is served."),
+]
+Source = Annotated[
+    str, typer.Option("--from", parser=checked(values.row_format), metavar="csv|jsonl|auto", help="What comes in.")
+]
+Target = Annotated[
+    str, typer.Option("--to", parser=checked(values.row_format), metavar="csv|jsonl|auto", help="auto: as it comes in.")
+]
+AsIs = Annotated[bool, typer.Option("--as-is", help="The rows are as the model gets them, not as the stream has them.")]
+
+LOOK: Final = {"stage": (Stage, None)}
+CHANGE: Final = {"stage": (Stage, None), "timeout": (Timeout, CHANGE_TIMEOUT), "wait": (Wait, True)}
 
 
 @model.command("list")
-def model_list(
-    context: typer.Context,
-    stage: Stage = None,
-    limit: Annotated[
-        str, typer.Option(parser=checked(values.version_count), metavar="N", help="So many of the newest.")
-    ] = str(values.VERSIONS),
-    as_json: Json = False,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
-    """List the versions: why each was made, who served from which row to which."""
-    said("model list", context, socket, runtime_dir, stage=stage, limit=limit, as_json=as_json)
+@asks("model list", LOOK)
+def model_list(limit: Limit = str(values.VERSIONS), as_json: Json = False) -> None:
+    """List the versions. Why each was made, who served from which row to which."""
 
 
 @model.command("show")
-def model_show(
-    context: typer.Context,
-    version: Version = None,
-    stage: Stage = None,
-    as_json: Json = False,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
-    """Show one version, or what is served now: its members, who leads, what it has learned."""
-    said("model show", context, socket, runtime_dir, version=version, stage=stage, as_json=as_json)
+@asks("model show", LOOK)
+def model_show(version: Version = None, as_json: Json = False) -> None:
+    """Show a version, or what is served now. Its members, who leads, what it has learned."""
 
 
 @model.command("export")
-def model_export(
-    context: typer.Context,
-    version: Version = None,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="FILE", help="Write it there, whole or not at all.")
-    ] = None,
-    kind: Annotated[
-        str,
-        typer.Option(
-            "--format", parser=checked(values.export_format), metavar="FORMAT", help="json, npz, skops, onnx."
-        ),
-    ] = values.EXPORT_FORMAT,
-    stage: Stage = None,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
-    """Write one version, or what is served now, as a file that others can read."""
-    said("model export", context, socket, runtime_dir, version=version, output=output, kind=kind, stage=stage)
+@asks("model export", LOOK)
+def model_export(version: Version = None, output: Output = None, kind: Kind = values.EXPORT_FORMAT) -> None:
+    """Write a version, or what is served now. As a file that others can read."""
 
 
 @model.command("promote")
-def model_promote(
-    context: typer.Context,
-    member: Member,
-    stage: Stage = None,
-    timeout: Timeout = CHANGE_TIMEOUT,
-    wait: Wait = True,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
+@asks("model promote", CHANGE)
+def model_promote(member: Member) -> None:
     """Serve this member from now on, until another one is better."""
-    options = {"member": member, "stage": stage, "timeout": timeout, "wait": wait}
-    said("model promote", context, socket, runtime_dir, **options)
 
 
 @model.command("pin")
-def model_pin(
-    context: typer.Context,
-    member: Member,
-    stage: Stage = None,
-    timeout: Timeout = CHANGE_TIMEOUT,
-    wait: Wait = True,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
-    """Serve this member (`current`: the one that is served) until it is unpinned, whoever is better."""
-    options = {"member": member, "stage": stage, "timeout": timeout, "wait": wait}
-    said("model pin", context, socket, runtime_dir, **options)
+@asks("model pin", CHANGE)
+def model_pin(member: Member) -> None:
+    """Serve this member until it is unpinned, whoever is better. `current` is the one that is served."""
 
 
 @model.command("unpin")
-def model_unpin(
-    context: typer.Context,
-    stage: Stage = None,
-    timeout: Timeout = CHANGE_TIMEOUT,
-    wait: Wait = True,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
+@asks("model unpin", CHANGE)
+def model_unpin() -> None:
     """Let the best member be served again."""
-    said("model unpin", context, socket, runtime_dir, stage=stage, timeout=timeout, wait=wait)
 
 
 @model.command("rollback")
-def model_rollback(
-    context: typer.Context,
-    version: ANumber,
-    stage: Stage = None,
-    timeout: Timeout = CHANGE_TIMEOUT,
-    wait: Wait = True,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
-) -> None:
-    """Make the model what it was in this version; it goes on learning from there."""
-    options = {"version": version, "stage": stage, "timeout": timeout, "wait": wait}
-    said("model rollback", context, socket, runtime_dir, **options)
+@asks("model rollback", CHANGE)
+def model_rollback(version: ANumber) -> None:
+    """Make the model what it was in this version. It goes on learning from there."""
 
 
+@asks("predict", LOOK)
 def predict(
-    context: typer.Context,
-    stage: Stage = None,
-    version: Annotated[
-        str | None,
-        typer.Option("--model", parser=checked(values.version), metavar="VERSION", help="Default: what is served."),
-    ] = None,
-    source: Annotated[
-        str, typer.Option("--from", parser=checked(values.row_format), metavar="csv|jsonl|auto", help="What comes in.")
-    ] = values.ROW_FORMAT,
-    target: Annotated[
-        str,
-        typer.Option("--to", parser=checked(values.row_format), metavar="csv|jsonl|auto", help="auto: as it comes in."),
-    ] = values.ROW_FORMAT,
-    as_is: Annotated[
-        bool, typer.Option("--as-is", help="The rows are as the model gets them, not as the stream has them.")
-    ] = False,
-    socket: Socket = None,
-    runtime_dir: RuntimeDir = None,
+    version: Model = None, source: Source = values.ROW_FORMAT, target: Target = values.ROW_FORMAT, as_is: AsIs = False
 ) -> None:
-    """Predict rows from standard input, CSV with a header or JSON lines, and print them with the predictions."""
-    options = {"stage": stage, "version": version, "source": source, "target": target, "as_is": as_is}
-    said("predict", context, socket, runtime_dir, **options)
+    """Print rows from standard input with their predictions. CSV with a header, or an object of JSON per line."""

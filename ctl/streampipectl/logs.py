@@ -35,7 +35,10 @@ def logs(
     if since is not None:
         asked["since"] = since.moment(time.time())
     try:
-        for record in client.call("logs", asked)["lines"]:
+        answer = client.call("logs", asked)
+        if not answer.get("complete", True):
+            complain("older events may be missing: one answer looks back so far; `logs --summary` has counted them all")
+        for record in answer["lines"]:
             say(line(record))
         for notification in client.notifications(None) if follow else ():
             if notification.method == "log":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from streampipectl import render
 
+STREAMS: Final = 3  # standard input, output and error
 SCREEN: Final = (80, 24)  # columns and lines of a terminal that does not know its size
 
 
@@ -19,7 +21,27 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def complain(text: str) -> None:
-    sys.stderr.write(f"streampipectl: {render.clean(text)}\n")
+    with contextlib.suppress(OSError):  # a full disk there too: the exit code is left to say it
+        sys.stderr.write(f"streampipectl: {render.clean(text)}\n")
+
+
+def give_up_stdout() -> None:
+    """Nothing more can be written there. The interpreter flushes stdout once more at its end, and that should not fail
+    again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def have_streams() -> None:
+    """Standard streams that were closed (`>&-`, some schedulers) lead to /dev/null: what is opened next would
+    otherwise get their numbers."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (fd := os.open(os.devnull, os.O_RDWR)) < STREAMS:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def dumped(value: Any, indent: int | None = None) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from streampipectl import render
 from streampipectl.cells import cells, folded, left
 from streampipectl.client import Client
-from streampipectl.files import complaint, write_whole
-from streampipectl.output import colour, complain, dumped, say, width
+from streampipectl.files import write_to
+from streampipectl.output import colour, dumped, say, width
 from streampiped.errors import ExitCode, RpcError
 
 
@@ -38,14 +38,7 @@ def health(path: str, stage: str | None, live: bool, ready: bool, as_json: bool)
 def metrics(path: str, output: str | None) -> int:
     """The page to stdout, or as a file that is there whole or not at all."""
     text = Client(path).call("metrics", {})["text"]
-    if output is None:
-        say(text, end="")
-        return int(ExitCode.OK)
-    try:
-        write_whole(output, text.encode())
-    except OSError as error:
-        complain(complaint(output, error))
-        return int(ExitCode.FAILED)
+    write_to(output, text.encode())
     return int(ExitCode.OK)
 
 
@@ -63,12 +56,20 @@ def health_text(answer: Mapping[str, Any], columns: int | None = None, colours: 
     lines += ["", f"{left(heading, indent)}REASON"]
     tones = {"healthy": "good", "lagging": "other", "stalled": "bad", "flapping": "bad", "failed": "bad"}
     for row, stage in zip(rows, answer["stages"], strict=True):
-        first, *others = folded(left(row, indent) + render.clean(stage.get("reason") or render.MISSING), wide, under)
+        first, *others = folded(left(row, indent) + _reason(stage), wide, under)
         word = stage["health"]
         if colours:
             first = first.replace(f" {word}", f" {render.paint(word, tones.get(word, 'other'))}", 1)
         lines += [first, *others]
     return "\n".join(lines)
+
+
+def _reason(stage: Mapping[str, Any]) -> str:
+    """With what to type where an operator alone can go on."""
+    reason = render.clean(stage.get("reason") or render.MISSING)
+    if stage["health"] == "failed":
+        return f"{reason}; `streampipectl start {render.clean(stage['name'])}` begins anew"
+    return reason
 
 
 REASON_CELLS_MIN: Final = 30  # beside the other columns; below that a reason goes on below them

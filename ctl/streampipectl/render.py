@@ -171,7 +171,10 @@ def _reasons(status: Mapping[str, Any]) -> list[str]:
 
 def reason_text(process: Mapping[str, Any]) -> str:
     """Why a process is not what is wanted, or died last."""
-    line = f"{clean(process['name'])}: {clean(process['last_reason'])}"
+    name, reason = clean(process["name"]), clean(process["last_reason"])
+    if process["state"] == "failed":
+        return f"{name}: given up until `streampipectl start {name}`: {reason}"
+    line = f"{name}: {reason}"
     if (wait := process.get("next_attempt_s")) is not None:
         line += f"; next attempt in {duration(wait)}"
     return line

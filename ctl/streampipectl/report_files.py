@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from streampipectl.files import complaint, write_whole
+from streampipectl.files import write_to
 from streampipectl.output import complain
 from streampiped.errors import ExitCode
 
@@ -35,20 +34,5 @@ def write(
             complain(str(error))
             return int(ExitCode.REFUSED)
     for place, data in files:
-        try:
-            _give(place, data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            complain(complaint(place, error))
-            return int(ExitCode.REFUSED)
+        write_to(None if place == STDOUT else place, data)
     return int(ExitCode.OK)
-
-
-def _give(place: str, data: bytes) -> None:
-    if place != STDOUT:
-        write_whole(place, data)
-        return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

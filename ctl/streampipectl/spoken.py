@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -47,3 +48,29 @@ def said(command: str, context: typer.Context, socket: str | None, runtime_dir: 
     """Where the daemon is may stand before or behind the command; behind it wins."""
     where = {"socket": socket or context.obj["socket"], "runtime_dir": runtime_dir or context.obj["runtime_dir"]}
     parsed.append(Call(command, {**where, **options}))
+
+
+Shared = Mapping[str, tuple[Any, Any]]
+"""Options that several commands have: their annotation and their default, by name."""
+
+
+def asks(command: str, shared: Shared) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """What typer is to know of a command whose function has its own options alone, and its help as a docstring: the
+    `shared` ones, and where the daemon is, come behind them. When it is called the call is told."""
+    more = {**shared, "socket": (Socket, None), "runtime_dir": (RuntimeDir, None)}.items()
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        def run(context: typer.Context, socket: str | None, runtime_dir: str | None, **options: Any) -> None:
+            said(command, context, socket, runtime_dir, **options)
+
+        kind = inspect.Parameter.KEYWORD_ONLY
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        wanted = [inspect.Parameter("context", kind, annotation=typer.Context)]
+        wanted += [parameter.replace(kind=kind) for parameter in own]
+        wanted += [inspect.Parameter(name, kind, annotation=what, default=value) for name, (what, value) in more]
+        run.__signature__ = inspect.Signature(wanted)  # type: ignore[attr-defined]  # what typer looks at first
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in wanted}
+        run.__doc__ = function.__doc__
+        return run
+
+    return declare

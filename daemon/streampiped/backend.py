@@ -289,8 +289,8 @@ class SupervisorBackend:
 
     # logs and subscriptions
 
-    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
-        return self._supervisor.log.tail(stage, lines, level, since)
+    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> tuple[list[dict[str, Any]], bool]:
+        return self._supervisor.log.look_back(stage, lines, level, since)
 
     async def log_summary(self, stage: str | None, since: float) -> dict[str, Any]:
         if not any(spec.name == LOG_EXTRACTOR for spec in self._plan.services):

@@ -65,9 +65,10 @@ class Backend(Protocol):
         """The page of docs/specs/metrics.md."""
         ...
 
-    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
+    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> tuple[list[dict[str, Any]], bool]:
         """The last events (fields of `events.py`, msgpack-able), oldest first, at or above `level`, of one
-        process or of all, not older than `since` (seconds since the epoch)."""
+        process or of all, not older than `since` (seconds since the epoch); False: older ones that were asked for may
+        be missing."""
         ...
 
     async def log_summary(self, stage: str | None, since: float) -> dict[str, Any]:

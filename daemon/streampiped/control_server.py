@@ -239,7 +239,7 @@ class ControlServer:
     async def logs(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         stage, level = given["stage"], given["level"]
         self._known((stage,) if stage is not None else (), also=PIPELINE)
-        lines = self._backend.log_tail(stage, given["lines"], level, given["since"])
+        lines, whole = self._backend.log_tail(stage, given["lines"], level, given["since"])
         if given["follow"]:
             least = LEVELS.index(level)
 
@@ -248,7 +248,8 @@ class ControlServer:
                     peer.notify("log", record)
 
             peer.on_gone(self._backend.subscribe("logs", forward))
-        return {"lines": _newest_that_fit(lines)}
+        told = _newest_that_fit(lines)
+        return {"lines": told, "complete": whole and len(told) == len(lines)}
 
     async def log_summary(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         """Of everything or what is not older than a moment, of all or of one name: a stage, or what else the log has
@@ -376,8 +377,7 @@ def _newest_that_fit(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _uids(users: tuple[str, ...]) -> set[int]:
-    """Looked up once, at the start: a name service may block. A user who is not there cannot come in
-    either."""
+    """Looked up once, at the start: a name service may block. A user who is not there cannot come in."""
     found = set()
     for user in users:
         with contextlib.suppress(KeyError):

@@ -139,5 +139,5 @@ def describe(event: str, fields: Mapping[str, object]) -> str:
         return event
     try:
         return spec.text.format_map(fields)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):  # a log's lines may say anything
         return f"{spec.text} {dict(fields)}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from streampiped.errors import StateError, StreampipeError
+from streampiped.errors import ExitCode, StateError, StreampipeError
 from streampiped.learn.convert import to_onnx, to_skops
 from streampiped.learn.npz import from_npz
 from streampiped.learn.pool import Pool
@@ -41,12 +41,12 @@ def main() -> int:
     kind = sys.argv[1] if len(sys.argv) == 2 else ""
     if kind not in KINDS:
         print(f"give one of {', '.join(KINDS)}", file=sys.stderr)
-        return 2
+        return int(ExitCode.USAGE)
     try:
         data = converted(sys.stdin.buffer.read(), kind)
     except (StreampipeError, ValueError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return int(ExitCode.REFUSED)
     sys.stdout.buffer.write(data)
     return 0
 

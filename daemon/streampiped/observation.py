@@ -28,6 +28,7 @@ from streampiped.topology import Plan
 
 LOOK_S: Final = 1.0  # a stage that stalls for less is nobody's concern; those of seven processes take 0.2 ms
 WINDOW_LOOKS: Final = 30  # percentiles are those of the last half minute
+PAUSE_S: Final = 5.0  # of the time between two looks no more counts: beyond, it was us who stood still
 LIVE_S: Final = 10.0  # without a decision for so long the supervisor counts as hung; it makes one every LOOK_S
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 EPOCH_PARTS: Final = ("align", "snapshot", "fsync", "manifest", "sink_commit")
@@ -92,6 +93,9 @@ class Observation:
         readers = {source for spec in plan.stages for source in spec.inputs}
         self._last = [spec.name for spec in plan.stages if spec.name not in readers and spec.inputs]
         self._aborted = 0
+        self._waited = 0.0
+        """Seconds since the last commit in which an epoch was due: while nothing runs none can be made."""
+        self._waited_at = self._began
         self._epoch_seconds = 0.0
         self._epoch_counts = [0] * BUCKETS
         self._epoch_parts = dict.fromkeys(EPOCH_PARTS, 0.0)
@@ -119,6 +123,7 @@ class Observation:
         return bool(changed)
 
     def committed(self, times: EpochTimes) -> None:
+        self._waited = 0.0
         self._epoch_seconds += times.total
         self._epoch_counts[bucket(int(times.total * 1e9))] += 1
         for part in EPOCH_PARTS:
@@ -161,11 +166,11 @@ class Observation:
     def _whole(self, now: float) -> Whole:
         supervision, disk = self._watched.supervision, self._watched.disk
         due = supervision.running and supervision.closing is None and not supervision.epochs.finished
-        age = disk.epoch_age(now)
-        waited = (now - self._began if age is None else age) - self._watched.plan.checkpoint.interval
-        return Whole(
-            due, supervision.trouble, supervision.epochs.failure or disk.trouble, max(0.0, waited) if due else None
-        )
+        if due:
+            self._waited += min(now - self._waited_at, PAUSE_S)
+        self._waited_at = now
+        waited = max(0.0, self._waited - self._watched.plan.checkpoint.interval)
+        return Whole(due, supervision.trouble, supervision.epochs.failure or disk.trouble, waited if due else None)
 
     def _tell(self, name: str, before: Verdict, after: Verdict, now: float) -> None:
         log = self._watched.log

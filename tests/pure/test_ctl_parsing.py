@@ -140,7 +140,10 @@ def test_mistakes_exit_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as caught:
         interface.parse(line.split())
     assert caught.value.code == 2
-    assert "Error:" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("streampipectl: ")
+    assert said.count("\n") == 1
+    assert " -h` helps)" in said
 
 
 def test_limits_are_the_daemons() -> None:

@@ -103,7 +103,7 @@ def test_no_bytes_raise(line: bytes) -> None:
 def test_garbage_is_counted(pipeline: Pipeline) -> None:
     """Garbage between lines is counted and the lines around it too; lone surrogates and huge counts are stored."""
     extractor = pipeline.extractor()
-    pipeline.say()
+    pipeline.say(event="pipeline_ready", generation=1, seconds=10**400)
     for line in GARBAGE[1:]:
         pipeline.file.append(line + b"\n")
     pipeline.say(stage="\ud800", event="output_dropped", count=1 << 70)
@@ -579,6 +579,29 @@ def test_summary_since_says_how_far_it_reaches(pipeline: Pipeline) -> None:
     assert found["stages"]["trainer"]["first_seen"] == found["since"]
     last = summary(extractor, since=SINCE + 60 * (minutes - 7))
     assert (last["since"], last["events"]) == (SINCE + 60 * (minutes - 7), 7)
+
+
+def test_minutes_of_a_clock_that_was_ahead(pipeline: Pipeline) -> None:
+    """Minutes of a clock that was wrong for a while are forgotten in their turn, and what came after them can still be
+    asked for."""
+    line = '{{"ts":{},"level":"info","event":"stage_output","stage":"trainer","line":"x"}}\n'
+    ahead, minutes = 3_000_000_000, MINUTES_MAX + 90
+    text = line.format(ahead) + "".join(line.format(SINCE + 60 * n) for n in range(minutes))
+    pipeline.file.append(text.encode())
+    extractor = pipeline.extractor()
+    settle(extractor)
+    last = summary(extractor, since=SINCE + 60 * (minutes - 7))
+    assert (last["since"], last["events"]) == (SINCE + 60 * (minutes - 7), 7)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=4, max_size=20))
+def test_no_burst_ends_before_it_begins(times: list[float]) -> None:
+    """Whatever the clock does."""
+    window = ErrorWindow()
+    for ts in times:
+        window = window.add(1000.0 + ts, window=10.0, threshold=3)
+        if window.burst:
+            assert window.burst.started <= window.burst.ended
 
 
 def test_error_window() -> None:

@@ -45,6 +45,7 @@ def rebuilt(miner: Miner, templates_max: int) -> Miner:
         ("commit 9ae1d75f0 in 550e8400-e29b-41d4-a716-446655440000", "commit <hex> in <hex>"),
         ("it doesn't and won't", "it doesn't and won't"),
         ("stage x1 and y_2", "stage x1 and y_2"),
+        ("ridge_1000 after x12, 10-20 of 30ms", "ridge_1000 after x12, <n>-<n> of <n>ms"),
         ("object at 0x7f00 says \"a 'b' c\"", "object at <hex> says <text>"),
         ("peer 10.0.0.7:443 and 192.168.1.1, v1.2.3", "peer <addr> and <addr>, v1.<n>"),
         ("from fe80:0:0:0:1:2:3:4 and ::1 or 2001:db8::7", "from <addr> and <addr> or <addr>"),

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from streampiped.errors import RpcError
-from streampiped.stages import monitor_store
+from streampiped.stages import monitor_store, service_monitor
 from streampiped.stages.base import StageContext
 from streampiped.stages.history import History
 from streampiped.stages.pipeline_flow import FLOWS, WORST
@@ -56,6 +56,12 @@ def process(code: str = "pass") -> Iterator[subprocess.Popen[bytes]]:
         child.wait()
         child.stdin.close()
         child.stdout.close()
+
+
+def aged(db: sqlite3.Connection, now: float, retain: float) -> None:
+    """What a minute that is over brings."""
+    monitor_store.forget(db, now, retain)
+    monitor_store.roll_up(db, now)
 
 
 def sample(monitor: ServiceMonitor) -> Any:
@@ -236,7 +242,7 @@ def test_a_minute_keeps_the_worst_of_what_hurts(history: History) -> None:
     start = 1_700_000_040.0
     rows = [("stage", start + n, tuple(float(n == 30) for _ in FLOWS)) for n in range(60)]
     assert history.write(lambda db: monitor_store.add(db, monitor_store.FLOW, rows), 0.0)
-    assert history.write(lambda db: monitor_store.roll_up(db, start + 61, 7 * 86400), 0.0)
+    assert history.write(lambda db: aged(db, start + 61, 7 * 86400), 0.0)
     (kept,) = history.rows(f"SELECT {', '.join(FLOWS)} FROM flow_minutes")
     expected = {name: 1.0 if name in WORST else pytest.approx(1 / 60) for name in FLOWS}
     assert dict(zip(FLOWS, kept, strict=True)) == expected
@@ -275,7 +281,7 @@ def _rows(first: float, last: float, step: float) -> list[monitor_store.Row]:
 
 def _add_and_roll_up(rows: list[monitor_store.Row], now: float, db: sqlite3.Connection) -> None:
     monitor_store.add(db, monitor_store.USE, rows)
-    monitor_store.roll_up(db, now, 7 * 86400)
+    aged(db, now, 7 * 86400)
 
 
 def test_minutes_are_means_of_samples(history: History) -> None:
@@ -286,7 +292,7 @@ def test_minutes_are_means_of_samples(history: History) -> None:
     for n in range(0, len(rows), 300):
         part = rows[n : n + 300]
         assert history.write(partial(_add_and_roll_up, part, part[-1][1] + 1), 0.0)
-    assert history.write(lambda db: monitor_store.roll_up(db, end, 7 * 86400), 0.0)
+    assert history.write(lambda db: aged(db, end, 7 * 86400), 0.0)
     found = monitor_store.points(history, "stage", "rss_bytes", 0.0, 100_000)
     samples, means = [p for p in found if p[0] >= end - 3600], [p for p in found if p[0] < end - 3600]
     assert samples == [[ts, ts % 60] for ts in (end - 3600 + 2 * n for n in range(1800))]
@@ -299,11 +305,11 @@ def test_old_minutes_are_forgotten(history: History) -> None:
     """No minute is kept longer than wanted, nor one of a future that the clock took back."""
     start = 1_700_000_040.0
     history.write(lambda db: monitor_store.add(db, monitor_store.USE, _rows(start, start + 600, 10.0)), 0.0)
-    history.write(lambda db: monitor_store.roll_up(db, start + 600, 7200), 0.0)
+    history.write(lambda db: aged(db, start + 600, 7200), 0.0)
     assert history.rows("SELECT count(*) FROM minutes") == [(10,)]
-    history.write(lambda db: monitor_store.roll_up(db, start + 7200 + 300, 7200), 0.0)
+    history.write(lambda db: aged(db, start + 7200 + 300, 7200), 0.0)
     assert history.rows("SELECT count(*) FROM minutes") == [(5,)]
-    history.write(lambda db: monitor_store.roll_up(db, start - 86400, 7200), 0.0)
+    history.write(lambda db: aged(db, start - 86400, 7200), 0.0)
     assert history.rows("SELECT count(*) FROM minutes") == [(0,)]
 
 
@@ -324,6 +330,28 @@ def test_history_survives_a_restart_and_a_locked_database(tmp_path: Path) -> Non
     monitor = ServiceMonitor(ServiceMonitorOptions(), context)
     assert len(monitor.query("history", {"process": "stage", "metric": "fds"})["points"]) == 2
     monitor.close()
+
+
+def test_a_full_database_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is as large as it may be, with what is older than it is kept, as after `retain` was shortened, takes
+    samples again at once."""
+    monkeypatch.setattr(service_monitor, "DATABASE_BYTES", 1 << 20)
+    monkeypatch.setattr(monitor_store, "ROW_BYTES", 0)
+    emitted = Emitted()
+    context = StageContext("service_monitor", directory=tmp_path, emit=emitted)
+    ServiceMonitor(ServiceMonitorOptions(), context).close()
+    old = time.time() - 9 * 86400
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as db:
+        for n in range(0, 40_000, 2000):
+            monitor_store.add(db, monitor_store.USE, _rows(old + n, old + n + 2000, 1.0))
+    monitor = ServiceMonitor(ServiceMonitorOptions(), context)
+    with process() as child:
+        monitor.roster({"stage": child.pid})
+        monitor.wake(1000.0)
+    points = monitor.query("history", {"process": "stage", "metric": "fds"})["points"]
+    monitor.close()
+    assert len(points) == 1
+    assert emitted.names == []
 
 
 def test_cheap(tmp_path: Path, record_property: Any) -> None:

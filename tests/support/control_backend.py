@@ -78,6 +78,7 @@ class FakeBackend:
         self.hold: asyncio.Event | None = None
         self.processes = [process(name) for name in STAGES]
         self.records: list[dict[str, Any]] = []
+        self.log_is_whole = True
         self.subscribers: dict[str, list[Callable[[dict[str, Any]], None]]] = {"logs": [], "status": []}
 
     async def status(self, want_usage: bool) -> dict[str, Any]:
@@ -178,9 +179,9 @@ class FakeBackend:
     async def metrics(self) -> str:
         return "# HELP x A figure.\n# TYPE x gauge\nx 1\n"
 
-    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> list[dict[str, Any]]:
+    def log_tail(self, stage: str | None, lines: int, level: str, since: float) -> tuple[list[dict[str, Any]], bool]:
         chosen = [record for record in self.records if stage in (None, record["stage"]) and record["ts"] >= since]
-        return chosen[len(chosen) - min(lines, len(chosen)) :]
+        return chosen[len(chosen) - min(lines, len(chosen)) :], self.log_is_whole
 
     def subscribe(self, kind: Subscription, callback: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
         self.subscribers[kind].append(callback)

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import struct
@@ -25,6 +26,7 @@ import pytest
 from streampiped.wire.letters import pack
 from streampiped.wire.messages import Guilty
 from support.control_backend import DEADLINE_S, STAGES, Daemon, process, running, until
+from support.report_answer import answer as report_answer
 
 pytestmark = pytest.mark.system
 
@@ -311,6 +313,15 @@ def test_logs(daemon: Daemon) -> None:
     assert tool(daemon, "logs", "generator").stdout == ""
 
 
+def test_logs_say_when_older_ones_may_be_missing(daemon: Daemon) -> None:
+    """That nothing was found within what was looked at is not that there is nothing."""
+    assert tool(daemon, "logs", "trainer", "--level", "error").stderr == ""
+    daemon.backend.log_is_whole = False
+    done = tool(daemon, "logs", "trainer", "--level", "error")
+    assert done.returncode == 0
+    assert "older events may be missing" in done.stderr
+
+
 def test_follow(daemon: Daemon) -> None:
     """--follow prints each event when it happens, and Ctrl-C ends it quietly."""
     with begun(daemon, "logs", "-f", "--lines", "0") as running_tool:
@@ -512,6 +523,139 @@ def test_health_without_a_daemon(tmp_path: Path) -> None:
         assert done.returncode == 5
 
 
+def test_silence_is_no_change_that_goes_on(tmp_path: Path) -> None:
+    """A daemon that does not even greet was asked for nothing: 5, and not the 8 of a change that goes on."""
+    place = str(tmp_path / "control.sock")
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(place)
+        deaf.listen()
+        done = subprocess.run(
+            command("--socket", place, "restart", "normalizer"), capture_output=True, timeout=30, check=False
+        )
+    assert done.returncode == 5
+
+
+@pytest.mark.parametrize("words", [("status",), ("metrics",), ("logs", "--json"), ("report", "--html", "-")])
+def test_full_disk_behind_stdout(daemon: Daemon, words: tuple[str, ...]) -> None:
+    """What cannot be written is one line and the code of that, not a traceback."""
+    daemon.do(lambda: daemon.backend.log("stage_ready", "trainer", seconds=1.0, generation=1))
+    daemon.backend.reported = report_answer()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command("--socket", daemon.path, *words), stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (7, "streampipectl: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0 1 2"])
+@pytest.mark.parametrize(("words", "code"), [("health", 0), ("why nobody", 4)])
+def test_closed_streams(daemon: Daemon, closed: str, words: str, code: int) -> None:
+    """A standard stream that is not there changes no exit code, and no socket takes its number."""
+    line = shlex.join(command("--socket", daemon.path, *words.split())) + "".join(f" {n}>&-" for n in closed.split())
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [("help",), ("help", "model"), ("help", "restart"), ("model", "help")])
+def test_help_is_a_word_too(words: tuple[str, ...]) -> None:
+    """Where people look first."""
+    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=30, check=False)
+    asked = " ".join(word for word in words if word != "help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: streampipectl {asked}".rstrip())
+
+
+@pytest.mark.parametrize("words", [(), ("model",), ("dlq",)])
+def test_help_cuts_nothing(words: tuple[str, ...]) -> None:
+    """At 80 columns each command has its sentence, whole."""
+    done = subprocess.run(
+        command(*words, "--help"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    _, commands, sentences = done.stdout.partition("Commands:")
+    assert commands
+    assert "..." not in sentences
+
+
+def test_a_number_below_zero(daemon: Daemon) -> None:
+    """It is told as a number that is wrong, and not as an option that is not there."""
+    done = tool(daemon, "model", "rollback", "-3", "--no-wait")
+    assert done.returncode == 2
+    assert "'-3' should be the number of a version" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "about", "words"),
+    [
+        ("failed", {"last_reason": "died 6 times"},
+         "trainer: given up until `streampipectl start trainer`: died 6 times"),
+        ("stopped", {"wanted": False}, "trainer is stopped; `streampipectl start trainer` starts it"),
+        ("backoff", {"last_reason": "killed by SIGKILL", "next_attempt_s": 2.0},
+         "trainer: killed by SIGKILL; next attempt in 2.0s"),
+        ("loading", {}, "trainer is loading"),
+        ("running", {}, "no stage has a model to ask"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("line", ["model list", "model promote ridge", "predict"])
+def test_who_has_a_model_and_is_down(daemon: Daemon, line: str, state: str, about: Any, words: str) -> None:
+    """Where nobody can be asked for a model it is said who is down, why, and what to type; services have none."""
+    daemon.backend.processes = [
+        process("generator"),
+        process("monitor", role="service", state="failed", last_reason="x"),
+        process("trainer", state=state, **about),
+    ]
+    done = tool(daemon, *line.split())
+    assert done.returncode == 7
+    assert words in done.stderr
+    assert "monitor" not in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if state == "running" else 2)
+
+
+def test_what_to_type_for_a_stage_that_was_given_up(daemon: Daemon) -> None:
+    """`status` and `health` name the command by which an operator begins it anew."""
+    failed = {**ILL, "health": "failed", "reason": "given up: died 6 times"}
+    daemon.backend.verdicts = {"trainer": failed}
+    daemon.backend.processes = [process("trainer", state="failed", last_reason="died 6 times")]
+    for line in ("health", "status"):
+        said = " ".join(tool(daemon, line).stdout.split())
+        assert "`streampipectl start trainer`" in said, line
+        assert "died 6 times" in said, line
+
+
+def test_a_stage_that_does_not_answer(daemon: Daemon) -> None:
+    """A socket behind which nobody answers is said too."""
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(os.path.join(os.path.dirname(daemon.path), "trainer.sock"))
+        done = tool(daemon, "model", "show")
+    assert done.returncode == 7
+    assert "trainer does not answer; `streampipectl why trainer` says more" in done.stderr
+
+
+def test_devices_and_links_stay(daemon: Daemon, tmp_path: Path) -> None:
+    """What is no file is written to and not replaced, and a link leads where it led: /dev/null stays what it is."""
+    pipe, real, link = tmp_path / "pipe", tmp_path / "real", tmp_path / "link"
+    os.mkfifo(pipe)
+    real.write_text("old")
+    link.symlink_to(real)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for place in (pipe, link):
+            done = tool(daemon, "metrics", "--output", str(place))
+            assert (done.returncode, done.stderr) == (0, "")
+        assert pipe.is_fifo()
+        assert os.read(reading, 1 << 16).decode() == real.read_text() == tool(daemon, "metrics").stdout
+        assert link.is_symlink()
+    finally:
+        os.close(reading)
+
+
 def test_metrics_into_a_file(daemon: Daemon, tmp_path: Path) -> None:
     """A file for the textfile collector is replaced as a whole, readable for others whatever the umask is, and nothing
     else is left in its directory; what cannot be written leaves the old one."""
@@ -528,5 +672,5 @@ def test_metrics_into_a_file(daemon: Daemon, tmp_path: Path) -> None:
     assert os.listdir(directory) == ["streampipe.prom"]
     (directory / "taken").mkdir()
     done = tool(daemon, "metrics", "--output", str(directory / "taken"))
-    assert done.returncode == 1
+    assert done.returncode == 7
     assert sorted(os.listdir(directory)) == ["streampipe.prom", "taken"]

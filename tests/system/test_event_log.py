@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from streampiped.runtime import event_log
 from streampiped.runtime.console import Console
 from streampiped.runtime.event_file import EventFile
 from streampiped.runtime.event_log import EventLog, stderr_style
@@ -227,6 +228,24 @@ def test_tail_since(tmp_path: Path, null: int) -> None:
         assert numbers(log.tail(lines=100, since=1950.0)) == [94, 96, 97, 98, 99]
         assert numbers(log.tail(lines=100)) == list(range(100))
         assert log.tail(since=5000.0) == []
+
+
+def test_look_back_says_when_it_may_have_missed_something(
+    tmp_path: Path, null: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole is what reaches the beginning, the moment asked for or the number asked for; not what one of the bounds
+    ended, whether anything was found or not."""
+    with opened(tmp_path, null, file_bytes_max=20_000, files_kept=2) as log:
+        for n in range(300):
+            log.write("stage_output", stage="generator" if n else "trainer", line=f"{n} x", ts=1000.0 + n)
+        for asked in ((None, 10, None, 0.0), (None, 1000, None, 0.0), ("trainer", 10, None, 0.0)):
+            assert log.look_back(*asked)[1], asked
+        monkeypatch.setattr(event_log, "TAIL_SCAN_BYTES_MAX", 10_000)
+        assert log.look_back("trainer", 10, None, 0.0) == ([], False)
+        assert log.look_back(None, 10, None, 0.0)[1]
+        assert log.look_back(None, 1000, None, 1295.0)[1]
+        monkeypatch.setattr(event_log, "TAIL_RESULT_BYTES_MAX", 2000)
+        assert not log.look_back(None, 100, None, 0.0)[1]
 
 
 def test_killed_in_the_middle_of_a_line(tmp_path: Path, null: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import threading
 import urllib.error
@@ -166,6 +167,27 @@ def test_silent_clients_are_ended(served: Served, monkeypatch: pytest.MonkeyPatc
         client.close()
     until(lambda: not served.server.clients, "all are gone")
     assert served.ask(b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_silent_clients_make_room(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who have said nothing whole for a while have to give their place to who comes, one for one, long before
+    their deadline; those who wait for their answer keep it."""
+    monkeypatch.setattr(http_server, "SILENT_S", 0.0)
+    served.page = LARGE
+    lazy = served.connect()
+    lazy.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    until(lambda: served.made, "the page is made")
+    silent = [served.connect() for _ in range(CLIENTS_MAX - 1)]
+    for number, client in enumerate(silent, 2):
+        client.sendall(b"GET /metr")
+        until(lambda number=number: len(served.server.clients) >= number, "it is connected")
+    assert served.ask(b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert len(received(lazy)) > len(LARGE)
+    lazy.close()
+    ended = [client for client in silent if select.select([client], [], [], 0)[0]]
+    assert len(ended) == 1
+    for client in silent:
+        client.close()
 
 
 def test_a_client_that_does_not_read(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,13 @@ def test_large_input_goes_in_parts(daemon: Daemon) -> None:
         (lambda text: text.replace("0.5", "high", 1), "line 2: column x1: 'high' is no number"),
         (lambda text: text + "1,2\n", "line 4: 2 values, should be"),
         (lambda text: text.replace("x2", "x1", 1), "line 1: a column's name stands twice"),
-        (lambda text: text.replace("x2", "other", 1), "line 2: no column x2; wanted are x1"),
+        (lambda text: text.replace("x2", "other", 1), "line 1: no column x2; wanted are x1"),
+        (lambda text: text.replace(",", ";"), "the only one of this header has ';' in it"),
+        (lambda text: "\n" + text.replace(",", "\t"), "line 2: no column x1, x2"),
+        (lambda text: text.replace(",", "\t"), "the only one of this header has a tab in it"),
+        (lambda text: '[{"x1": 1}]', "line 1: a JSON array; give an object per line"),
+        (lambda text: '\n[\n{"x1": 1}\n]\n', "line 2: a JSON array"),
+        (lambda text: '{"x1": 1, "x1": 2}\n', "line 1: no JSON: x1 stands twice in an object"),
         (lambda text: text + '"', "line 4: unexpected end of data"),
         (lambda text: text.encode() + b"\xff\n", "line 4: no UTF-8"),
         (lambda text: '{"x1": 1}\n{"x1"\n', "line 1: no column"),
@@ -235,6 +241,36 @@ def test_mistakes_name_their_line(daemon: Daemon, change: Any, words: str) -> No
         assert len(done.stdout.splitlines()) == 3
 
 
+@pytest.mark.parametrize("text", ["", "\n", "x1,x2\n", "x1,x2\n\n"])
+def test_no_rows_are_said(daemon: Daemon, text: str) -> None:
+    """Nothing came in, nothing goes out, and that is said: the pipe before it may be broken."""
+    done = predicted(daemon, text)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "streampipectl: no rows came in\n")
+
+
+def test_what_does_not_come_out_as_it_came_is_said(daemon: Daemon) -> None:
+    """What JSON does not have is null, and a column that is called as the answer is gives way; both are counted out."""
+    row = dict.fromkeys(features(daemon), 0.5)
+    lines = json.dumps({**row, "x1": float("nan"), "note": float("inf")}) + "\n" + json.dumps({**row, "prediction": 3})
+    done = predicted(daemon, lines)
+    assert done.returncode == 0
+    assert [json.loads(line)["x1"] for line in done.stdout.splitlines()] == [None, 0.5]
+    assert "2 values that JSON does not have (NaN, infinities) are null" in done.stderr
+    assert "prediction of the input has made way for that of the model" in done.stderr
+
+
+def test_a_column_that_comes_late(daemon: Daemon) -> None:
+    """A header that is written has no room for it: that is a mistake with its line, and JSON lines keep it."""
+    row = dict.fromkeys(features(daemon), 0.5)
+    lines = [json.dumps(row), json.dumps({**row, "x1": None}), json.dumps({**row, "late": 7}), json.dumps(row)]
+    done = predicted(daemon, "\n".join(lines), "--to", "csv")
+    assert done.returncode == 1
+    assert "line 3: late: a column that the first row has not" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    done = predicted(daemon, "\n".join(lines))
+    assert [json.loads(line).get("late") for line in done.stdout.splitlines()] == [None, None, 7, None]
+
+
 @pytest.mark.parametrize("kind", ["json", "npz", "onnx", "skops"])
 def test_exports_are_written_whole(daemon: Daemon, tmp_path: Path, kind: str) -> None:
     """Every format comes as a file, and answers as the version does."""
@@ -249,21 +285,26 @@ def test_exports_are_written_whole(daemon: Daemon, tmp_path: Path, kind: str) ->
     if kind == "json":
         assert json.loads(path.read_text())["epoch"] == int(version)
     done = daemon.ctl("model", "export", version, "--format", kind, "--output", str(tmp_path / "no" / "file"))
-    assert done.returncode == 1
+    assert done.returncode == 7
+    assert "there is no directory" in done.stderr
 
 
 def test_what_cannot_be_had_is_refused(daemon: Daemon) -> None:
     """With the exit code and the words that an operator needs, and nothing recorded."""
     for line, code, words in (
-        ("promote zzz", 7, "no member 'zzz'; there are mean"),
-        ("rollback 99999", 7, "no model of epoch 99999 is kept"),
+        ("promote zzz", 4, "no member 'zzz'; there are mean"),
+        ("pin zzz", 4, "no member 'zzz'; there are mean"),
+        ("rollback 99999", 4, "no model of epoch 99999 is kept"),
         ("unpin", 7, "no member is pinned"),
         ("list --stage normalizer", 7, "normalizer has no model"),
         ("list --stage zzz", 4, "no stage 'zzz'"),
-        ("show 99999", 1, "no model of epoch 99999 is kept"),
+        ("show 99999", 4, "no model of epoch 99999 is kept"),
+        ("export 99999", 4, "no model of epoch 99999 is kept"),
     ):
         done = daemon.ctl("model", *line.split())
         assert (done.returncode, words in done.stderr) == (code, True), (line, done.returncode, done.stderr)
+    done = predicted(daemon, "x1\n1\n", "--model", "99999")
+    assert (done.returncode, "no model of epoch 99999 is kept" in done.stderr) == (4, True)
 
 
 def test_no_process_is_restarted_for_a_change(daemon: Daemon) -> None:

@@ -135,30 +135,38 @@ class EventLog:
     def tail(
         self, stage: str | None = None, lines: int = 100, level: str | None = None, since: float = 0.0
     ) -> list[dict[str, Any]]:
+        """The records of `look_back`."""
+        return self.look_back(stage, lines, level, since)[0]
+
+    def look_back(
+        self, stage: str | None, lines: int, level: str | None, since: float
+    ) -> tuple[list[dict[str, Any]], bool]:
         """The newest records in the files, oldest first: at most `lines`, of `stage`, of `level` or above, not older
-        than `since` (seconds since the epoch). Bounded by TAIL_SCAN_BYTES_MAX of reading, so a rare one far back may
-        be missing."""
+        than `since` (seconds since the epoch). Bounded by TAIL_LINES_MAX, and by TAIL_SCAN_BYTES_MAX of reading, so a
+        rare one far back may be missing; False: older ones that were asked for may be."""
         wanted: set[str] = set(LEVELS[LEVELS.index(level) :] if level in LEVELS else LEVELS)
         found: list[dict[str, Any]] = []
-        scan, room = TAIL_SCAN_BYTES_MAX, TAIL_RESULT_BYTES_MAX
+        scan, room, seen = TAIL_SCAN_BYTES_MAX, TAIL_RESULT_BYTES_MAX, 0
         for path in self._file.files() if self._file else ():
+            with contextlib.suppress(OSError):  # removed meanwhile
+                seen += path.stat().st_size
             for line in lines_backwards(path, scan):
                 scan -= len(line) + 1
                 head = head_of(line)
                 if head is None or head.level not in wanted or stage not in (None, head.stage):
                     continue
                 if head.ts < since - DISORDER_S:
-                    return found[::-1]
+                    return found[::-1], True
                 if head.ts < since:
                     continue
                 room -= len(line)
                 if room < 0 or len(found) >= min(lines, TAIL_LINES_MAX):
-                    return found[::-1]
+                    return found[::-1], room >= 0 and lines < TAIL_LINES_MAX
                 with contextlib.suppress(ValueError):  # a line that somebody else tore
                     found.append(json.loads(line))
-            if scan <= 0:
-                break
-        return found[::-1]
+            if seen > TAIL_SCAN_BYTES_MAX:
+                return found[::-1], False
+        return found[::-1], True
 
     def fileno(self) -> int:
         """To be registered for writing while `pending`, with `flush` as the callback; otherwise the rest goes with

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 HEAD_BYTES_MAX: Final = 4 << 10  # Prometheus sends 400 bytes
 CLIENTS_MAX: Final = 8  # two scrapers, a browser and some patience; the next one is told 503
 CONNECTION_S: Final = 10.0  # from its first byte to its last: Prometheus' own default patience
+SILENT_S: Final = 1.0  # without a whole head for so long, a client's place is another's who comes when all are taken
 KEPT_S: Final = 1.0  # how long a page is given again without being made
 BIND_RETRY_S: Final = 2.0  # a predecessor still holds the port while its successor loads
 BACKLOG: Final = 128  # a SYN that finds it full is tried again a second later; a flood would slow down the scraper
@@ -102,6 +103,20 @@ class PageServer:
             return response(503, f"{error}\n")
         return found if method == b"GET" else found.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
+    def has_room(self) -> bool:
+        """For the client that has just come, if need be in place of the one that has said nothing for the longest time:
+        eight of those are not to hide the page from everybody."""
+        if len(self.clients) <= CLIENTS_MAX:
+            return True
+        now = self._loop.time()
+        silent = [client for client in self.clients if not client.asked and now - client.began >= SILENT_S]
+        if not silent:
+            return False
+        longest = min(silent, key=lambda client: client.began)
+        self.clients.discard(longest)
+        longest.abort()
+        return True
+
     def _fresh(self) -> bytes:
         now = time.monotonic()
         if self._page is None or now - self._page[0] >= KEPT_S:
@@ -116,7 +131,9 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._loop = loop
         self._head = b""
-        self._done = False
+        self.asked = False
+        """It has said what it wants, and has its answer."""
+        self.began = loop.time()
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -124,11 +141,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._deadline = self._loop.call_later(CONNECTION_S, self.abort)
         self._server.clients.add(self)
-        if len(self._server.clients) > CLIENTS_MAX:
+        if not self._server.has_room():
             self._end(response(503, f"{CLIENTS_MAX} others are being served\n"))
 
     def data_received(self, data: bytes) -> None:
-        if self._done:
+        if self.asked:
             return
         self._head += data
         end = self._head.find(b"\r\n\r\n")
@@ -148,7 +165,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, data: bytes) -> None:
         """Write, and close when it is written; the deadline stays."""
-        self._done, self._head = True, b""
+        self.asked, self._head = True, b""
         assert self._transport is not None
         self._transport.write(data)
         with contextlib.suppress(RuntimeError):  # half closed already

@@ -297,7 +297,7 @@ class ErrorWindow:
         if len(times) < threshold:
             return ErrorWindow(times)
         if self.burst is None:
-            return ErrorWindow(times, Burst(times[0], ts, threshold))
+            return ErrorWindow(times, Burst(min(times), max(times), threshold))
         return ErrorWindow(times, Burst(self.burst.started, max(self.burst.ended, ts), self.burst.errors + 1))
 
 

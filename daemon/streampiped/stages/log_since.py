@@ -36,9 +36,11 @@ def add_minutes(db: sqlite3.Connection, tally: Tally) -> None:
         [(*key, span.count, span.first, span.last) for key, span in tally.minutes.items()],
     )
     gone = "FROM minutes WHERE id <= (SELECT max(id) FROM minutes) - ?"
-    (last,) = db.execute(f"SELECT max(minute) {gone}", (MINUTES_MAX,)).fetchone()
+    # a minute of a clock that was ahead for a while does not make all that came later unknown
+    present = "minute <= (SELECT minute FROM minutes ORDER BY id DESC LIMIT 1)"
+    (last,) = db.execute(f"SELECT max(minute) {gone} AND {present}", (MINUTES_MAX,)).fetchone()
+    db.execute(f"DELETE {gone}", (MINUTES_MAX,))
     if last is not None:
-        db.execute(f"DELETE {gone}", (MINUTES_MAX,))
         db.execute(
             "INSERT INTO totals VALUES ('minutes_from', ?)"
             " ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",

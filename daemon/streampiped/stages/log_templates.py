@@ -37,7 +37,7 @@ _VARYING = re.compile(
     r"|(?P<addr>(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?(?![\w.]\d)"
     r"|(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{1,4}\b|(?<![\w:])(?:[0-9a-fA-F]{1,4}:)*:(?::?[0-9a-fA-F]{1,4})+\b)"
     r"|(?P<hex>\b0[xX][0-9a-fA-F]+\b|\b(?=[a-fA-F-]*\d)(?=[\d-]*[a-fA-F])[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*\b)"
-    r"|(?P<n>(?<![A-Za-z_])[-+]?\d+(?:[.,:]\d+)*(?:[eE][-+]?\d+)?)"
+    r"|(?P<n>(?<![A-Za-z_0-9])[-+]?\d+(?:[.,:]\d+)*(?:[eE][-+]?\d+)?)"
 )
 _MASK = re.compile(r"<(?:text|url|path|time|addr|hex|n|\*)>")
 _KEPT = re.compile(r"(?:\w+\.)*[A-Z]\w*(?:Error|Exception|Warning|Exit|Interrupt)\W*|SIG[A-Z]+\W*|\w+:<n>:?")

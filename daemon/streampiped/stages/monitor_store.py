@@ -67,13 +67,18 @@ def add(db: sqlite3.Connection, family: Family, rows: list[Row]) -> None:
     db.executemany(insert, [(ts, *values, name) for name, ts, values in rows])
 
 
-def roll_up(db: sqlite3.Connection, now: float, retain: float) -> None:
-    """Make the minutes that are complete at `now` (seconds since the epoch) and forget what is older than it is
-    kept, or lies in the future after a clock was set back. Reads whole tables (66 ms when they are
-    full): once a minute is enough."""
+def forget(db: sqlite3.Connection, now: float, retain: float) -> None:
+    """Forget what is older at `now` (seconds since the epoch) than it is kept, or lies in the future after a clock was
+    set back. Reads whole tables, with `roll_up` 66 ms when they are full: once a minute is enough. To be
+    called before `add`: a database at its limit has no room for samples until something is gone."""
     for family in (USE, FLOW):
         for table, kept in ((family.samples, RAW_KEPT_S), (family.minutes, retain)):
             db.execute(f"DELETE FROM {table} WHERE ts < ? OR ts > ?", (now - kept, now + MINUTE_S))
+
+
+def roll_up(db: sqlite3.Connection, now: float) -> None:
+    """Make the minutes that are complete at `now`."""
+    for family in (USE, FLOW):
         (last,) = db.execute(f"SELECT max(ts) FROM {family.minutes}").fetchone()
         first = last + MINUTE_S if last is not None else 0
         complete = now // MINUTE_S * MINUTE_S

@@ -139,10 +139,12 @@ class ServiceMonitor(Service):
         minute = ts // monitor_store.MINUTE_S
 
         def act(db: sqlite3.Connection) -> None:
+            if minute != self._minute:
+                monitor_store.forget(db, ts, self._options.retain)
             monitor_store.add(db, monitor_store.USE, used)
             monitor_store.add(db, monitor_store.FLOW, flown)
             if minute != self._minute:
-                monitor_store.roll_up(db, ts, self._options.retain)
+                monitor_store.roll_up(db, ts)
 
         if (used or flown) and self._history.write(act, now):
             self._used.clear()
