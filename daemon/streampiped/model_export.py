@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Final
 
 from streampiped.errors import ExitCode, StateError, StreampipeError
+from streampiped.learn.class_convert import classes_to_onnx, classes_to_skops
+from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.convert import to_onnx, to_skops
 from streampiped.learn.npz import from_npz
-from streampiped.learn.pool import Pool
 from streampiped.stages.base import StageContext
 from streampiped.stages.model_versions import FORMAT
 from streampiped.stages.trainer import Trainer, TrainerOptions
 
-KINDS: Final[Mapping[str, Callable[..., bytes]]] = {"onnx": to_onnx, "skops": to_skops}
+KINDS: Final[Mapping[str, tuple[Callable[..., bytes], Callable[..., bytes]]]] = {
+    "onnx": (to_onnx, classes_to_onnx),
+    "skops": (to_skops, classes_to_skops),
+}
+"""Of numbers, of classes."""
 
 
 def converted(data: bytes, kind: str) -> bytes:
@@ -32,9 +37,7 @@ def converted(data: bytes, kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
         context = StageContext("trainer", seed=int(state["seed"]), directory=Path(directory))
         pool = Trainer(options, context).saved_pool(state)
-    if not isinstance(pool, Pool):
-        raise StateError("a model of classes is given out as json or npz")
-    return KINDS[kind](pool, state["features"], options.target)
+    return KINDS[kind][isinstance(pool, ClassPool)](pool, state["features"], options.target)
 
 
 def main() -> int:

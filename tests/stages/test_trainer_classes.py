@@ -252,14 +252,16 @@ def test_the_api_answers_labels_and_probabilities(text: bool) -> None:
 
 
 def test_info_show_history_and_export_tell_of_classes() -> None:
-    """What is learned, with which classes; the champion's parameters; no formula of numbers."""
+    """What is learned, with which classes; the champion's parameters, and its formula, with
+    the classes in their order."""
     stage = taught()
     api = stage.api()
     assert (api["info"]()["task"], sorted(api["info"]()["classes"])) == ("classification", [0, 10])
     assert api["show"]()["members"][0]["name"] == "prior"
     assert set(api["history"]()["versions"][-1]["metrics"]) == {"log_loss", "guess_log_loss"}
     plain = api["export"]()
-    assert plain["formula"] is None
+    assert plain["formula"]["format"] == "streampipe-class-formula/1"
+    assert plain["formula"]["classes"] == api["info"]()["classes"]
     assert plain["champion"] == stage.query("summary", {})["champion"]
 
 

@@ -11,9 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from streampiped.errors import StateError
-from streampiped.learn.formula import Formula, NoFormulaError, formula_of
+from streampiped.learn.formula import Formula, NoFormulaError, Placing, formula_of
+from streampiped.learn.graph import Graph
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.pool import MARGIN, Pool
+from streampiped.learn.rivals import Rivals
 from streampiped.learn.river_models import RiverModel
 from streampiped.learn.scaling import Standardiser
 from streampiped.records import Array
@@ -21,12 +23,12 @@ from streampiped.records import Array
 PARITY_ROWS: Final = 256
 REACH: Final = 4.0  # deviations: farther off bounds are in force
 TOLERANCE: Final = 1e-9  # of the labels' range
-OPSET: Final = 17  # of ONNX, 2022: every runtime of today has it
-IR_VERSION: Final = 8  # that goes with it
 SKOPS_TYPES: Final = frozenset(
     {
         "sklearn.compose._target.TransformedTargetRegressor",
+        "sklearn.dummy.DummyClassifier",
         "sklearn.linear_model._base.LinearRegression",
+        "sklearn.linear_model._logistic.LogisticRegression",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.pipeline.Pipeline",
@@ -40,10 +42,9 @@ SKOPS_TYPES: Final = frozenset(
 def to_onnx(pool: Pool, features: Sequence[str], target: str) -> bytes:
     """A graph with the input `features` (double, rows x columns) and the output `prediction` (double, rows). StateError
     when the champion has no formula, or the graph does not answer as it does."""
-    onnx = _imported("onnx")
-    reference = _imported("onnx.reference")
+    onnx = imported("onnx")
+    reference = imported("onnx.reference")
     model = _graph(onnx, _formula(pool), features, target)
-    onnx.checker.check_model(model)
     session = reference.ReferenceEvaluator(model)
     _compare(pool, lambda rows: session.run(None, {"features": rows})[0], bounded=True)
     data: bytes = model.SerializeToString()
@@ -53,20 +54,26 @@ def to_onnx(pool: Pool, features: Sequence[str], target: str) -> bytes:
 def to_skops(pool: Pool, features: Sequence[str], target: str) -> bytes:
     """An estimator of scikit-learn, without the bounds on features and answers, which have no form there. StateError as
     `to_onnx`."""
-    skops = _imported("skops.io")
-    estimator = _estimator(pool)
-    estimator.steps[0][1].feature_names_in_ = np.array(features, dtype=object)
-    data: bytes = skops.dumps(estimator)
+    skops = imported("skops.io")
+    data, read = written(skops, _estimator(pool), features)
+    _compare(pool, read.predict, bounded=False)
+    return data
+
+
+def written(skops: Any, pipeline: Any, features: Sequence[str]) -> tuple[bytes, Any]:
+    """A pipeline as a file, and as it is read from there, without the features' names. StateError when it holds what is
+    not on the list."""
+    pipeline.steps[0][1].feature_names_in_ = np.array(features, dtype=object)
+    data: bytes = skops.dumps(pipeline)
     unknown = set(skops.get_untrusted_types(data=data)) - SKOPS_TYPES
     if unknown:
         raise StateError(f"skops: {', '.join(sorted(unknown))} is not on the list of what may be in such a file")
     read = skops.loads(data, trusted=sorted(SKOPS_TYPES & set(skops.get_untrusted_types(data=data))))
     del read.steps[0][1].feature_names_in_  # rows without names, as the model takes them
-    _compare(pool, read.predict, bounded=False)
-    return data
+    return data, read
 
 
-def _imported(name: str) -> Any:
+def imported(name: str) -> Any:
     from importlib import import_module
 
     try:
@@ -84,10 +91,8 @@ def _formula(pool: Pool) -> Formula:
 
 def _compare(pool: Pool, answer: Callable[[Array], Any], *, bounded: bool) -> None:
     """On rows such as the model knows. Without `bounded` only where no bound is in force."""
-    frame = pool.frame_state() or {"shift": np.zeros(pool.columns), "factor": np.ones(pool.columns)}
-    placed = np.random.default_rng(0).normal(size=(PARITY_ROWS, pool.columns))
-    rows = np.clip(placed, -REACH, REACH) / frame["factor"] + frame["shift"]
-    wanted = pool.predict(np.ascontiguousarray(rows)).prediction
+    rows = tried_rows(pool)
+    wanted = pool.predict(rows).prediction
     found = np.asarray(answer(rows), dtype=np.float64).reshape(-1)
     low, high = pool.state()["past"]["range"]
     margin = MARGIN * (high - low)
@@ -97,53 +102,23 @@ def _compare(pool: Pool, answer: Callable[[Array], Any], *, bounded: bool) -> No
         raise StateError(f"what was made answers differently: by up to {apart:g}")
 
 
+def tried_rows(pool: Rivals[Any]) -> Array:
+    """Random rows such as the model knows."""
+    frame = pool.frame_state() or {"shift": np.zeros(pool.columns), "factor": np.ones(pool.columns)}
+    placed = np.random.default_rng(0).normal(size=(PARITY_ROWS, pool.columns))
+    return np.ascontiguousarray(np.clip(placed, -REACH, REACH) / frame["factor"] + frame["shift"])
+
+
 def _graph(onnx: Any, formula: Formula, features: Sequence[str], target: str) -> Any:
-    helper, double = onnx.helper, onnx.TensorProto.DOUBLE
-    nodes: list[Any] = []
-    constants: list[Any] = []
-
-    def constant(name: str, value: Any, kind: Any = np.float64) -> str:
-        constants.append(onnx.numpy_helper.from_array(np.asarray(value, dtype=kind), name))
-        return name
-
-    def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def clipped(value: str, low: float, high: float, output: str) -> str:
-        lowest = node("Max", [value, constant(f"{output}_low", low)], f"{output}_least")
-        return node("Min", [lowest, constant(f"{output}_high", high)], output)
-
-    def known_or(value: str, other: float, output: str) -> str:
-        """What is missing or infinite is the only thing that is not itself less itself."""
-        missing = node("IsNaN", [node("Sub", [value, value], f"{output}_nothing")], f"{output}_missing")
-        return node("Where", [missing, constant(f"{output}_other", other), value], output)
-
-    known = known_or("features", 0.0, "known")
-    moved = node("Sub", [known, constant("shift", formula.shift)], "moved")
-    placed = node("Mul", [moved, constant("factor", formula.factor)], "placed")
-    if formula.bound:
-        placed = clipped(placed, -formula.bound, formula.bound, "bounded")
-    if formula.basis == "squares":
-        first, second = formula.pairs()
-        sides = [
-            node("Gather", [placed, constant(f"{name}_columns", places, np.int64)], name, axis=1)
-            for name, places in (("one", first), ("other", second))
-        ]
-        placed = node("Concat", [placed, node("Mul", sides, "products")], "columns", axis=1)
-    weighted = node("MatMul", [placed, constant("coefficients", formula.coefficients)], "weighted")
-    raw = node("Add", [weighted, constant("intercept", formula.intercept)], "raw")
+    graph = Graph(onnx)
+    raw = graph.weighted(formula, formula.coefficients, formula.intercept)
     if formula.raw_bound:
-        raw = clipped(raw, -formula.raw_bound, formula.raw_bound, "raw_bounded")
-    spread = node("Mul", [raw, constant("out_factor", formula.out_factor)], "spread")
-    answer = node("Add", [spread, constant("out_shift", formula.out_shift)], "answer")
-    clipped(known_or(answer, formula.otherwise, "finite"), formula.low, formula.high, "prediction")
-    inputs = [helper.make_tensor_value_info("features", double, ["rows", len(formula.shift)])]
-    outputs = [helper.make_tensor_value_info("prediction", double, ["rows"])]
-    graph = helper.make_graph(nodes, "streampipe", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    helper.set_model_props(model, {"features": "\n".join(features), "target": target})
-    return model
+        raw = graph.clipped(raw, -formula.raw_bound, formula.raw_bound, "raw_bounded")
+    spread = graph.node("Mul", [raw, graph.constant("out_factor", formula.out_factor)], "spread")
+    answer = graph.node("Add", [spread, graph.constant("out_shift", formula.out_shift)], "answer")
+    graph.clipped(graph.known_or(answer, formula.otherwise, "finite"), formula.low, formula.high, "prediction")
+    outputs = [("prediction", onnx.TensorProto.DOUBLE, ["rows"])]
+    return graph.model(len(formula.shift), outputs, {"features": "\n".join(features), "target": target})
 
 
 def _estimator(pool: Pool) -> Any:
@@ -160,11 +135,11 @@ def _estimator(pool: Pool) -> Any:
         raise StateError(f"{pool.champion.name} is a model of River, which is given out as json and npz alone")
     scaler = Standardiser(member.columns, member.model.limit)
     scaler.restore(member.state()["scaler"])
-    steps: list[tuple[str, Any]] = [("scale", _scaler(*scaler.scale()))]
+    steps: list[tuple[str, Any]] = [("scale", scaler_of(*scaler.scale()))]
     if member.model.scale_target:
         inner = TransformedTargetRegressor(regressor=member.model.estimator)
         inner.regressor_ = member.model.estimator
-        inner.transformer_ = _scaler(np.array([member.model.mean]), np.array([1.0 / (member.model.spread or 1.0)]))
+        inner.transformer_ = scaler_of(np.array([member.model.mean]), np.array([1.0 / (member.model.spread or 1.0)]))
         inner._training_dim = 1
         steps.append(("model", inner))
     else:
@@ -175,18 +150,24 @@ def _estimator(pool: Pool) -> Any:
 def _linear(formula: Formula) -> Any:
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import PolynomialFeatures
 
-    steps: list[tuple[str, Any]] = [("scale", _scaler(formula.shift, formula.factor))]
-    if formula.basis == "squares":
-        steps.append(("squares", PolynomialFeatures(degree=2, include_bias=False).fit(formula.shift[None])))
     regressor = LinearRegression()
     regressor.coef_, regressor.intercept_ = formula.coefficients, formula.intercept
     regressor.n_features_in_ = len(formula.coefficients)
-    return Pipeline([*steps, ("model", regressor)])
+    return Pipeline([*placing_steps(formula), ("model", regressor)])
 
 
-def _scaler(shift: Array, factor: Array) -> Any:
+def placing_steps(formula: Placing) -> list[tuple[str, Any]]:
+    """What a formula does to features first, without bounds, as steps of a pipeline."""
+    from sklearn.preprocessing import PolynomialFeatures
+
+    steps: list[tuple[str, Any]] = [("scale", scaler_of(formula.shift, formula.factor))]
+    if formula.basis == "squares":
+        steps.append(("squares", PolynomialFeatures(degree=2, include_bias=False).fit(formula.shift[None])))
+    return steps
+
+
+def scaler_of(shift: Array, factor: Array) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler()

@@ -13,7 +13,7 @@ What looks back at labels (lags, means) does so at the newest ones that were kno
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -53,30 +53,53 @@ class Formula:
 
     def evaluate(self, features: Array) -> Array:
         """`(rows,)` for `(rows, columns)`."""
-        placed = (complete(features)[0] - self.shift) * self.factor
-        if self.bound:
-            placed = np.clip(placed, -self.bound, self.bound)
-        columns = placed
-        if self.basis == "squares":
-            first, second = self.pairs()
-            columns = np.hstack([placed, placed[:, first] * placed[:, second]])
-        raw = columns @ self.coefficients + self.intercept
+        raw = columns_of(self, features) @ self.coefficients + self.intercept
         if self.raw_bound:
             raw = np.clip(raw, -self.raw_bound, self.raw_bound)
         answer = raw * self.out_factor + self.out_shift
         known: Array = np.clip(np.where(np.isfinite(answer), answer, self.otherwise), self.low, self.high)
         return known
 
-    def pairs(self) -> tuple[Any, Any]:
-        """The columns of each product of the basis "squares", in its order."""
-        return np.triu_indices(len(self.shift))
-
     def plain(self) -> dict[str, Any]:
         """As lists and numbers, with `format`."""
-        values = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(self).items()
-        }
-        return {"format": FORMAT, **values}
+        return {"format": FORMAT, **plain_of(self)}
+
+
+class Placing(Protocol):
+    """What a formula does to features first."""
+
+    @property
+    def basis(self) -> str: ...
+
+    @property
+    def shift(self) -> Array: ...
+
+    @property
+    def factor(self) -> Array: ...
+
+    @property
+    def bound(self) -> float: ...
+
+
+def columns_of(formula: Placing, features: Array) -> Array:
+    """`columns` of these rows."""
+    placed: Array = (complete(features)[0] - formula.shift) * formula.factor
+    if formula.bound:
+        placed = np.clip(placed, -formula.bound, formula.bound)
+    if formula.basis != "squares":
+        return placed
+    first, second = pairs_of(formula)
+    return np.hstack([placed, placed[:, first] * placed[:, second]])
+
+
+def pairs_of(formula: Placing) -> tuple[Any, Any]:
+    """The columns of each product of the basis "squares", in its order."""
+    return np.triu_indices(len(formula.shift))
+
+
+def plain_of(formula: Any) -> dict[str, Any]:
+    """A formula's fields as lists and numbers."""
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(formula).items()}
 
 
 def formula_of(pool: Pool) -> Formula:

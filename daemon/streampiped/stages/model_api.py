@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from streampiped.errors import StateError
+from streampiped.learn.class_formula import class_formula_of
+from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.export import export
 from streampiped.learn.features import Rows, matrix_of
 from streampiped.learn.formula import NoFormulaError, formula_of
-from streampiped.learn.pool import Pool
 from streampiped.stages.learning_tasks import AnyPool
 from streampiped.stages.model_answers import looks_of, predicted, recalled, scored
 from streampiped.stages.model_versions import Frozen, Versions
@@ -133,9 +134,9 @@ class ModelApi:
         """The champion for use elsewhere, as plain numbers; `formula` where it is one (docs/specs/models.md)."""
         model = self._model(version)
         formula: dict[str, Any] | None = None
-        if isinstance(model.pool, Pool):
-            with contextlib.suppress(NoFormulaError):
-                formula = formula_of(model.pool).plain()
+        with contextlib.suppress(NoFormulaError):
+            pool = model.pool
+            formula = (class_formula_of(pool) if isinstance(pool, ClassPool) else formula_of(pool)).plain()
         named = {"features": list(model.features), "target": model.target, "formula": formula}
         return {**export(model.pool), **named, **self._stand(model)}
 

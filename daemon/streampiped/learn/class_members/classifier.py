@@ -31,6 +31,15 @@ class Classifier(ClassMember):
         self._estimator: Any = None
         self._classes = 0  # that the estimator knows
 
+    @property
+    def estimator(self) -> Any:
+        """As it is now, not to be changed; None before the second class. Its classes are codes."""
+        return self._estimator
+
+    def scale(self) -> tuple[Array, Array]:
+        """It learns `(features - shift) * factor`, within `limit`."""
+        return self._scaler.scale()
+
     def predict(self, inputs: ClassInputs) -> Array:
         if self._estimator is None:
             return np.full((len(inputs), self._classes), np.nan)
@@ -79,7 +88,7 @@ class Classifier(ClassMember):
         return is_finite(self._estimator)
 
     def _scaled(self, inputs: ClassInputs) -> Array:
-        shift, factor = self._scaler.scale()
+        shift, factor = self.scale()
         scaled: Array = (inputs.features - shift) * factor
         if self.limit:
             np.clip(scaled, -self.limit, self.limit, out=scaled)
