@@ -22,8 +22,8 @@ from streampiped.records import Array
 
 CHECK_ROWS: Final = 4096  # between two looks at what a model has become; what is taken back is learned again from there
 ENTRIES_MAX: Final = 250_000
-"""Objects of a model that learns on: to write them takes 0.8 s at every snapshot, and some 10 MB. An aggregated
-Mondrian forest of 10 trees has 90 more with every row."""
+"""Objects of a model that learns on, looked at every CHECK_ROWS rows: to take so many apart takes a second. An
+aggregated Mondrian forest of 10 trees has 90 more with every row, and would never end."""
 PROBE_ROWS: Final = 8  # of a block, asked after it was learned
 PARTS: Final = RiverParts()
 

@@ -50,11 +50,13 @@ class TrainerOptions(StageOptions):
     """Let gradient-boosted trees compete as well, of numbers or of classes, fitted on a window of 10,000 rows in a
     thread: half a second of CPU for every 5,000 rows."""
     estimator: str = AUTO
-    """Import path of the scikit-learn regressor with `partial_fit`, or classifier with `predict_proba` as well, that is
-    the member `estimator`; "auto" is sklearn.linear_model.SGDRegressor or SGDClassifier."""
+    """Import path of the scikit-learn regressor with `partial_fit`, or classifier with `predict_proba` as well, or of
+    the model of River (extra `river`), that is the member `estimator`; "auto" is sklearn.linear_model.SGDRegressor or
+    SGDClassifier."""
     params: dict[str, Any] | None = None
-    """Parameters of its constructor. Left out: for SGDRegressor a constant step of 0.01 (less above 50 features), for
-    SGDClassifier of 0.03 (less above 16) and the log-loss, for others their own defaults."""
+    """Parameters of its constructor; of a model of River, a table with `class` is another object of River. Left
+    out: for SGDRegressor a constant step of 0.01 (less above 50 features), for SGDClassifier of 0.03 (less above
+    16) and the log-loss, for others their own defaults."""
     target: str = "y"
     """Column to predict."""
     task: Literal["auto", "regression", "classification"] = "auto"
