@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from streampiped.errors import OptionError, StateError
+from streampiped.learn.class_convert import classes_to_skops
 from streampiped.learn.convert import to_onnx, to_skops
 from streampiped.learn.estimators import equal
 from streampiped.learn.export import export
@@ -112,6 +113,17 @@ def test_exports_of_a_model_of_river() -> None:
     for make in (to_onnx, to_skops):
         with pytest.raises(StateError, match=r"model of River.*json and npz"):
             make(pool, ["a", "b"], "y")
+
+
+def test_a_classifier_of_river_is_not_given_to_scikit_learn() -> None:
+    """A model of classes of River is refused as skops with the reason, as one of numbers is."""
+    stage = trainer(**CLASSES)
+    for batch in stream(classes=True):
+        stage.process(batch)
+    pool: Any = stage._pool
+    pool.promote("estimator")
+    with pytest.raises(StateError, match=r"model of River.*json and npz"):
+        classes_to_skops(pool, ["a", "b"], "y")
 
 
 @pytest.mark.parametrize(

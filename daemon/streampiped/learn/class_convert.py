@@ -16,6 +16,7 @@ from streampiped.learn.class_pool import ClassPool, smoothed
 from streampiped.learn.convert import TOLERANCE, imported, placing_steps, scaler_of, tried_rows, written
 from streampiped.learn.formula import NoFormulaError
 from streampiped.learn.graph import Graph
+from streampiped.learn.river_models import RiverModel
 from streampiped.records import Array
 
 
@@ -111,6 +112,8 @@ def _estimator(pool: ClassPool) -> Any:
 
     member = pool.champion.member
     if isinstance(member, Classifier) and member.estimator is not None:
+        if isinstance(member.estimator, RiverModel):
+            raise StateError(f"{pool.champion.name} is a model of River, which is given out as json and npz alone")
         estimator = member.recipe.thaw(member.recipe.freeze(member.estimator))
         labels = np.array(pool.classes.labels[: len(member.estimator.classes_)])
         vars(estimator)["classes_"] = labels
