@@ -39,9 +39,9 @@ def have_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) < STREAMS:
         os.set_inheritable(fd, True)
     os.close(fd)
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 - open as long as the process
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - open as long as the process
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - open as long as the process
 
 
 def dumped(value: Any, indent: int | None = None) -> str:
