@@ -64,7 +64,7 @@ def test_rate_is_kept_over_time() -> None:
     """With a rate, no more than its share has gone out at any time, and all of it over a second."""
     stage = generator({**STREAM, "records": 0}, rate="1k/s", linger="10ms", batch_max=64)
     now, rows = 50.0, 0
-    assert idle(stage, now).wake_at == pytest.approx(50.001)
+    assert idle(stage, now).wake_at == pytest.approx(50.01)
     while now < 51.0:
         got = stage.read(now)
         if isinstance(got, Batch):
@@ -85,21 +85,42 @@ def test_rate_makes_up_for_a_short_pause_only() -> None:
     assert sum(b.rows for b in drain(stage, 100.0)) == 250
 
 
-def test_linger_sends_what_is_there() -> None:
-    """An incomplete batch waits for `linger` after its first record and no longer."""
-    stage = generator({**STREAM, "records": 0}, rate="100/s", linger="50ms", batch_max=64)
+def test_a_lone_record_goes_at_once() -> None:
+    """A record that comes when the last batch is older than `linger` waits for nobody."""
+    stage = generator({**STREAM, "records": 0}, rate="100/s", linger="5ms", batch_max=64)
     assert idle(stage, 0.0).wake_at == pytest.approx(0.01)
-    assert idle(stage, 0.01).wake_at == pytest.approx(0.06)
-    got = stage.read(0.0601)
+    for tick in range(1, 20):
+        got = stage.read(tick * 0.01)
+        assert isinstance(got, Batch)
+        assert got.rows == 1
+
+
+def test_a_thick_stream_is_cut_once_per_linger() -> None:
+    """Behind a batch the next records wait for others, until `linger` after it and no longer."""
+    stage = generator({**STREAM, "records": 0}, rate="100/s", linger="50ms", batch_max=64)
+    assert idle(stage, 0.0).wake_at == pytest.approx(0.05)
+    assert idle(stage, 0.03).wake_at == pytest.approx(0.05)
+    got = stage.read(0.0501)
     assert isinstance(got, Batch)
-    assert got.rows == 6
+    assert got.rows == 5
+    assert idle(stage, 0.0502).wake_at == pytest.approx(0.1001)
+
+
+def test_what_piled_up_is_one_batch() -> None:
+    """A pipeline that was busy for a while gets what came in the meantime as one batch, not as many small ones."""
+    stage = generator({**STREAM, "records": 0}, rate="1k/s", linger="1ms", batch_max=1024)
+    idle(stage, 0.0)
+    got = stage.read(0.2)
+    assert isinstance(got, Batch)
+    assert got.rows == 200
+    assert idle(stage, 0.2).wake_at == pytest.approx(0.201)
 
 
 def test_cut_in_time_changes_no_record() -> None:
     """Whatever the rate, the records are those of the unlimited stream."""
     slow = generator(STREAM, rate="1k/s", linger="5ms")
     batches = [b for tick in range(400) if isinstance(b := slow.read(tick / 1000), Batch)]
-    assert 15 <= len(batches) <= 20  # one per linger, the last one too
+    assert 15 <= len(batches) <= 21  # one per linger, the last ones too
     assert all(batch.rows for batch in batches)
     assert positions(batches) == list(range(100))
     assert column(batches, "y") == column(drain(generator(STREAM)), "y")

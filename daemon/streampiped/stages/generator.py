@@ -1,9 +1,10 @@
 """The generator: reads one source by position and cuts its records into batches.
 
 Its state is its position, the number of the next batch and whether the source has ended. A batch goes out when
-`batch_max` records are there, when the first of them has waited for `linger`, or when nothing will follow. A source
-that always has more (synthetic, a file without `speed`) is therefore always cut at the same positions; with `rate`,
-`speed` or `follow` the cut depends on time, and only the cut.
+`batch_max` records are there, when nothing will follow, or when the batch before it went out `linger` ago: a record
+that comes alone goes at once, a thick stream is cut once per `linger`, and what piled up while the pipeline was busy
+makes one large batch. A source that always has more (synthetic, a file without `speed`) is therefore always cut at the
+same positions; with `rate`, `speed` or `follow` the cut depends on time, and only the cut.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from streampiped.errors import SourceError
 from streampiped.records import ROWS_MAX, Batch
-from streampiped.sources.base import Connector
+from streampiped.sources.base import Connector, Ready
 from streampiped.sources.csv_file import CsvOptions, CsvSource
 from streampiped.sources.jsonl_file import JsonlOptions, JsonlSource
 from streampiped.sources.synthetic import SyntheticOptions, SyntheticSource
@@ -35,8 +36,8 @@ class GeneratorOptions(StageOptions):
     source: SourceOptions = SyntheticOptions()
     batch_max: Annotated[int, Field(ge=1, le=ROWS_MAX)] = 1024
     """Records per batch at most."""
-    linger: Duration = 0.05
-    """How long a record may wait for others before an incomplete batch goes out."""
+    linger: Duration = 0.01
+    """The knob of latency: a record waits for others at most so long, and not at all when the last batch is older."""
     rate: Rate = 0.0
     """Records/s at most; 0: no limit."""
 
@@ -82,7 +83,7 @@ class Generator(SourceStage):
         self._ended = False
         self._final: State | None = None  # of an ended source whose file is gone
         self._bucket: TokenBucket | None = None
-        self._waiting_since: float | None = None
+        self._cut_at: float | None = None
         self._forget_time()
 
     def read(self, now: float) -> Batch | Idle | Ended:
@@ -92,11 +93,10 @@ class Generator(SourceStage):
         count = ready.count if self._bucket is None else min(ready.count, self._bucket.allowed(now))
         complete = count == self._options.batch_max or ((ready.last or ready.full) and count == ready.count)
         if not ready.count:
-            self._waiting_since = None
             self._ended = ready.last
             return Ended() if ready.last else Idle(ready.wake_at)
-        if not complete and not self._lingered(count, now):
-            return Idle(self._wake_at(ready.count, ready.wake_at, now))
+        if not complete and not (count and now >= self._due(now)):
+            return Idle(self._wake_at(ready, count, now))
         return self._emit(count, now)
 
     def snapshot(self) -> State:
@@ -135,31 +135,33 @@ class Generator(SourceStage):
         self._source.close()
 
     def _forget_time(self) -> None:
-        """After a restore nothing is waiting and nothing is saved up."""
+        """After a restore no batch has gone out and nothing is saved up."""
         rate = self._options.rate
         self._bucket = TokenBucket(rate, rate * (self._options.linger + BURST_S)) if rate else None
-        self._waiting_since = None
+        self._cut_at = None
 
-    def _lingered(self, count: int, now: float) -> bool:
-        """Whether `count` records, which are no full batch, have waited long enough."""
-        if not count:
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = now
-        return self._waiting_since is not None and now >= self._waiting_since + self._options.linger
+    def _due(self, now: float) -> float:
+        """The second from which an incomplete batch may go out. A new or restored stream begins as if behind a batch:
+        its first ones are as large as those that follow."""
+        if self._cut_at is None:
+            self._cut_at = now
+        return self._cut_at + self._options.linger
 
-    def _wake_at(self, ready: int, source_wakes_at: float | None, now: float) -> float:
-        """The second at which there will be more to say while records wait."""
-        moments = [source_wakes_at]
-        if self._waiting_since is not None:
-            moments.append(self._waiting_since + self._options.linger)
+    def _wake_at(self, ready: Ready, count: int, now: float) -> float:
+        """The second at which there is more to say of what is ready when only `count` of it may go and is no batch."""
+        moments = [ready.wake_at]
+        if count:
+            moments.append(self._due(now))
         if self._bucket is not None:
-            enough = 1 if self._waiting_since is None else ready
-            moments.append(self._bucket.when(enough, now))
+            if not count:
+                first = self._bucket.when(1, now)
+                assert first is not None  # a bucket holds one at least
+                moments.append(max(first, self._due(now)))
+            moments.append(self._bucket.when(ready.count, now) if count < ready.count else None)
         return min(moment for moment in moments if moment is not None)
 
     def _emit(self, count: int, now: float) -> Batch | Idle:
-        self._waiting_since = None
+        self._cut_at = now
         self._ended = False  # it had been, and has grown since
         if self._bucket is not None:
             self._bucket.spend(count)
