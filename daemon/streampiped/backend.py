@@ -27,6 +27,7 @@ SUMMARY_TIMEOUT_S: Final = 3.0  # less than the client waits
 SIGHUP_TIMEOUT_S: Final = 3600.0  # nobody waits
 LOG_EXTRACTOR: Final = "log_extractor"
 FEED_S: Final = 2.0  # between two observations for the monitor: its own default interval
+FEED_IDLE_S: Final = 10.0  # the same while no stage does anything; its minutes have six such samples
 FEED_TIMEOUT_S: Final = 5.0  # a monitor that waits for the disk gets the next one later
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class SupervisorBackend:
         self._replaying = asyncio.Lock()
         self._promised: set[str] = set()
         self._feed_at = 0.0
+        self._fed_at = float("-inf")
+        self._told: tuple[Any, ...] = ()
         self._working: set[asyncio.Task[Any]] = set()
 
     @property
@@ -97,6 +100,9 @@ class SupervisorBackend:
         monitor = self._supervisor.supervision.processes.get(MONITOR)
         if monitor is None or monitor.state is not State.RUNNING or now < self._feed_at:
             return
+        if now < self._fed_at + FEED_IDLE_S and self._told == self._tellable():
+            return
+        self._told, self._fed_at = self._tellable(), now
         self._feed_at = float("inf")
         try:
             await self._supervisor.query(MONITOR, "observe", await self._observed(), FEED_TIMEOUT_S)
@@ -104,6 +110,13 @@ class SupervisorBackend:
             pass
         finally:
             self._feed_at = now + FEED_S
+
+    def _tellable(self) -> tuple[Any, ...]:
+        """Another value when the monitor would learn something new."""
+        seen, supervision = self._supervisor.observation, self._supervisor.supervision
+        states = ((q.state, q.incarnation) for q in supervision.processes.values())
+        healths = (verdict.health for verdict in seen.verdicts.values())
+        return (seen.moved_at, supervision.epochs.committed, seen.whole.health, *states, *healths)
 
     async def _observed(self) -> dict[str, Any]:
         status = await self.view.status(want_usage=False, want_summary=False)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Protocol
 
 from streampiped.core.epoch_commands import EpochTimes
@@ -31,6 +31,7 @@ WINDOW_LOOKS: Final = 30  # percentiles are those of the last half minute
 PAUSE_S: Final = 5.0  # of the time between two looks no more counts: beyond, it was us who stood still
 LIVE_S: Final = 10.0  # without a decision for so long the supervisor counts as hung; it makes one every LOOK_S
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+TIMES: Final = tuple(each.name for each in fields(Times))
 EPOCH_PARTS: Final = ("align", "snapshot", "fsync", "manifest", "sink_commit")
 
 
@@ -59,9 +60,13 @@ class Account:
     _seen: Times | None = None
     _window: deque[Times] = field(default_factory=lambda: deque(maxlen=WINDOW_LOOKS + 1))
 
-    def add(self, life: int, reading: Reading, times: Times) -> None:
-        """A look at the black box of the incarnation `life`."""
+    def add(self, life: int, reading: Reading, times_of: Callable[[], Times]) -> bool:
+        """A look at the black box of the incarnation `life`; whether something has happened there."""
         same = life == self._life
+        if same and reading == self._reading:
+            self._window.append(self.times)
+            return False
+        times = times_of()
         before = self._reading if same and self._reading and self._reading.generation == reading.generation else None
         self.records_in += reading.records_in - (before.records_in if before else 0)
         self.records_out += reading.records_out - (before.records_out if before else 0)
@@ -70,6 +75,7 @@ class Account:
         self.times = _sum(self.times, _difference(times, seen) if seen else times)
         self._life, self._reading, self._seen = life, reading, times
         self._window.append(self.times)
+        return True
 
     def recent(self) -> Times:
         """The times of the last half minute."""
@@ -77,7 +83,8 @@ class Account:
 
     def figures(self) -> dict[str, Any]:
         counts = {"records_in": self.records_in, "records_out": self.records_out, "batches": self.batches}
-        return {**counts, **{name: _plain(value) for name, value in asdict(self.times).items()}}
+        times = {name: _plain(getattr(self.times, name)) for name in TIMES}
+        return {**counts, **times}
 
 
 class Observation:
@@ -99,6 +106,8 @@ class Observation:
         self._epoch_seconds = 0.0
         self._epoch_counts = [0] * BUCKETS
         self._epoch_parts = dict.fromkeys(EPOCH_PARTS, 0.0)
+        self.moved_at = self._began
+        """When something was last seen to happen in a stage, on the clock of time.monotonic."""
         self.look_at = self._began
         """When the next look is due, on the clock of time.monotonic."""
         self.whole = Verdict(Health.HEALTHY, since=self._began)
@@ -147,7 +156,9 @@ class Observation:
             return known
         reading = child.blackbox.read()
         if process.name in self._accounts:
-            self._accounts[process.name].add(process.incarnation, reading, child.blackbox.times())
+            account = self._accounts[process.name]
+            if account.add(process.incarnation, reading, child.blackbox.times):
+                self.moved_at = now
         sample = self._watched.sample(child)
         return Look(
             known.state,

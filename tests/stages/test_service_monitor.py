@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from streampiped.stages import monitor_store, service_monitor
 from streampiped.stages.base import StageContext
 from streampiped.stages.history import History
 from streampiped.stages.pipeline_flow import FLOWS, WORST
-from streampiped.stages.process_probe import METRICS, Probe
+from streampiped.stages.process_probe import METRICS, STILL_S, Probe
 from streampiped.stages.service_monitor import FILE_NAME, ServiceMonitor, ServiceMonitorOptions
 from support.observations import observation
 from support.services import Emitted, wait_until
@@ -109,6 +110,27 @@ def test_asking_does_not_disturb_the_history(monitor: ServiceMonitor) -> None:
         assert probe.rates(second) == probe.rates(second)
         expected = (second.ctx_switches - first.ctx_switches) / 2.0
         assert probe.rates(second)["ctx_switches_per_s"] == expected
+
+
+def test_who_does_not_run_is_not_read(monitor: ServiceMonitor) -> None:
+    """A process that has not been on a CPU since the last reading keeps its figures, descriptors and all, for STILL_S;
+    one that has is read anew."""
+    code = "import signal\nfiles = []\nsignal.signal(signal.SIGUSR1, lambda *_: files.append(open(os.devnull)))"
+    with process(code) as child:
+        probe = Probe(child.pid, 0.0)
+        wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_SLEEPING)
+        first = probe.read(100.0, shares_kept=10.0)
+        assert first
+        assert first.fds
+        assert probe.read(120.0, shares_kept=10.0) == replace(first, at=120.0)
+        assert probe.shares_at == 100.0
+        assert probe.read(100.0 + STILL_S, shares_kept=10.0)
+        assert probe.shares_at == 100.0 + STILL_S
+        child.send_signal(signal.SIGUSR1)
+        wait_until(lambda: len(os.listdir(f"/proc/{child.pid}/fd")) == first.fds + 1)
+        later = probe.read(101.0 + STILL_S, shares_kept=10.0)
+        assert later
+        assert later.fds == first.fds + 1
 
 
 def test_a_process_that_vanished(monitor: ServiceMonitor) -> None:

@@ -7,6 +7,7 @@ import os
 from typing import Final, NamedTuple
 
 NANO: Final = 1e-9
+PROC_BYTES_MAX: Final = 4096  # `stat` has 52 numbers and a name, `schedstat` three numbers
 
 
 class Scheduled(NamedTuple):
@@ -44,5 +45,9 @@ def _times(task: str) -> tuple[float, float, float]:
 
 
 def _read(path: str) -> str:
-    with open(path) as file:
-        return file.read()
+    """Of a file of /proc, in three system calls where `open` makes eight: read once a second and thread."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, PROC_BYTES_MAX).decode(errors="replace")
+    finally:
+        os.close(fd)

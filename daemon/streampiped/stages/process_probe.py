@@ -6,13 +6,16 @@ kernel walks the process's page tables with its memory map locked. So they are r
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psutil
 
+STILL_S: Final = 60.0  # a process that does not run is read anew after so long: only its PSS can change meanwhile
 SHARES_KEPT_S: Final = 1.0  # USS and PSS answered again without reading: a `status --watch` asks ten times a second
 BASE_MIN_S: Final = 0.5  # shortest time over which a rate is computed: CPU time comes in ticks of 10 ms
 
@@ -57,6 +60,8 @@ class Probe:
         self._process = psutil.Process(pid)  # remembers the start time, which tells a reused pid apart
         self._bases = [self._birth(now)]
         self._shares: tuple[int | None, int | None] = (None, None)
+        self._last: Reading | None = None
+        self._ran: int | None = None
         self.shares_at = float("-inf")
         """When USS and PSS were read last."""
 
@@ -66,9 +71,14 @@ class Probe:
         return bool(self._process.is_running())
 
     def read(self, now: float, *, shares_kept: float) -> Reading | None:
-        """Everything at `now`; USS and PSS are at most `shares_kept` seconds old (inf: whatever is known)."""
+        """Everything at `now`; USS and PSS are at most `shares_kept` seconds old (inf: whatever is known), and where
+        the process has not run since, STILL_S."""
+        ran = _time_on_cpu(self.pid)
+        if ran is not None and ran == self._ran and self._last is not None and now < self.shares_at + STILL_S:
+            return replace(self._last, at=now)  # it has not run; nor has another one taken its pid, which would have
         try:
-            found = self._read(now, shares_kept)
+            self._last = found = self._read(now, shares_kept)
+            self._ran = ran
             # asked *after* reading: if the process is still the same, what was read in between was its own
             return found if self._process.is_running() else None
         except psutil.Error:  # gone, or a zombie
@@ -123,6 +133,16 @@ class Probe:
         """Nothing used yet, when the process began: the base of the first rates."""
         age = max(0.0, time.time() - self._process.create_time())
         return Reading(now - age, 0.0, 0, 0, 0, 0, 0, 0, None, None)
+
+
+def _time_on_cpu(pid: int) -> int | None:
+    """Nanoseconds that its threads have been on a CPU: the same number again says that it has not run in between.
+    None where the kernel does not count them, or tells nothing of that process."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+        return sum(int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0]) for task in tasks)
+    except (OSError, ValueError):
+        return None
 
 
 def _allowed(read: Callable[[], _T]) -> _T | None:
