@@ -42,6 +42,7 @@ enabled = false
 """
 GENERATOR: Final = """
 batch_max = {batch}
+linger = "1s"
 rate = "{rate}"
 [stages.generator.source]
 type = "synthetic"
@@ -68,7 +69,8 @@ input = "consumer"
 
 
 def config(records: int, *, rate: str = "0/s", batch: int = 256, interval: str = "100ms") -> str:
-    """The default chain over a bounded synthetic stream that changes its law in the middle."""
+    """The default chain over a bounded synthetic stream that changes its law in the middle. Every batch is complete: a
+    `rate` gives more than `batch` records within `linger`, and where a batch is cut decides the bits."""
     options = GENERATOR.format(batch=batch, rate=rate, records=records, drift=records // 2)
     return PATIENT.format(interval=interval) + chain(options)
 

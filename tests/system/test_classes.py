@@ -22,6 +22,7 @@ ROWS = 8000
 STRIKES = 5
 SOURCE = """
 batch_max = 128
+linger = "1s"
 rate = "{rate}"
 [stages.generator.source]
 type = "csv"

@@ -20,6 +20,7 @@ QUESTIONS = 6000
 STRIKES = 6
 SOURCE = """
 batch_max = 128
+linger = "1s"
 rate = "{rate}"
 [stages.generator.source]
 type = "csv"

@@ -19,6 +19,7 @@ ROWS = 6000
 STRIKES = 5
 SOURCE = """
 batch_max = 128
+linger = "1s"
 rate = "{rate}"
 [stages.generator.source]
 type = "csv"
