@@ -20,7 +20,7 @@ import pytest
 
 from streampipectl.client import Client
 from streampiped.errors import RpcError
-from support.daemon import BIN, Daemon, chain, descriptors, running, simple, wait_for
+from support.daemon import BIN, DEADLINE_S, Daemon, chain, descriptors, running, simple, wait_for
 from support.fake_journalctl import Journal, lives
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("api and logs")]
@@ -144,7 +144,7 @@ def test_logs_follow(daemon: Daemon) -> None:
         )
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=DEADLINE_S)
 
 
 def test_logs_since(daemon: Daemon) -> None:

@@ -25,6 +25,7 @@ from streampiped.wire.letters import pack
 from streampiped.wire.messages import Guilty
 from streampiped.wire.rpc import MESSAGE_BYTES_MAX, Notification, Request, encode
 from support.control_backend import STAGES, Daemon, descriptors, process, running, until
+from support.daemon import DEADLINE_S
 
 pytestmark = pytest.mark.system
 
@@ -381,7 +382,7 @@ def run_python(script: str, *arguments: str) -> int:
     import subprocess
     import sys
 
-    return subprocess.run([sys.executable, "-c", script, *arguments], timeout=30, check=False).returncode
+    return subprocess.run([sys.executable, "-c", script, *arguments], timeout=DEADLINE_S, check=False).returncode
 
 
 def test_log_tail_and_follow(daemon: Daemon) -> None:
@@ -731,7 +732,7 @@ def test_close_says_goodbye_and_cleans_up(tmp_path: Path) -> None:
 
 def test_async_client_reconnects(tmp_path: Path) -> None:
     """A kept connection serves many calls; after the server was away the next call connects anew."""
-    client = RpcClient(tmp_path / "control.sock", timeout=5)
+    client = RpcClient(tmp_path / "control.sock", timeout=DEADLINE_S)
 
     async def session() -> None:
         with pytest.raises(RpcError) as caught:
@@ -787,7 +788,7 @@ def test_async_client_survives_nonsense(tmp_path: Path) -> None:
 
     async def session() -> None:
         server = await asyncio.start_unix_server(serve, path)
-        client = RpcClient(path, timeout=5)
+        client = RpcClient(path, timeout=DEADLINE_S)
         while answers:
             with pytest.raises(RpcError):
                 await client.call("score", {"version": 1})
