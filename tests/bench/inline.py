@@ -59,10 +59,13 @@ class Run:
         return figures(self.served, self.stream.labels, warm_up=self.stream.warm_up)
 
 
-def stages(target: str, settings: Settings | None = None, seed: int = 0) -> dict[str, Stage]:
-    """Normalizer, trainer and evaluator at the beginning of a stream."""
+def stages(
+    target: str, settings: Settings | None = None, seed: int = 0, names: Sequence[str] = tuple(LEARNING)
+) -> dict[str, Stage]:
+    """Normalizer, trainer and evaluator at the beginning of a stream, or those of them that are named."""
     made: dict[str, Stage] = {}
-    for name, kind in LEARNING.items():
+    for name in names:
+        kind = LEARNING[name]
         klass = getattr(importlib.import_module(f"streampiped.stages.{name}"), kind)
         options = klass.Options.model_validate({"target": target, **(settings or {}).get(name, {})})
         context = StageContext(name=name, seed=zlib.crc32(f"{seed}:{name}".encode()), pipeline_seed=seed)
@@ -85,6 +88,14 @@ def batches(stream: Stream, size: int) -> Iterator[Batch]:
 def run(stream: Stream, *, batch: int = 1024, settings: Settings | None = None, seed: int = 0) -> Run:
     """The stream through the stages, and what the evaluator reports."""
     chain = stages(stream.target, settings, seed)
+    served, cpu = serve(chain, stream, batch)
+    sections = _sections(chain)
+    results = _report(chain["evaluator"], sections)
+    return Run(stream, results, cpu, served, sections)
+
+
+def serve(chain: Mapping[str, Stage], stream: Stream, batch: int) -> tuple[dict[str, Floats], dict[str, float]]:
+    """The stream through these stages: what was served, and the seconds in each of them."""
     cpu = dict.fromkeys(chain, 0.0)
     served: dict[str, list[Floats]] = {name: [] for name in SERVED}
     for made in batches(stream, batch):
@@ -98,9 +109,7 @@ def run(stream: Stream, *, batch: int = 1024, settings: Settings | None = None, 
         for name in SERVED:
             if name in passed:
                 served[name].append(np.array(passed[name], dtype=np.float64))
-    sections = _sections(chain)
-    results = _report(chain["evaluator"], sections)
-    return Run(stream, results, cpu, {n: np.concatenate(v) for n, v in served.items() if v}, sections)
+    return {name: np.concatenate(parts) for name, parts in served.items() if parts}, cpu
 
 
 def _sections(chain: Mapping[str, Stage]) -> dict[str, Any]:

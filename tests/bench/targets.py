@@ -58,6 +58,13 @@ def of_stream(name: str, found: Figures, best_guess: float) -> Iterator[Target]:
         yield at_least(f"{name}: R2 after the warm-up", found.r2_after, after)
 
 
+def of_wide(half: str, ratios: Sequence[float], differing: int) -> Iterator[Target]:
+    """Of the real data sets of a half."""
+    above = sum(ratio > GUESS_MAX for ratio in ratios)
+    yield at_most(f"{len(ratios)} {half} data sets: with an MSE above {GUESS_MAX} x the best guess's", above, 0, "d")
+    yield at_most(f"{half} data sets: other figures through the daemon", differing, 0, "d")
+
+
 def of_rate(rate: float | None) -> Target:
     return at_least("friedman_gra: records/s", rate, RATE, ",.0f")
 

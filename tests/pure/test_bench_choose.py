@@ -33,14 +33,14 @@ def test_halves_depend_on_the_name_alone() -> None:
 
 
 def test_worse_than_a_guess_costs_most() -> None:
-    """Below the best guess a ratio costs its logarithm, beyond the promised margin WORSE times more on top."""
+    """Up to the promised margin a ratio costs its logarithm, beyond it WORSE times more, and ABOVE on top."""
 
     def cost(ratio: float) -> float:
         return choose.Found("s", ratio, "mean", "ridge", 0).cost
 
     assert cost(0.5) == pytest.approx(log(0.5))
     assert cost(0.001) == pytest.approx(log(choose.RATIO_MIN))
-    assert cost(2.04) == pytest.approx(log(2.04) + choose.WORSE * log(2.0))
+    assert cost(2.04) == pytest.approx(log(2.04) + choose.WORSE * log(2.0) + choose.ABOVE)
 
 
 def test_a_setting_reaches_whoever_uses_the_constant(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,10 +49,10 @@ def test_a_setting_reaches_whoever_uses_the_constant(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(champion, "SIGMAS", champion.SIGMAS)
     monkeypatch.setattr(lineup, "RIDGES", dict(lineup.RIDGES))
-    choose.impose({"learn.champion:SIGMAS": 7.0, "ridge:ridge:penalty": 9.0})
+    choose.impose({"learn.champion:SIGMAS": 7.0, "ridge:linear:penalty": 9.0})
     assert champion.SIGMAS == 7.0
     assert lineup.RIDGES["ridge"][2] == 9.0
-    assert choose.today("ridge:ridge:penalty") == 9.0
+    assert choose.today("ridge:linear:penalty") == 9.0
 
 
 def test_every_candidate_is_a_constant_of_the_code() -> None:

@@ -3,6 +3,9 @@
 Losses are compared row by row between members (paired: what makes a row hard is hard for all), discounted, and a
 challenger has to be better by SIGMAS standard errors of the mean difference. A trivial member needs less: when nothing
 beats guessing, guessing is served.
+
+The constants here are those that `make choose-defaults` (tests/bench/choose.py) found least costly on its development
+streams, none of which the benchmark reports.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from streampiped.records import Array
 MEMORY: Final = 1000.0  # rows that the comparison remembers
 SIGMAS: Final = 2.0
 GAIN: Final = 0.005  # of the champion's loss, at least, by which a challenger is better: equals do not take turns
-TRIVIAL_SIGMAS: Final = 1.0
+TRIVIAL_SIGMAS: Final = 0.5
 RENEWED: Final = 50.0  # rows that the losses before a drift weigh after it
-LEADER_ROWS: Final = 64  # below, whoever has the least loss so far leads: two sigma of so few rows are never reached
+LEADER_ROWS: Final = 128  # below, the guess with the least loss so far leads, and a learner may by less than SIGMAS
+LEADER_SIGMAS: Final = 1.0  # of the lead over that guess: two sigma of so few rows are hardly ever reached
 
 
 class Contest:
@@ -71,25 +75,74 @@ class Contest:
 
     def score(self, losses: Array) -> None:
         """Take in the losses `(rows, members)` of one block, finite, and choose anew."""
+        if len(losses):
+            self._take(losses)
+            self._choose()
+
+    def follow(self, losses: Array) -> list[tuple[int, int]]:
+        """Take in the losses of one block as `score` does, and choose anew behind each row: from which row on there is
+        another champion, and which. What members have learned is that of the block; who is served need not be, for a
+        row's label is known before the next row comes."""
+        changes: list[tuple[int, int]] = []
+        first = 0
+        while first < len(losses) and (self.rows < LEADER_ROWS and not self.seated):
+            before = self.champion
+            self.score(losses[first : first + 1])
+            first += 1
+            if self.champion != before:
+                changes.append((first, self.champion))
+        rest = losses[first:]
+        if len(rest):
+            changes += [(first + row, champion) for row, champion in self._beaten(rest)]
+            self._take(rest)
+        return changes
+
+    def _beaten(self, losses: Array) -> list[tuple[int, int]]:
+        """Who becomes champion behind which of these rows; it is one already."""
+        if self.pinned:
+            return []
+        changes: list[tuple[int, int]] = []
+        count = np.arange(1.0, len(losses) + 1.0)
+        keep = np.exp(-count / MEMORY)
+        weight, weight2 = (self._weight * keep + count)[:, None], (self._weight2 * keep * keep + count)[:, None]
+        sums = self._sums * keep[:, None] + np.cumsum(losses, axis=0)
+        limits = np.where(self._trivial, TRIVIAL_SIGMAS, SIGMAS)
+        row, diagonal = 0, self._products.diagonal()
+        while row < len(losses):
+            champion = self.champion
+            apart = np.square(losses[:, [champion]] - losses)
+            before = diagonal[champion] + diagonal - 2.0 * self._products[champion]
+            square = before * keep[:, None] + np.cumsum(apart, axis=0)
+            mean = (sums[:, [champion]] - sums) / weight
+            error = np.sqrt(np.maximum(square / weight - mean * mean, 0.0) * weight2) / weight
+            better = (sums <= (1.0 - GAIN) * sums[:, [champion]]) & (mean > limits * error)
+            better[:row] = better[:, champion] = False
+            beaten = np.flatnonzero(better.any(axis=1))
+            if not len(beaten):
+                break
+            row = int(beaten[0])
+            self.champion = int(np.where(better[row], sums[row], np.inf).argmin())
+            row += 1
+            changes.append((row, self.champion))
+        return changes
+
+    def _take(self, losses: Array) -> None:
         rows = len(losses)
-        if rows == 0:
-            return
         keep = exp(-rows / MEMORY)
         self._weight = self._weight * keep + rows
         self._weight2 = self._weight2 * keep * keep + rows
         self._sums = self._sums * keep + losses.sum(axis=0)
         self._products = self._products * keep + losses.T @ losses
         self.rows += rows
-        self._choose()
 
     def losses(self) -> Array:
         """Mean discounted loss per member; 0 before any row."""
         return self._sums / max(self._weight, 1.0)
 
-    def lead(self, challenger: int) -> float:
-        """Standard errors by which the challenger's loss is below the champion's; infinite when it always was by the
-        same."""
-        champion = self.champion
+    def lead(self, challenger: int, champion: int | None = None) -> float:
+        """Standard errors by which the challenger's loss is below the champion's (or another's); infinite when it
+        always was by the same."""
+        champion = self.champion if champion is None else champion
         mean = (self._sums[champion] - self._sums[challenger]) / self._weight
         square = self._products[champion, champion] + self._products[challenger, challenger]
         variance = (square - 2.0 * self._products[champion, challenger]) / self._weight - mean * mean
@@ -97,6 +150,12 @@ class Contest:
         if error == 0.0:
             return 0.0 if mean == 0.0 else float(np.copysign(np.inf, mean))
         return float(mean / error)
+
+    def copy(self) -> Contest:
+        """Independent, in the same state."""
+        twin = Contest(self._trivial)
+        twin.restore(self.state())
+        return twin
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
@@ -122,7 +181,8 @@ class Contest:
             return
         order = [int(place) for place in np.argsort(self._sums, kind="stable")]
         if self.rows < LEADER_ROWS and not self.seated:
-            self.champion = order[0]
+            guess = next((place for place in order if self._trivial[place]), order[0])
+            self.champion = order[0] if self.lead(order[0], guess) > LEADER_SIGMAS and self.rows > 1 else guess
             return
         for challenger in order:
             if challenger == self.champion or self._sums[challenger] > (1.0 - GAIN) * self._sums[self.champion]:

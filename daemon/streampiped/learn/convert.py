@@ -14,7 +14,7 @@ from streampiped.errors import StateError
 from streampiped.learn.formula import Formula, NoFormulaError, Placing, formula_of
 from streampiped.learn.graph import Graph
 from streampiped.learn.members.estimator import EstimatorMember
-from streampiped.learn.pool import MARGIN, Pool
+from streampiped.learn.pool import Pool
 from streampiped.learn.rivals import Rivals
 from streampiped.learn.river_models import RiverModel
 from streampiped.learn.scaling import Standardiser
@@ -94,9 +94,8 @@ def _compare(pool: Pool, answer: Callable[[Array], Any], *, bounded: bool) -> No
     rows = tried_rows(pool)
     wanted = pool.predict(rows).prediction
     found = np.asarray(answer(rows), dtype=np.float64).reshape(-1)
-    low, high = pool.state()["past"]["range"]
-    margin = MARGIN * (high - low)
-    told = np.ones(len(rows), dtype=bool) if bounded else (wanted > low - margin) & (wanted < high + margin)
+    low, high = pool.reach()
+    told = np.ones(len(rows), dtype=bool) if bounded else (wanted > low) & (wanted < high)
     apart = float(np.max(np.abs(found - wanted)[told], initial=0.0))
     if not apart <= TOLERANCE * max(high - low, float(np.abs(wanted).max()), 1.0):
         raise StateError(f"what was made answers differently: by up to {apart:g}")

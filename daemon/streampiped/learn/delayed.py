@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.learn.asked import Asked, AskedForm
+from streampiped.learn.members.base import Inputs
 from streampiped.learn.past import Looks, Past
 from streampiped.learn.pending import NO_LINE, Pending
 from streampiped.learn.pool import Pool, judged_of
+from streampiped.learn.rivals import chosen
 from streampiped.records import Array, IntArray, aligned_empty
 
 
@@ -78,7 +80,8 @@ class LateForecast:
 
 
 class DelayedPool(Pool):
-    """`follow` instead of `work`; where every label comes in its question's row, it is `work` to the last bit."""
+    """`follow` instead of `work`; where every label comes in its question's row, it is `work` to the last bit. But for
+    what is served behind a label that is not believed: one that comes late is not gone by."""
 
     def waiting(self, wait_rows_max: int) -> Pending[Asked]:
         """Where its questions wait."""
@@ -95,45 +98,87 @@ class DelayedPool(Pool):
         rows = rows[: self._block_rows()]
         past = self._past.copy()
         looks = past.follow(rows.labels, rows.known)
-        fallbacks = self._ask(rows, looks, pending)
-        residuals = np.full(len(rows), np.nan)
-        told = pending.read(rows.lines[rows.tells])
-        residuals[rows.tells] = rows.labels[rows.tells] - told.served("prediction")
+        answering = self._ask(rows, looks, pending)
         asked = np.full(len(rows), -1.0)
-        asked[rows.tells] = told.served("row")
-        blind = np.zeros(len(rows), dtype=np.bool_)  # asked before there was a label: see `judged_of`
-        blind[rows.tells] = told.looks.count == 0
-        asked[blind] = -1.0
+        told = pending.read(rows.lines[rows.tells])
+        asked[rows.tells] = np.where(
+            judged_of(told.looks, np.ones(len(told.looks.count), bool)), told.served("row"), -1.0
+        )
         compared = rows.learnable & (asked >= self._since)  # older ones were answered by those who begin anew since
+        losses = self._losses(rows, compared, pending)
+        contest, terms = self._turns(losses, compared)
+        fallbacks = self._serve(rows, pending, answering, terms)
+        residuals = np.full(len(rows), np.nan)
+        residuals[rows.tells] = rows.labels[rows.tells] - pending.read(rows.lines[rows.tells]).served("prediction")
         place = self._drift.find(residuals[compared])
         if place is not None:
             stop = int(np.flatnonzero(compared)[place]) + 1
             rows, looks, residuals, asked = rows[:stop], looks[:stop], residuals[:stop], asked[:stop]
+            contest, terms = self._turns(losses[:stop], compared[:stop])
             past = self._past.copy()
             past.follow(rows.labels, rows.known)
+        begun = self.rows
         result = self._close(rows, looks, past, pending, residuals, asked, fallbacks)
+        self._contest = contest
+        self._crown_all(terms, begun)
         if place is not None:
             self._drifted(self.rows - 1)
         return result
 
-    def _ask(self, rows: LateRows, looks: Looks, pending: Pending[Asked]) -> int:
-        """Put what every member answers, and what is served of it, on the lines of those who ask; how often the mean
-        stood in. The interval comes later, as it follows the labels in between."""
+    def _ask(self, rows: LateRows, looks: Looks, pending: Pending[Asked]) -> tuple[Inputs, list[Array]] | None:
+        """Put what every member answers on the lines of those who ask; what is served of it comes later, as it follows
+        the labels in between. None: nobody asks."""
         if not rows.asks.any():
-            return 0
+            return None
         features = chosen_rows(rows.features, rows.asks)
         self._reframe(features)
         inputs = self._inputs(features, looks[rows.asks])
         answers = [slot.member.predict(inputs) for slot in self.slots]
-        answer, fallbacks = self._served(answers[self._contest.champion], inputs)
         served = {
-            "prediction": answer,
-            "low": answer,
-            "high": answer,
+            "prediction": np.nan,
+            "low": np.nan,
+            "high": np.nan,
             "version": self.blocks,
             "row": self.rows + np.flatnonzero(rows.asks),
         }
         pending.write(rows.lines[rows.asks], Asked.of(features, inputs.looks, answers, served))
+        return inputs, answers
+
+    def _losses(self, rows: LateRows, compared: NDArray[np.bool_], pending: Pending[Asked]) -> Array:
+        """`(rows, members)`, of what was answered; 0 where nothing is `compared`."""
+        result = np.zeros((len(rows), len(self.slots)))
+        if compared.any():
+            asked = pending.read(rows.lines[compared])
+            given = self._given(self._answers(asked), self._inputs(asked.features(), asked.looks))
+            result[compared] = np.square(rows.labels[compared][:, None] - np.column_stack(given))
+        return result
+
+    def _answers(self, asked: Asked) -> list[Array]:
+        """A member that has begun anew since a question was asked gave no answer to it; it counts as having given the
+        champion's."""
+        row, answers = asked.served("row"), asked.answers()
+        champion = answers[self._contest.champion]
+        return [np.where(row < slot.begun, champion, raw) for slot, raw in zip(self.slots, answers, strict=True)]
+
+    def _serve(
+        self,
+        rows: LateRows,
+        pending: Pending[Asked],
+        answering: tuple[Inputs, list[Array]] | None,
+        terms: Sequence[tuple[int, int]],
+    ) -> int:
+        """Put what is served on the lines of those who ask; how often the mean stood in."""
+        if answering is None:
+            return 0
+        inputs, answers = answering
+        before = np.concatenate(([0], np.cumsum(rows.asks)))
+        turns = [(int(before[start]), champion) for start, champion in terms]
+        answer, fallbacks = self._by_turns(self._given(answers, inputs), answers, turns)
+        lines = rows.lines[rows.asks]
+        fresh = pending.read(lines)
+        for name in ("prediction", "low", "high"):
+            fresh.served(name)[...] = answer
+        pending.write(lines, fresh)
         return fallbacks
 
     def _close(
@@ -163,16 +208,12 @@ class DelayedPool(Pool):
         return result
 
     def _learn_late(self, asked: Asked, labels: Array) -> None:
-        """A member that has begun anew since a question was asked gave no answer to it; it counts as having given the
-        champion's."""
+        """Labels of these questions."""
         inputs = self._inputs(asked.features(), asked.looks)
-        row = asked.served("row")
-        answers = asked.answers()
-        champion = answers[self._contest.champion]
-        answers = [np.where(row < slot.begun, champion, raw) for slot, raw in zip(self.slots, answers, strict=True)]
-        every = np.ones(len(labels), dtype=np.bool_)
-        judged = judged_of(asked.looks, row >= self._since)
-        self._learn(inputs, labels, every, answers, asked.served("prediction"), judged)
+        compared = judged_of(asked.looks, asked.served("row") >= self._since)
+        answers, every = self._answers(asked), np.ones(len(labels), dtype=np.bool_)
+        self._learn(inputs, labels, every, answers, self._given(answers, inputs))
+        self._drift.learn(chosen(compared, labels - asked.served("prediction"))[0])
 
     def _outcome(self, rows: LateRows, looks: Looks, pending: Pending[Asked], fallbacks: int) -> LateForecast:
         late = rows.lines == NO_LINE

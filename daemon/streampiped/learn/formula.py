@@ -22,7 +22,7 @@ from streampiped.learn.members.base import Inputs
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.members.ridge import Ridge
 from streampiped.learn.past import Past
-from streampiped.learn.pool import MARGIN, Pool
+from streampiped.learn.pool import Pool
 from streampiped.learn.river_models import RiverModel
 from streampiped.learn.scaling import Standardiser
 from streampiped.records import Array
@@ -108,8 +108,8 @@ def formula_of(pool: Pool) -> Formula:
     past = Past()
     past.restore(pool.state()["past"])
     looks = past.now(1)
-    low, high, mean = float(looks.low[0]), float(looks.high[0]), float(looks.mean[0])
-    low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
+    mean = float(looks.mean[0])
+    low, high = pool.reach()
     frame = pool.frame_state() or {"shift": np.zeros(count), "factor": np.ones(count)}
     shift, factor = np.array(frame["shift"]), np.array(frame["factor"])
     placed = np.vstack([np.zeros(count), np.eye(count)])

@@ -205,7 +205,8 @@ class Rivals(Generic[M]):
 
     def _restore_watch(self, state: Mapping[str, Any]) -> None:
         for name in self.watched:
-            getattr(self, name).restore(state[name.strip("_")])
+            if name.strip("_") in state:  # a model saved by an older version has not all of them
+                getattr(self, name).restore(state[name.strip("_")])
         self.history.restore(state["history"])
         self._moments = Moments.from_state(state["moments"])
         self._frame = Frame.from_state(state["frame"]) if state["frame"] is not None else None
@@ -234,11 +235,12 @@ class Rivals(Generic[M]):
     def _framed(self, features: Array) -> Array:
         return features if self._frame is None else self._frame.place(features)
 
-    def _settle(self, losses: Array, rows: int, learn: Callable[[int, Slot[M]], bool]) -> None:
-        """Compare by the losses `(compared rows, members)`, then let each member learn so many `rows`; `learn` says
-        whether it did well."""
+    def _settle(self, losses: Array | None, rows: int, learn: Callable[[int, Slot[M]], bool]) -> None:
+        """Compare by the losses `(compared rows, members)`, or None where that is done; then let each member learn so
+        many `rows`; `learn` says whether it did well."""
         before = self._contest.champion
-        self._contest.score(losses)
+        if losses is not None:
+            self._contest.score(losses)
         for place, slot in enumerate(self.slots):
             if learn(place, slot):
                 slot.learned(rows)

@@ -101,6 +101,9 @@ class Learner:
 class Member(Learner):
     """A predictor of numbers."""
 
+    looks_back: bool = False
+    """It goes by the newest labels."""
+
     def predict(self, inputs: Inputs) -> Array:
         """`(len(inputs),)` in the label's unit. What is not finite counts as no answer."""
         raise NotImplementedError

@@ -30,6 +30,7 @@ class Ridge(Member):
 
     def __init__(self, basis: Basis = "linear", memory: float = inf, penalty: float = PENALTY) -> None:
         self.basis: Basis = basis
+        self.looks_back = basis == "lagged"
         self.memory = memory
         self.penalty = penalty
         self._seen: Comoments | None = None

@@ -40,6 +40,7 @@ class LastLabel(Member):
 
     kind = "last_label"
     trivial = True
+    looks_back = True
 
     def predict(self, inputs: Inputs) -> Array:
         return inputs.looks.lags[:, 0]
