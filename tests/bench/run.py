@@ -356,7 +356,7 @@ for this page alone.
 So were chosen: what a guess has to be better by, for how many rows guesses lead, how far a learner is served from the
 best guess, that who is served is chosen behind each row, and what is served behind a label that is not believed. Tried
 there and left as they were: how much better a learner has to be (1.5 and 2.5 standard errors), how long losses are
-remembered (400 rows), the size of a block (a sixteenth), the margin around the labels' range (a tenth). Not chosen anew:
+remembered (400 rows), the size of a block (a sixteenth), the margin around the range (a tenth). Not chosen anew:
 the ridges' penalties and memories, and which members there are. These were chosen with the reported streams in sight,
 so that the figures of the reported ones are of streams that the code has seen.
 
