@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.learn.scaling import LARGEST
 from streampiped.records import Array
 
 
@@ -36,7 +37,7 @@ class Doubts:
     def follow(self, labels: Array, known: NDArray[np.bool_]) -> Array | None:
         """The label in doubt that each row may go by, NaN where there is none; then take in these labels. None: no row
         may. A label that is there and not `known` is in doubt."""
-        doubted = ~known & np.isfinite(labels)
+        doubted = ~known & (np.abs(labels) <= LARGEST)
         if isnan(self._newest) and not doubted.any():
             return None
         result = np.full(len(labels), nan)

@@ -80,7 +80,7 @@ class Pool(Rivals[Member]):
         judged = judged_of(looks, learnable)
         answers = [slot.member.predict(inputs) for slot in self.slots]
         given = self._given(answers, inputs)
-        losses = np.square(labels[:, None] - np.column_stack(given))
+        losses = np.square(np.where(judged, labels, 0.0)[:, None] - np.column_stack(given))
         fallback, before = self.fallback, self._contest
         self._contest, terms = self._turns(losses, judged)
         answer, fallbacks = self._by_turns(given, answers, terms)
