@@ -94,7 +94,8 @@ def test_what_was_asked_before_a_drift() -> None:
     told(pool, pending, range(row + 1, 1500), -3 * labels)
     after = watched(pool)
     assert equal([after["contest"], after["drift"]], [before["contest"], before["drift"]])
-    assert after["intervals"]["width"] > before["intervals"]["width"]
+    sizes = [state["intervals"]["size"] * state["intervals"]["factor"] for state in (before, after)]
+    assert sizes[1] > sizes[0]
     assert pool.learned == learned + 1500 - row - 1
     for first in range(1600, 2000, 50):
         asked(pool, pending, range(first, first + 50), features)

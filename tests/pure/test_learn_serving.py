@@ -140,6 +140,103 @@ def test_noise_does_not_go_by_a_spike() -> None:
     assert np.abs(served).max() < 10.0
 
 
+def test_what_is_asked_is_what_is_served_next() -> None:
+    """Asked of the next row, the pool answers what it then serves with it, also behind a label that is not believed."""
+    labels = walk(1, 600)
+    labels[500:] += 1000.0
+    features = np.random.default_rng(2).normal(size=(600, 2))
+    known = np.ones(600, dtype=np.bool_)
+    known[500:503] = False
+    pool = pool_of(2)
+    run(pool, features[:495], labels[:495], known[:495])
+    for row in range(495, 510):
+        part = slice(row, row + 1)
+        asked = pool.predict(features[part])
+        served = pool.work(features[part], labels[part], known[part], known[part])
+        assert (asked.prediction, asked.low, asked.high) == (served.prediction, served.low, served.high)
+
+
+def test_no_row_behind_a_doubt_goes_by_later_labels() -> None:
+    """Of two blocks that agree up to a row, what is served up to it agrees as well, whatever is not believed: not even
+    whether the newest label is a good guess is told by later ones."""
+    rng = np.random.default_rng(4)
+    features, labels = rng.normal(size=(6000, 2)), walk(5, 6000)
+    known = np.ones(6000, dtype=np.bool_)
+    known[5300:5303] = False
+    labels[5300:5303] += 500.0
+    other = labels.copy()
+    other[5303:] = rng.normal(size=697) * 1e4
+    ours, theirs = (run(pool_of(2), features, each, known) for each in (labels, other))
+    assert np.array_equal(ours[:5304], theirs[:5304])
+    assert not np.array_equal(ours[5304:], theirs[5304:])
+
+
+def test_a_champion_that_a_drift_left_behind_stays_what_it_is_while_served() -> None:
+    """Beaten within a block and champion again at its end, it goes on; beaten for good, it begins anew."""
+    pool = pool_of(2)
+    labels = walk(1, 600)
+    run(pool, np.zeros((600, 2)), labels, np.ones(600, dtype=np.bool_))
+    place = next(n for n, slot in enumerate(pool.slots) if slot.name == "ridge")
+    pool._former = place
+    back, gone = pool._contest.copy(), pool._contest.copy()
+    back.champion, gone.champion = place, 0
+    pool._follow(back, [(0, place), (3, 0), (9, place)], 600)
+    assert pool.slots[place].rows == 600
+    pool._follow(gone, [(0, place), (3, 0)], 600)
+    assert (pool.slots[place].rows, pool._former) == (0, None)
+
+
+def test_what_an_older_version_saved_is_gone_on_with() -> None:
+    """A state without doubts, whose interval knows its width alone, is restored, in whatever state the pool was."""
+    labels = walk(1, 600)
+    known = np.ones(600, dtype=np.bool_)
+    pool, features = pool_of(2), np.random.default_rng(2).normal(size=(700, 2))
+    run(pool, features[:600], labels, known)
+    state = pool.state()
+    del state["doubts"]
+    state["intervals"] = {"width": 3.0, "first": [1.0] * 10}
+    other = pool_of(2)
+    run(other, features[:500], labels[:500], known[:500])
+    other.work(features[500:501], labels[500:501] + 1e6, ~known[:1], ~known[:1])
+    other.restore(state)
+    asked, wanted = other.predict(features[600:]), pool.predict(features[600:])
+    assert np.array_equal(asked.prediction, wanted.prediction)
+    assert np.array_equal(asked.high, asked.prediction + 3.0)
+
+
+class Silent(Member):
+    """A learner without an answer to a feature of 1."""
+
+    kind = "silent"
+
+    def predict(self, inputs: object) -> Floats:
+        found = inputs.features[:, 0].copy()  # type: ignore[attr-defined]
+        found[found == 1.0] = nan
+        return np.asarray(found)
+
+    def fresh(self) -> Silent:
+        return Silent()
+
+
+def test_rows_behind_an_alarm_count_once() -> None:
+    """Of a block that is cut at an alarm only what was served of it counts as having no finite answer."""
+    rng = np.random.default_rng(6)
+    labels = np.where(np.arange(4000) < 3000, 0.0, 1.0) * rng.normal(size=4000) * 50 + rng.uniform(2, 3, size=4000)
+    features = labels[:, None].copy()
+    features[3000:] = 2.0
+    features[3500:3600] = 1.0
+    pool = Pool({"mean": RunningMean(), "silent": Silent()}, 1)
+    pool.pin("silent")
+    known = np.ones(4000, dtype=np.bool_)
+    row = fallbacks = 0
+    while row < 4000:
+        done = pool.work(features[row:], labels[row:], known[row:], known[row:])
+        row += len(done.prediction)
+        fallbacks += done.fallbacks
+    assert pool.generation > 0
+    assert fallbacks == 100
+
+
 class Far(Member):
     """A learner that is right until it is far off."""
 

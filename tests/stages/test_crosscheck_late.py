@@ -16,7 +16,7 @@ from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 from streampiped.stages.trainer import Trainer, TrainerOptions
 from support.late_labels import Late, late_classes, late_labels
 
-LATE = {"numbers": late_labels(2400, 40.0), "classes": late_classes(2400, 40.0)}
+LATE = {"numbers": late_labels(4800, 40.0), "classes": late_classes(2400, 40.0)}
 FIGURES = {"numbers": "mse", "classes": "accuracy"}
 EACH = pytest.mark.parametrize("kind", LATE)
 

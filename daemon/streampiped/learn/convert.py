@@ -92,7 +92,7 @@ def _formula(pool: Pool) -> Formula:
 def _compare(pool: Pool, answer: Callable[[Array], Any], *, bounded: bool) -> None:
     """On rows such as the model knows. Without `bounded` only where no bound is in force."""
     rows = tried_rows(pool)
-    wanted = pool.predict(rows).prediction
+    wanted = pool.predict(rows, pool.looks(len(rows))).prediction
     found = np.asarray(answer(rows), dtype=np.float64).reshape(-1)
     low, high = pool.reach()
     told = np.ones(len(rows), dtype=bool) if bounded else (wanted > low) & (wanted < high)

@@ -18,7 +18,7 @@ from streampiped.learn.asked import Asked, AskedForm
 from streampiped.learn.members.base import Inputs
 from streampiped.learn.past import Looks, Past
 from streampiped.learn.pending import NO_LINE, Pending
-from streampiped.learn.pool import Pool, judged_of
+from streampiped.learn.pool import Pool, by_turns, judged_of
 from streampiped.learn.rivals import chosen
 from streampiped.records import Array, IntArray, aligned_empty
 
@@ -107,7 +107,7 @@ class DelayedPool(Pool):
         compared = rows.learnable & (asked >= self._since)  # older ones were answered by those who begin anew since
         losses = self._losses(rows, compared, pending)
         contest, terms = self._turns(losses, compared)
-        fallbacks = self._serve(rows, pending, answering, terms)
+        fell_back = self._serve(rows, pending, answering, terms)
         residuals = np.full(len(rows), np.nan)
         residuals[rows.tells] = rows.labels[rows.tells] - pending.read(rows.lines[rows.tells]).served("prediction")
         place = self._drift.find(residuals[compared])
@@ -117,10 +117,9 @@ class DelayedPool(Pool):
             contest, terms = self._turns(losses[:stop], compared[:stop])
             past = self._past.copy()
             past.follow(rows.labels, rows.known)
-        begun = self.rows
+        begun, fallbacks = self.rows, int(np.count_nonzero(fell_back[: np.count_nonzero(rows.asks)]))
         result = self._close(rows, looks, past, pending, residuals, asked, fallbacks)
-        self._contest = contest
-        self._crown_all(terms, begun)
+        self._follow(contest, terms, begun)
         if place is not None:
             self._drifted(self.rows - 1)
         return result
@@ -166,20 +165,20 @@ class DelayedPool(Pool):
         pending: Pending[Asked],
         answering: tuple[Inputs, list[Array]] | None,
         terms: Sequence[tuple[int, int]],
-    ) -> int:
-        """Put what is served on the lines of those who ask; how often the mean stood in."""
+    ) -> NDArray[np.bool_]:
+        """Put what is served on the lines of those who ask; for which of them the mean stood in."""
         if answering is None:
-            return 0
+            return np.zeros(0, dtype=np.bool_)
         inputs, answers = answering
         before = np.concatenate(([0], np.cumsum(rows.asks)))
         turns = [(int(before[start]), champion) for start, champion in terms]
-        answer, fallbacks = self._by_turns(self._given(answers, inputs), answers, turns)
+        answer = by_turns(self._given(answers, inputs), turns)
         lines = rows.lines[rows.asks]
         fresh = pending.read(lines)
         for name in ("prediction", "low", "high"):
             fresh.served(name)[...] = answer
         pending.write(lines, fresh)
-        return fallbacks
+        return ~np.isfinite(by_turns(answers, turns))
 
     def _close(
         self,

@@ -40,18 +40,22 @@ class Doubts:
         doubted = ~known & (np.abs(labels) <= LARGEST)
         if isnan(self._newest) and not doubted.any():
             return None
-        result = np.full(len(labels), nan)
-        for row, (label, is_known, is_doubted) in enumerate(
-            zip(labels.tolist(), known.tolist(), doubted.tolist(), strict=True)
-        ):
-            if self.lasted >= self.passed:
-                result[row] = self._newest
-            if is_doubted:
-                self._newest = label
-            elif is_known and not isnan(self._newest):
-                self._newest = nan
-                self.passed += 1
+        rows = np.arange(1, len(labels) + 1)
+        # Before each row and behind the last: where the newest label in doubt stands, the one of earlier blocks at 0,
+        # and where the newest that was believed; then the newest is in doubt where it stands behind.
+        newest = np.maximum.accumulate(np.concatenate(([0], np.where(doubted, rows, 0))))
+        believed = np.maximum.accumulate(np.concatenate(([0 if isnan(self._newest) else -1], np.where(known, rows, 0))))
+        in_doubt = newest > believed
+        series = np.concatenate(([self._newest], labels))
+        passed = self.passed + np.concatenate(([0], np.cumsum(in_doubt[:-1] & known)))
+        result = np.where(in_doubt & (self.lasted >= passed), series[newest], nan)[:-1]
+        self._newest = float(series[newest[-1]]) if in_doubt[-1] else nan
+        self.passed = int(passed[-1])
         return result
+
+    def now(self, rows: int) -> Array | None:
+        """What `rows` rows that come next, all at once, may go by; None: nothing."""
+        return None if isnan(self._newest) or self.lasted < self.passed else np.full(rows, self._newest)
 
     def confirm(self) -> None:
         """Another level is believed."""

@@ -21,7 +21,6 @@ from streampiped.learn.features import complete
 from streampiped.learn.members.base import Inputs
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.members.ridge import Ridge
-from streampiped.learn.past import Past
 from streampiped.learn.pool import Pool
 from streampiped.learn.river_models import RiverModel
 from streampiped.learn.scaling import Standardiser
@@ -105,21 +104,19 @@ def plain_of(formula: Any) -> dict[str, Any]:
 def formula_of(pool: Pool) -> Formula:
     """Of the champion. NoFormulaError for an estimator that is not linear, or River's."""
     member, count = pool.champion.member, pool.columns
-    past = Past()
-    past.restore(pool.state()["past"])
-    looks = past.now(1)
+    looks = pool.looks(1)
     mean = float(looks.mean[0])
     low, high = pool.reach()
     frame = pool.frame_state() or {"shift": np.zeros(count), "factor": np.ones(count)}
     shift, factor = np.array(frame["shift"]), np.array(frame["factor"])
     placed = np.vstack([np.zeros(count), np.eye(count)])
-    inputs = Inputs(placed / factor + shift, placed, past.now(count + 1))
+    inputs = Inputs(placed / factor + shift, placed, pool.looks(count + 1))
     if isinstance(member, EstimatorMember) and member.model.fitted:
         return replace(_of_estimator(member), low=low, high=high, otherwise=mean)
     if not (member.trivial or isinstance(member, Ridge | EstimatorMember)):
         raise NoFormulaError(f"{member.kind} is not linear")
     answers = member.predict(inputs)
-    if not past.rows or not np.isfinite(answers).all():  # it has learned too little: the mean stands in
+    if not looks.count[0] or not np.isfinite(answers).all():  # it has learned too little: the mean stands in
         return Formula("linear", shift, factor, np.zeros(count), mean, mean, mean, mean)
     formula = Formula("linear", shift, factor, answers[1:] - answers[0], float(answers[0]), low, high, mean)
     if isinstance(member, Ridge) and member.basis == "squares":

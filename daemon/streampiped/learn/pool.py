@@ -7,11 +7,11 @@ beats it. Everything is a function of the rows in their order and of how they ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import sqrt
-from typing import ClassVar, Final
+from math import inf, sqrt
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,11 +60,9 @@ class Pool(Rivals[Member]):
         `features` `(rows, columns)`, C order, finite."""
         rows = len(features)
         inputs = self._inputs(features, self._past.now(rows) if looks is None else looks)
-        raw = self.champion.member.predict(inputs)
-        answer, fallbacks = self._served(raw, inputs)
-        if not self.fallback and (guess := self._guess()) is not None:
-            place, reach = guess
-            answer = _near(answer, self._served(self.slots[place].member.predict(inputs), inputs)[0], reach)
+        answer, fallbacks = self._served(self.champion.member.predict(inputs), inputs, self._within(inputs))
+        if looks is None and (doubted := self._doubts.now(rows)) is not None:
+            answer = self._believing(answer, [(0, self._contest.champion)], doubted, inputs.looks)
         width = self._intervals.width
         return Forecast(answer, answer - width, answer + width, self.fallback, fallbacks)
 
@@ -74,41 +72,34 @@ class Pool(Rivals[Member]):
         features, labels = features[:rows], labels[:rows]
         known, learnable = known[:rows], learnable[:rows]
         self._reframe(features)
-        past = self._past.copy()
-        looks = past.follow(labels, known)
+        past, doubts = self._past.copy(), self._doubts.copy()
+        looks, doubted = past.follow(labels, known), doubts.follow(labels, known)
         inputs = self._inputs(features, looks)
         judged = judged_of(looks, learnable)
         answers = [slot.member.predict(inputs) for slot in self.slots]
         given = self._given(answers, inputs)
         losses = np.square(np.where(judged, labels, 0.0)[:, None] - np.column_stack(given))
-        fallback, before = self.fallback, self._contest
-        self._contest, terms = self._turns(losses, judged)
-        answer, fallbacks = self._by_turns(given, answers, terms)
-        doubts = self._doubts.copy()
-        answer = self._believing(answer, terms, doubts.follow(labels, known), inputs.looks)
+        contest, terms = self._turns(losses, judged)
+        answer = self._believing(by_turns(given, terms), terms, doubted, looks)
         place = self._drift.find((labels - answer)[judged])
         if place is not None:  # what comes behind the alarm is predicted by those who have been told of it
             rows = until(place, judged)
             part = slice(rows)
-            features, labels, known = features[part], labels[part], known[part]
-            learnable, judged = learnable[part], judged[part]
-            answer, inputs, answers, given = (
-                answer[part],
-                inputs[part],
-                *([e[part] for e in t] for t in (answers, given)),
-            )
-            self._contest = before
-            self._contest, terms = self._turns(losses[part], judged)
+            features, labels, known, learnable = features[part], labels[part], known[part], learnable[part]
+            judged, inputs, answer = judged[part], inputs[part], answer[part]
+            answers, given = [each[part] for each in answers], [each[part] for each in given]
+            contest, terms = self._turns(losses[part], judged)
             past, doubts = self._past.copy(), self._doubts.copy()
             past.follow(labels, known)
             doubts.follow(labels, known)
+        fallback, fallbacks = self.fallback, int(np.count_nonzero(~np.isfinite(by_turns(answers, terms))))
         self._past, self._doubts = past, doubts
         widths = self._intervals.follow(labels - answer, judged)
         begun, self.rows = self.rows, self.rows + rows
         if learnable.any():
             self._learn(inputs, labels, learnable, answers, given)
             self._drift.learn((labels - answer)[judged])
-        self._crown_all(terms, begun)
+        self._follow(contest, terms, begun)
         self._moments.update(features.T)
         if place is not None:
             self._drifted(self.rows - 1)
@@ -128,6 +119,11 @@ class Pool(Rivals[Member]):
         self._since = self._level = self.rows
         self._former = None
 
+    def _restore_watch(self, state: Mapping[str, Any]) -> None:
+        super()._restore_watch(
+            {"doubts": Doubts().state(), **state}
+        )  # what was saved before there were doubts has none
+
     def _turns(self, losses: Array, compared: NDArray[np.bool_]) -> tuple[Contest, list[tuple[int, int]]]:
         """The contest behind these rows, and who is served in them: from which row on, which place. Changes nothing."""
         contest, first = self._contest.copy(), self._contest.champion
@@ -137,75 +133,64 @@ class Pool(Rivals[Member]):
             changes = [(int(places[row - 1]), champion) for row, champion in changes]
         return contest, [(0, first), *changes]
 
-    @staticmethod
-    def _by_turns(
-        given: Sequence[Array], answers: Sequence[Array], terms: Sequence[tuple[int, int]]
-    ) -> tuple[Array, int]:
-        """What is served in a block, and for how many rows the champion had no finite answer."""
-        rows = len(given[0])
-        parts, fallbacks = [], 0
-        for (start, champion), (stop, _) in pairwise([*terms, (rows, 0)]):
-            parts.append(given[champion][start:stop])
-            fallbacks += int(np.count_nonzero(~np.isfinite(answers[champion][start:stop])))
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts)), fallbacks
-
     def _believing(self, answer: Array, terms: Sequence[tuple[int, int]], doubted: Array | None, looks: Looks) -> Array:
         """Behind a label that is not believed: that label, where who is served goes by the labels before and the newest
         has been a better guess than their mean. A label that stays where it was has jumped rather than been a spike."""
-        if doubted is None:
+        if doubted is None or not self._is_sticky():
             return answer
         answer = answer.copy()
-        for (start, champion), (stop, _) in pairwise([*terms, (len(answer), 0)]):
-            if self.slots[champion].member.looks_back and self._is_sticky():
-                part = slice(start, stop)
+        for part, champion in _parts(terms, len(answer)):
+            if self.slots[champion].member.looks_back:
                 reach = LEAP * (looks.high[part] - looks.low[part])
                 near = np.abs(doubted[part] - looks.lags[part, 0]) <= reach
                 answer[part] = np.where(near, doubted[part], answer[part])
         return answer
 
     def _given(self, answers: Sequence[Array], inputs: Inputs) -> list[Array]:
-        """What would be served of each member's answers: a learner's no further from the best guess than REACH times
-        that guess's own error, as beyond that it is extrapolation."""
-        given = [self._served(raw, inputs)[0] for raw in answers]
-        if (guess := self._guess()) is not None:
-            place, reach = guess
-            for n, slot in enumerate(self.slots):
-                if not slot.member.trivial:
-                    given[n] = _near(given[n], given[place], reach)
-        return given
+        """What would be served of each member's answers."""
+        within = {trivial: self._within(inputs, trivial=trivial) for trivial in (True, False)}
+        return [
+            self._served(raw, inputs, within[slot.member.trivial])[0]
+            for slot, raw in zip(self.slots, answers, strict=True)
+        ]
 
-    def _guess(self) -> tuple[int, float] | None:
-        """The place of the best guess, and how far from it a learner may be; None before there is much to go by."""
-        if self._contest.rows < READY_ROWS:
-            return None
-        losses = self._contest.losses()
-        loss, place = min((float(losses[n]), n) for n, slot in enumerate(self.slots) if slot.member.trivial)
-        return place, REACH * sqrt(loss)
-
-    def reach(self) -> tuple[float, float]:
-        """Within what a learner's answer to the next row is served."""
-        inputs = self._inputs(np.zeros((1, self.columns)), self._past.now(1))
-        low, high = float(inputs.looks.low[0]), float(inputs.looks.high[0])
+    def _within(self, inputs: Inputs, *, trivial: bool | None = None) -> tuple[Array, Array]:
+        """Between what the answers of a guess, or of a learner, are served (None: of the champion). A learner's no
+        further from the best guess than REACH times that guess's own error, as beyond that it is extrapolation."""
+        low, high = inputs.looks.low, inputs.looks.high
         margin = MARGIN * (high - low)
         low, high = low - margin, high + margin
-        if not self.fallback and (guess := self._guess()) is not None:
-            place, reach = guess
-            middle = float(self._served(self.slots[place].member.predict(inputs), inputs)[0][0])
-            low, high = max(low, middle - reach), min(high, middle + reach)
-        return low, high
+        trivial = self.fallback if trivial is None else trivial
+        if trivial or self._contest.rows < READY_ROWS:
+            return low, high
+        losses = self._contest.losses()
+        loss, place = min((float(losses[n]), n) for n, slot in enumerate(self.slots) if slot.member.trivial)
+        reach, middle = REACH * sqrt(loss), np.clip(self.slots[place].member.predict(inputs), low, high)
+        return np.maximum(low, middle - reach), np.minimum(high, middle + reach)
+
+    def looks(self, rows: int) -> Looks:
+        """What rows that come next, all at once, may know of the labels that were believed."""
+        return self._past.now(rows)
+
+    def reach(self) -> tuple[float, float]:
+        """Between what the champion's answer to the next row is served."""
+        low, high = self._within(self._inputs(np.zeros((1, self.columns)), self._past.now(1)))
+        return float(low[0]), float(high[0])
 
     def _is_sticky(self) -> bool:
         losses = {slot.member.kind: float(loss) for slot, loss in zip(self.slots, self._contest.losses(), strict=True)}
-        return losses["last_label"] < losses["mean"]
+        return losses.get("last_label", inf) < losses.get("mean", inf)
 
-    def _crown_all(self, terms: Sequence[tuple[int, int]], begun: int) -> None:
-        """Tell of those who were made champion in a block that began at row `begun`."""
-        for (_, before), (start, champion) in pairwise(terms):
-            if self._former == before:
-                self.slots[before].begin_anew(self.rows)
-                self._former = None
+    def _follow(self, contest: Contest, terms: Sequence[tuple[int, int]], begun: int) -> None:
+        """The contest is this one behind a block that began at row `begun`; tell of those who were made champion in it.
+        One that a drift has left behind begins anew, now that it is not served any more."""
+        self._contest = contest
+        for start, champion in terms[1:]:
             lead = "nothing beats guessing" if self.slots[champion].member.trivial else "better"
             self.history.crown(begun + start, self.slots[champion].name, lead)
+        if self._former is not None and self._former != contest.champion:
+            self.slots[self._former].begin_anew(self.rows)
+            self._former = None
 
     def _learn(
         self,
@@ -237,14 +222,12 @@ class Pool(Rivals[Member]):
     def _inputs(self, features: Array, looks: Looks) -> Inputs:
         return Inputs(features, self._framed(features), looks)
 
-    def _served(self, raw: Array, inputs: Inputs) -> tuple[Array, int]:
+    def _served(self, raw: Array, inputs: Inputs, within: tuple[Array, Array]) -> tuple[Array, int]:
         """Within bounds, and the mean where there is no finite answer; how many of these there were. `raw` itself when
         there is nothing to mend."""
         if not self._past.rows:
             return inputs.looks.mean, 0
-        low, high = inputs.looks.low, inputs.looks.high
-        margin = MARGIN * (high - low)
-        low, high = low - margin, high + margin
+        low, high = within
         if ((raw >= low) & (raw <= high)).all():
             return raw, 0
         finite = np.isfinite(raw)
@@ -259,5 +242,13 @@ def judged_of(looks: Looks, learnable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return learnable & (looks.count > 0)
 
 
-def _near(answer: Array, middle: Array, reach: float) -> Array:
-    return np.minimum(np.maximum(answer, middle - reach), middle + reach)
+def _parts(terms: Sequence[tuple[int, int]], rows: int) -> Iterator[tuple[slice, int]]:
+    """Which of the rows of a block whose are."""
+    for (start, champion), (stop, _) in pairwise([*terms, (rows, 0)]):
+        yield slice(start, stop), champion
+
+
+def by_turns(tables: Sequence[Array], terms: Sequence[tuple[int, int]]) -> Array:
+    """Of each row what is the champion's: `tables` has `(rows,)` of each member."""
+    parts = [tables[champion][part] for part, champion in _parts(terms, len(tables[0]))]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

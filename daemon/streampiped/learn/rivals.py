@@ -205,8 +205,7 @@ class Rivals(Generic[M]):
 
     def _restore_watch(self, state: Mapping[str, Any]) -> None:
         for name in self.watched:
-            if name.strip("_") in state:  # a model saved by an older version has not all of them
-                getattr(self, name).restore(state[name.strip("_")])
+            getattr(self, name).restore(state[name.strip("_")])
         self.history.restore(state["history"])
         self._moments = Moments.from_state(state["moments"])
         self._frame = Frame.from_state(state["frame"]) if state["frame"] is not None else None

@@ -239,10 +239,11 @@ class Normalizer(Stage):
         return marks
 
     def _scaled(self, table: Array, layout: _Layout) -> Array:
-        """Centered and scaled by the moments including this batch (learn/scaling.py says why)."""
+        """Centered and scaled by the moments including this batch (learn/scaling.py says why). Of a column that is not
+        centered nothing is learned: an infinite label is there."""
         if not layout.centered.any():
             return table
-        self._scaler.learn(table)
+        self._scaler.learn(table if layout.centered.all() else np.where(layout.centered[:, None], table, 0.0))
         shift, factor = self._scaler.scale()
         scaled = (table - np.where(layout.centered, shift, 0.0)[:, None]) * np.where(layout.scaled, factor, 1.0)[
             :, None
