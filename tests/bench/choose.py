@@ -3,7 +3,7 @@
     PYTHONPATH=daemon:ctl:tests python -m bench.choose              # what today's defaults give
     PYTHONPATH=daemon:ctl:tests python -m bench.choose --descend    # try every candidate, one constant after the other
 
-Every setting runs over the development half of the real data sets (bench/real.py) and over the development streams of
+Every setting runs over the development part of the real data sets (bench/real.py) and over the development streams of
 bench/streams.py, as many at a time as there are CPUs (bench/inline.py). Its *cost* is the mean over streams of
 
     log(ratio) + WORSE * max(0, log(ratio / GUESS_MAX)) + (ABOVE if ratio > GUESS_MAX)

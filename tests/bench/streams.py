@@ -1,8 +1,9 @@
 """The streams of the benchmark, by name.
 
 Three groups. *reported*: those of the table, on which no default may be chosen. *development*: where defaults are
-chosen. *unseen*: looked at by the benchmark alone, to see whether what was chosen holds elsewhere. Real data sets by
-the hundred, in two halves of the same meaning, are in bench/real.py.
+chosen. *unseen*: on which nothing is chosen, to see whether what was chosen holds elsewhere; the benchmark's page has
+shown their figures ever since there are any. Where that was not kept the page says so. Real data sets by the hundred,
+in parts of a like meaning, are in bench/real.py.
 
 Streams that take long to make, or that come with River, are kept as .npz in the cache directory ($BENCH_CACHE, by
 default bench-cache in the directory for temporary files): River is needed once, and not by who has the cache.

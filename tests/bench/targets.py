@@ -49,7 +49,7 @@ def _said(found: float | None, form: str) -> str:
 
 
 def of_stream(name: str, found: Figures, best_guess: float) -> Iterator[Target]:
-    """Of a stream that is reported or unseen."""
+    """Of a stream."""
     yield at_most(f"{name}: MSE by that of the best guess", found.ratio(best_guess), GUESS_MAX)
     total, after = R2.get(name, (None, None))
     if total is not None:
@@ -58,11 +58,20 @@ def of_stream(name: str, found: Figures, best_guess: float) -> Iterator[Target]:
         yield at_least(f"{name}: R2 after the warm-up", found.r2_after, after)
 
 
-def of_wide(half: str, ratios: Sequence[float], differing: int) -> Iterator[Target]:
-    """Of the real data sets of a half."""
+def of_coverage(name: str, found: float | None) -> Target:
+    low, high = COVERAGE
+    kept = None if found is None else low <= found <= high
+    return Target(f"{name}: coverage", f"{low} to {high}", _said(found, ".3f"), kept)
+
+
+def of_wide(part: str, ratios: Sequence[float]) -> Iterator[Target]:
+    """Of the real data sets of a part."""
     above = sum(ratio > GUESS_MAX for ratio in ratios)
-    yield at_most(f"{len(ratios)} {half} data sets: with an MSE above {GUESS_MAX} x the best guess's", above, 0, "d")
-    yield at_most(f"{half} data sets: other figures through the daemon", differing, 0, "d")
+    yield at_most(f"{len(ratios)} {part} data sets: with an MSE above {GUESS_MAX} x the best guess's", above, 0, "d")
+
+
+def of_daemons(differing: int) -> Target:
+    return at_most("real data sets: other figures through the daemon", differing, 0, "d")
 
 
 def of_rate(rate: float | None) -> Target:

@@ -1,4 +1,4 @@
-"""The real data sets of bench/real.py under today's defaults: the half that nothing was chosen on, and the other.
+"""The real data sets of bench/real.py under today's defaults: the parts that nothing was chosen on, and the other.
 
 In one process each (bench/inline.py), as some hundred daemons would take too long; DAEMONS of the unseen ones, by a
 hash of their names, go through the daemon as well, and have to come out the same.
@@ -24,9 +24,9 @@ SAME: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Wide:
-    """One half."""
+    """One part."""
 
-    half: str
+    part: str
     found: list[Found]
     daemons: int = 0
     """So many went through the daemon as well."""
@@ -34,16 +34,16 @@ class Wide:
     """Those of them whose ratio was another there."""
 
 
-def measure(half: str, through: Callable[[Stream], Ran] | None = None) -> Wide:
+def measure(part: str, through: Callable[[Stream], Ran] | None = None) -> Wide:
     """`through`: the daemon."""
-    streams = list(real.streams(half))
+    streams = list(real.streams(part))
     found = judge_all({}, streams)
     if through is None:
-        return Wide(half, found)
+        return Wide(part, found)
     by_name = {each.name: each.ratio for each in found}
     chosen = sorted((each for each in streams if each.name in by_name), key=lambda each: _hash(each.name))[:DAEMONS]
     differing = [each.name for each in chosen if not _same(_ratio(through(each)), by_name[each.name])]
-    return Wide(half, found, len(chosen), tuple(differing))
+    return Wide(part, found, len(chosen), tuple(differing))
 
 
 def _ratio(ran: Ran) -> float | None:

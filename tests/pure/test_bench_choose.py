@@ -24,12 +24,13 @@ def test_a_target_varies_and_is_there(values: np.ndarray, expected: bool) -> Non
     assert real.is_target(values) is expected
 
 
-def test_halves_depend_on_the_name_alone() -> None:
-    """Names fall into two halves of about the same size, and a name always into the same."""
+def test_parts_depend_on_the_name_alone() -> None:
+    """Of many names one half is for development and a quarter unseen, and a name is always in the same part."""
     names = [f"package/{n}" for n in range(2000)]
-    halves = [real.half_of(name) for name in names]
-    assert halves == [real.half_of(name) for name in names]
-    assert 900 < halves.count("unseen") < 1100
+    parts = [real.part_of(name) for name in names]
+    assert parts == [real.part_of(name) for name in names]
+    assert 900 < parts.count("development") < 1100
+    assert 400 < parts.count("unseen") < 600
 
 
 def test_worse_than_a_guess_costs_most() -> None:
