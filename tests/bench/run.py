@@ -351,9 +351,10 @@ be, how long losses are remembered and the size of a block were first chosen wit
 rule by which the gate believes another level of the label with `water` and `steps`. `steps`, which an earlier page had
 among the unseen ones, is therefore a development stream. Nothing was chosen on those that are named unseen here; every
 page has shown their figures.
+
 `steps` and `water` are above the bound for the first jump of their label: until it is believed nothing tells it from a
-spike, the mean had been the better guess so far, and of the real data sets like that, development ones, the first label
-in doubt passed in 13 and lasted in 3. So two rows more (four in `water`) are served as before the jump.
+spike. The mean had been the better guess so far, and of the development streams like that, real ones and these two, the
+first label in doubt passed in 13 and lasted in 3. So two rows more (four in `water`) are served as before the jump.
 
 *ratio*: own MSE by that of the best guess."""
 
