@@ -33,8 +33,9 @@ app = typer.Typer(
 def parse(arguments: Sequence[str]) -> Call:
     """The call; SystemExit (0 after help, 2 after a mistake, which is said in a line) when there is none."""
     words = list(arguments)
-    if "help" in words[: 2 if words[:1] in (["dlq"], ["model"]) else 1]:
-        words.remove("help")
+    start = _behind_where(words)
+    if "help" in words[start : start + (2 if words[start : start + 1] in (["dlq"], ["model"]) else 1)]:
+        words.pop(words.index("help", start))
         words.append("--help")
     parsed.clear()
     try:
@@ -50,6 +51,14 @@ def parse(arguments: Sequence[str]) -> Call:
     if not parsed:
         raise SystemExit(int(ExitCode.OK))
     return parsed.pop()
+
+
+def _behind_where(words: Sequence[str]) -> int:
+    """Where the command begins: behind the options that say which daemon is meant."""
+    at = 0
+    while at < len(words) and words[at].partition("=")[0] in ("--socket", "--runtime-dir"):
+        at += 1 if "=" in words[at] else 2
+    return at
 
 
 def _understand(words: Sequence[str]) -> None:

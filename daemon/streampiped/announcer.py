@@ -59,9 +59,13 @@ class Announcer:
             if self._in_between:
                 self._extend()
 
-    def ready(self) -> None:
-        """Every process is there."""
+    def ready(self, now: float) -> None:
+        """Every process is there. The line comes first: `systemctl start` returns with READY=1, and who looks then is
+        not to read of a start."""
         self._ready = True
+        if self._notifier.listening:
+            self._look_at = now + STATUS_PERIOD_S
+            self._notifier.status(self.line(now))
         self._notifier.ready()
 
     def stopping(self, seconds: float) -> None:

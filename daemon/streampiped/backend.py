@@ -144,7 +144,7 @@ class SupervisorBackend:
         asked = {"kind": kind, "params": dict(params)}
         planned = await self._supervisor.query(stage, "plan", asked, SUMMARY_TIMEOUT_S)
         if planned["refused"] is not None:
-            raise RpcError(str(planned["refused"]), ExitCode.REFUSED)
+            raise RpcError(str(planned["refused"]), planned.get("code", ExitCode.REFUSED))
         change = {"kind": kind, "stage": stage, "params": planned["params"]}
         request = self._put(lambda ticket: p.Propose(ticket, change, timeout), late)
         return {"params": planned["params"], "epoch": int(await request.ended())}

@@ -46,7 +46,7 @@ from streampiped.sections import (
     as_name,
     is_loopback,
 )
-from streampiped.toml_text import key_lines, parse
+from streampiped.toml_text import key_lines, parse, text_of
 
 DEFAULT_CHAIN: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 TAKEN_NAMES: Final = ("supervisor", "launcher", "control", *SERVICES)
@@ -162,7 +162,7 @@ def _user() -> str:
 def _read(file: Path, findings: _Findings) -> dict[str, Any]:
     """The file's data; without any there is nothing else to check."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = text_of(file)
     except OSError as error:
         refuse_when_short(error, "it cannot be read")
         whose = f" for the user {_user()}" if isinstance(error, PermissionError) else ""

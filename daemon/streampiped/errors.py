@@ -39,6 +39,10 @@ class StateError(StreampipeError):
     """A snapshot or state directory cannot be used as it is; the message names the file and what would be right."""
 
 
+class UnknownVersionError(StateError):
+    """Of a model: there is none, or it is kept no longer; the message says what there is."""
+
+
 class StateBusyError(StateError):
     """Another daemon holds the state directory. It may be about to leave: worth another try, unlike the others."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -112,7 +111,7 @@ class Reporting:
         return {
             "generation": supervision.generation,
             "epoch": supervision.epochs.committed,
-            "uptime": time.time() - self._view.started,
+            "uptime": self._view.uptime,
             "restarts": {p.name: p.restarts for p in supervision.processes.values()},
             "log_drops": self._supervisor.log.counts(),
         }

@@ -62,12 +62,12 @@ class StageApi:
             return self._hello(params)
         methods = self._stage.api()
         if method not in methods:
-            raise RpcError(f"no method {method!r}; there are {', '.join(sorted(methods))}")
+            raise RpcError(f"no method {method!r}; there are {', '.join(sorted(methods))}", ExitCode.USAGE)
         self._process.blackbox.words[PULSE] += 1
         try:
             return methods[method](**params)
         except (TypeError, ValueError, KeyError) as error:
-            raise RpcError(self._process.credentials.masked(str(error))) from error
+            raise RpcError(self._process.credentials.masked(str(error)), ExitCode.USAGE) from error
 
     def _hello(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The same handshake as on the control socket."""

@@ -30,6 +30,7 @@ from streampiped.wire.rpc import PROTOCOL
 USAGE_TIMEOUT_S: Final = 0.08  # `status` must not wait for a monitor that is busy or gone
 SUMMARY_TIMEOUT_S: Final = 0.08  # nor for an evaluator in the middle of a slow batch
 LETTERS_TIMEOUT_S: Final = 0.03  # nor for a disk that is in the middle of an fsync
+JUMP_S: Final = 1.0  # less is a clock that is kept in step
 USAGE_FIELDS: Final = ("cpu_percent", "rss_bytes", "uss_bytes")
 MONITOR: Final = "service_monitor"
 WAITS: Final = {
@@ -100,13 +101,28 @@ class StatusView:
 
     def __init__(self, supervisor: Watched) -> None:
         self._supervisor = supervisor
-        self.started = time.time()
+        self._started = time.time()
+        self._began = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.reporter: str | None = None
         """The stage that has answered with a report or a summary."""
         self._usage: dict[str, dict[str, Any]] = {}
         self._summary: dict[str, Any] | None = None
         self._letters = 0
         self._rates = Rates()
+
+    @property
+    def uptime(self) -> float:
+        """In seconds, whatever was done to the clock; a suspended machine's time counts."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self._began
+
+    @property
+    def started(self) -> float:
+        """Seconds since the epoch, by the clock as it is now: one that has jumped since, as at a boot without a battery,
+        gives another answer."""
+        told = time.time() - self.uptime
+        if abs(told - self._started) > JUMP_S:
+            self._started = told
+        return self._started
 
     @property
     def _plan(self) -> Plan:
@@ -134,7 +150,7 @@ class StatusView:
             "state": state,
             "reason": reason,
             "since": self.started,
-            "uptime": wall - self.started,
+            "uptime": self.uptime,
             "generation": supervision.generation,
             "epoch": supervision.epochs.committed,
             "epoch_age": self._supervisor.disk.epoch_age(now),

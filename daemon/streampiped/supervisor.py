@@ -224,7 +224,7 @@ class Supervisor:
         if self.supervision.settled and not self._ready_told:
             self._ready_told = True
             self._emit("pipeline_ready", generation=self.supervision.generation, seconds=time.monotonic() - self._began)
-            self._announcer.ready()
+            self._announcer.ready(time.monotonic())
         self.backend.changed()
         roster = self.backend.roster()
         for process in self.supervision.processes.values():

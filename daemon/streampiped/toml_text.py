@@ -5,9 +5,13 @@ The lines are found by looking at the text line by line, not by parsing it: they
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 SyntaxReport: TypeAlias = Callable[[int | None, str, str], None]
@@ -19,6 +23,15 @@ _HEADER: Final = re.compile(rf"\s*(\[\[?)\s*{_DOTTED}\s*\]\]?\s*(?:#.*)?")
 _KEY: Final = re.compile(rf"\s*{_DOTTED}\s*=")
 _PARTS: Final = re.compile(_PART)
 _LINE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+def text_of(file: Path) -> str:
+    """What a regular file has. OSError, UnicodeDecodeError. Of anything else a reload would have no second look, and to
+    open a pipe, or to read it, would wait for somebody."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file, and a reload could not read it again")
+        return opened.read()
 
 
 def key_lines(text: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,21 @@ def test_unreadable_file(tmp_path: Path) -> None:
         with pytest.raises(ConfigProblems, match=right) as caught:
             load(file)
         assert len(caught.value.problems) == 1
+
+
+def test_no_regular_file(tmp_path: Path) -> None:
+    """A pipe is refused at once, also one that nobody writes to: a reload could not read it again, and would wait."""
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    reader, writer = os.pipe()
+    try:
+        for file in (pipe, Path("/dev/null"), Path(f"/proc/self/fd/{reader}")):
+            with pytest.raises(ConfigProblems, match="no regular file") as caught:
+                load(file)
+            assert len(caught.value.problems) == 1
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 USER_STAGE = """

@@ -49,7 +49,7 @@ def reporting(stages: Stages) -> Reporting:
     async def no_log(_: str | None, since: float) -> dict[str, Any]:
         raise RpcError("no log extractor")
 
-    view: Any = SimpleNamespace(reporter=None, started=0.0, state=lambda: stages.state)
+    view: Any = SimpleNamespace(reporter=None, started=0.0, uptime=1.0, state=lambda: stages.state)
     return Reporting(stages, view, no_log)  # type: ignore[arg-type]
 
 

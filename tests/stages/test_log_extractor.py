@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from streampiped.errors import OptionError
 from streampiped.runtime.event_file import EventFile
+from streampiped.stages import log_extractor
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import FILE_NAME, LogExtractor, LogExtractorOptions
 from streampiped.stages.log_facts import ErrorWindow, fact_of
@@ -381,6 +382,28 @@ def test_templates_are_bounded(pipeline: Pipeline) -> None:
     assert found["templates_forgotten"] == 91
 
 
+def test_fewer_templates_in_a_full_database(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `templates_max` was lowered a database that is larger than it may be forgets at once what is too many, and
+    has room again: whatever comes is counted."""
+    extractor = pipeline.extractor(templates_max=1000)
+    for n in range(300):
+        pipeline.say(line=" ".join(random.Random(n).choices("abcdefgh", k=300)))
+    settle(extractor)
+    extractor.close()
+    monkeypatch.setattr(log_extractor, "FIXED_BYTES", 0)
+    extractor = pipeline.extractor(templates_max=10)
+    for n in range(300):
+        pipeline.say(ts=START + 3600 + 60 * n, stage=f"stage{n % 40}")
+    settle(extractor)
+    found = summary(extractor)
+    assert pipeline.emitted.names == []
+    assert found["events"] == 600
+    assert sum(t["count"] for t in found["templates"]) == 600
+    kept = [t for t in found["templates"] if t["template"] != "(other)"]
+    assert len(kept) == 10
+    assert found["templates_forgotten"] == 590
+
+
 def test_templates_grow_across_restarts(pipeline: Pipeline) -> None:
     """A template that becomes more general is so in the database, and to the next extractor."""
     for number, name in enumerate(("alice", "bob", "carol"), 1):
@@ -702,6 +725,7 @@ def test_the_path_is_needed(tmp_path: Path) -> None:
 CHILD = """
 import select, sys, time
 from pathlib import Path
+from streampiped.stages import log_extractor
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import LogExtractor, LogExtractorOptions
 options = LogExtractorOptions(path=sys.argv[1], templates_max=30)
@@ -752,6 +776,7 @@ from pathlib import Path
 from support.log_lines import labelled
 from support.services import settle
 from streampiped.runtime.event_file import EventFile
+from streampiped.stages import log_extractor
 from streampiped.stages.base import StageContext
 from streampiped.stages.log_extractor import LogExtractor, LogExtractorOptions
 

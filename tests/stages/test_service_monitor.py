@@ -315,7 +315,7 @@ def test_minutes_are_means_of_samples(history: History) -> None:
         part = rows[n : n + 300]
         assert history.write(partial(_add_and_roll_up, part, part[-1][1] + 1), 0.0)
     assert history.write(lambda db: aged(db, end, 7 * 86400), 0.0)
-    found = monitor_store.points(history, "stage", "rss_bytes", 0.0, 100_000)
+    found = monitor_store.points(history, "stage", "rss_bytes", 0.0, end, 100_000)
     samples, means = [p for p in found if p[0] >= end - 3600], [p for p in found if p[0] < end - 3600]
     assert samples == [[ts, ts % 60] for ts in (end - 3600 + 2 * n for n in range(1800))]
     assert means == [[start + 60 * n, 29.0] for n in range(120)]
@@ -323,16 +323,60 @@ def test_minutes_are_means_of_samples(history: History) -> None:
     assert count == 1800
 
 
+def lived(history: History, begin: float, retain: float) -> None:
+    """An hour of samples from `begin` on, with what every minute brings."""
+
+    def act(db: sqlite3.Connection) -> None:
+        for minute in range(60):
+            now = begin + 60 * (minute + 1)
+            monitor_store.forget(db, now, retain)
+            monitor_store.add(db, monitor_store.USE, _rows(now - 60, now, 10.0))
+            monitor_store.roll_up(db, now)
+        monitor_store.forget(db, now, retain)
+
+    assert history.write(act, 0.0)
+
+
+def minutes_from(*begins: float) -> list[float]:
+    return [begin + 60 * n for begin in begins for n in range(60)]
+
+
 def test_old_minutes_are_forgotten(history: History) -> None:
-    """No minute is kept longer than wanted, nor one of a future that the clock took back."""
-    start = 1_700_000_040.0
-    history.write(lambda db: monitor_store.add(db, monitor_store.USE, _rows(start, start + 600, 10.0)), 0.0)
-    history.write(lambda db: aged(db, start + 600, 7200), 0.0)
-    assert history.rows("SELECT count(*) FROM minutes") == [(10,)]
-    history.write(lambda db: aged(db, start + 7200 + 300, 7200), 0.0)
-    assert history.rows("SELECT count(*) FROM minutes") == [(5,)]
-    history.write(lambda db: aged(db, start - 86400, 7200), 0.0)
-    assert history.rows("SELECT count(*) FROM minutes") == [(0,)]
+    """Of minutes with samples the newest `retain` are kept, whatever rests there were, and no sample for longer than
+    an hour."""
+    start, day = 1_700_000_040.0, 86400
+    for n in range(4):
+        lived(history, start + n * day, 7200)
+    kept = [ts for (ts,) in history.rows("SELECT ts FROM minutes ORDER BY ts")]
+    assert kept == minutes_from(start + 2 * day, start + 3 * day)
+    assert history.rows("SELECT min(ts) FROM samples") == [(start + 3 * day,)]
+
+
+@pytest.mark.parametrize("jump", [400 * 86400.0, -400 * 86400.0])
+def test_a_clock_that_jumps_deletes_no_minutes(history: History, jump: float) -> None:
+    """One that is wrong for an hour, by more than `retain`, has what it did then; when it is right again all of before
+    is there, and it goes on. What is later than the clock is not shown."""
+    start, hour = 1_700_000_040.0, 3600.0
+
+    def shown(now: float) -> list[float]:
+        points = monitor_store.points(history, "stage", "rss_bytes", 0.0, now, 100_000)
+        return sorted({ts // 60 * 60 for ts, _ in points})
+
+    lived(history, start, 7200)
+    lived(history, start + jump, 7200)
+    wrong = minutes_from(start + jump)
+    assert shown(start + jump + hour) == (wrong if jump < 0 else minutes_from(start) + wrong)
+    lived(history, start + hour, 7200)
+    assert shown(start + 2 * hour) == minutes_from(start, start + hour)
+
+
+def test_minutes_of_the_future_are_bounded(history: History) -> None:
+    """A clock that goes back again and again leaves no more of the future than `retain`."""
+    start, day = 1_700_000_040.0, 86400
+    for n in range(5, 0, -1):
+        lived(history, start + n * day, 7200)
+    kept = [ts for (ts,) in history.rows("SELECT ts FROM minutes ORDER BY ts")]
+    assert kept == minutes_from(start + day, start + 2 * day, start + 3 * day)
 
 
 def test_history_survives_a_restart_and_a_locked_database(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streampiped.errors import StorageError
+from streampiped.errors import ExitCode, RpcError, StorageError
 from streampiped.learn.estimators import equal
 from streampiped.learn.npz import from_npz
 from streampiped.records import Batch, Span
@@ -248,30 +248,33 @@ def test_loading_what_was_saved_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "params", "words"),
+    ("kind", "params", "code", "words"),
     [
-        ("promote", {"member": "zzz"}, "no member 'zzz'; there are mean"),
-        ("promote", {"member": "current"}, "no member 'current'"),
-        ("promote", {}, "promote takes member, not member"),
-        ("pin", {"member": "ridge", "x": 1}, "not x"),
-        ("unpin", {}, "no member is pinned"),
-        ("rollback", {"version": 99}, "no model of epoch 99 is kept; there are 1"),
-        ("rollback", {"version": "1"}, "should be a number"),
-        ("frob", {}, "a model knows promote, pin, unpin, rollback"),
+        ("promote", {"member": "zzz"}, ExitCode.NO_SUCH_STAGE, "no member 'zzz'; there are mean"),
+        ("promote", {"member": "current"}, ExitCode.NO_SUCH_STAGE, "no member 'current'"),
+        ("promote", {}, ExitCode.USAGE, "promote takes member, not member"),
+        ("pin", {"member": "ridge", "x": 1}, ExitCode.USAGE, "not x"),
+        ("unpin", {}, ExitCode.REFUSED, "no member is pinned"),
+        ("rollback", {"version": 99}, ExitCode.NO_SUCH_STAGE, "no model of epoch 99 is kept; there are 1"),
+        ("rollback", {"version": "1"}, ExitCode.USAGE, "should be a number"),
+        ("frob", {}, ExitCode.USAGE, "a model knows promote, pin, unpin, rollback"),
     ],
 )
-def test_what_cannot_be_had_is_refused(tmp_path: Path, kind: str, params: dict[str, Any], words: str) -> None:
-    """In words for the operator, with nothing changed."""
+def test_what_cannot_be_had_is_refused(
+    tmp_path: Path, kind: str, params: dict[str, Any], code: int, words: str
+) -> None:
+    """In words for the operator and with the code of control.md, with nothing changed."""
     life = taught(tmp_path)
     before = life.state()
-    assert words in life.plan(kind, **params)["refused"]
+    planned = life.plan(kind, **params)
+    assert (words in planned["refused"], planned["code"]) == (True, code)
     assert life.state() == before
 
 
 def test_nothing_to_change_before_the_first_batch(life: Life) -> None:
     """A trainer without a model says so."""
     assert "no model yet" in life.plan("promote", member="ridge")["refused"]
-    with pytest.raises(ValueError, match="no model yet"):
+    with pytest.raises(RpcError, match="no model yet"):
         life.ask("predict", rows=[])
     assert life.ask("history")["versions"] == []
     assert life.ask("info")["versions"] == []
@@ -364,7 +367,7 @@ def test_damage_hurts_nobody(tmp_path: Path) -> None:
     (tmp_path / "models" / "v00000001.npz").write_bytes(b"rubbish")
     life.die()
     assert "v00000001.npz is damaged" in life.plan("rollback", version=1)["refused"]
-    with pytest.raises(ValueError, match=r"v00000001\.npz is damaged"):
+    with pytest.raises(RpcError, match=r"v00000001\.npz is damaged"):
         life.ask("predict", rows=[[0.0, 0.0]], version=1)
     assert life.ask("predict", rows=[[0.0, 0.0]], version=2)["epoch"] == 2
     life.feed(1)

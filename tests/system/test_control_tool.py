@@ -559,9 +559,10 @@ def test_closed_streams(daemon: Daemon, closed: str, words: str, code: int) -> N
 
 
 @pytest.mark.parametrize("words", [("help",), ("help", "model"), ("help", "restart"), ("model", "help")])
-def test_help_is_a_word_too(words: tuple[str, ...]) -> None:
-    """Where people look first."""
-    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=30, check=False)
+@pytest.mark.parametrize("where", [(), ("--runtime-dir", "help"), ("--socket=help",)])
+def test_help_is_a_word_too(words: tuple[str, ...], where: tuple[str, ...]) -> None:
+    """Where people look first, also behind the options that say which daemon is meant."""
+    done = subprocess.run(command(*where, *words), capture_output=True, text=True, timeout=30, check=False)
     asked = " ".join(word for word in words if word != "help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: streampipectl {asked}".rstrip())

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from streampipectl.client import Client
+from streampiped.errors import ExitCode, RpcError
 from streampiped.records import Batch
 from streampiped.stages.base import StageContext
 from streampiped.stages.generator import Generator
@@ -305,6 +307,32 @@ def test_what_cannot_be_had_is_refused(daemon: Daemon) -> None:
         assert (done.returncode, words in done.stderr) == (code, True), (line, done.returncode, done.stderr)
     done = predicted(daemon, "x1\n1\n", "--model", "99999")
     assert (done.returncode, "no model of epoch 99999 is kept" in done.stderr) == (4, True)
+
+
+def test_the_interfaces_themselves_have_the_codes(daemon: Daemon) -> None:
+    """Whoever asks without `streampipectl`, the trainer or the daemon, is answered with the codes of control.md."""
+    for method, params, code in (
+        ("predict", {"rows": [], "version": 99999}, ExitCode.NO_SUCH_STAGE),
+        ("show", {"version": 99999}, ExitCode.NO_SUCH_STAGE),
+        ("show", {"version": "x"}, ExitCode.USAGE),
+        ("history", {"limit": -1}, ExitCode.USAGE),
+        ("history", {"nonsense": 1}, ExitCode.USAGE),
+        ("nonsense", {}, ExitCode.USAGE),
+    ):
+        with pytest.raises(RpcError) as caught:
+            Client(str(daemon.run / "trainer.sock")).call(method, params)
+        assert (method, caught.value.code) == (method, code), caught.value
+    for kind, params, code in (
+        ("pin", {"member": "zzz"}, ExitCode.NO_SUCH_STAGE),
+        ("rollback", {"version": 99999}, ExitCode.NO_SUCH_STAGE),
+        ("rollback", {"version": "x"}, ExitCode.USAGE),
+        ("unpin", {}, ExitCode.REFUSED),
+        ("frob", {}, ExitCode.USAGE),
+    ):
+        asked = {"stage": "trainer", "kind": kind, "params": params}
+        with pytest.raises(RpcError) as caught:
+            Client(str(daemon.run / "control.sock")).call("change", asked)
+        assert (kind, caught.value.code) == (kind, code), caught.value
 
 
 def test_no_process_is_restarted_for_a_change(daemon: Daemon) -> None:

@@ -166,6 +166,19 @@ def test_upgrade_leaves_a_stopped_one_stopped_though_it_is_enabled(service: Serv
     service.box.run("systemctl", "start", service.name)
 
 
+def test_upgrade_leaves_one_that_drains_to_its_end(service: Service, packages: dict[str, Path]) -> None:
+    """A stop that is still going on when the package is unpacked is a stop: nothing is started behind it."""
+    stuck = service.pids()["trainer"]
+    service.box.run("kill", "-STOP", str(stuck))
+    service.box.run("systemctl", "stop", "--no-block", service.name)
+    eventually(lambda: service.show("ActiveState") == {"ActiveState": "deactivating"}, "it drains")
+    install(service, packages, NEW)
+    service.box.run("kill", "-CONT", str(stuck), check=False)
+    eventually(lambda: service.show("ActiveState") == {"ActiveState": "inactive"}, "it has stopped")
+    assert service.box.run("ls", "/run/streampipe.stopped", check=False).stdout == ""
+    service.box.run("systemctl", "start", service.name)
+
+
 def test_upgrade_starts_one_that_has_failed(service: Service, packages: dict[str, Path]) -> None:
     """What has failed nobody has stopped: the upgrade tries it once more. If it fails again the package is configured
     all the same and the service failed; when its reason is gone the next upgrade brings it back."""

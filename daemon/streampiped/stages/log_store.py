@@ -57,8 +57,8 @@ _SPAN: Final = """
 _TEMPLATE: Final = f"""INSERT INTO templates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     template = excluded.template, first_word = excluded.first_word, touched = excluded.touched,
     level = excluded.level, {_SPAN}"""
-_FORGET: Final = f"""INSERT INTO others SELECT stage, level, count, first_seen, last_seen FROM templates WHERE id = ?
-    ON CONFLICT DO UPDATE SET level = excluded.level, {_SPAN}"""
+_FORGOTTEN: Final = "SELECT stage, level, count, first_seen, last_seen FROM templates WHERE id = ?"
+_OTHERS: Final = f"INSERT INTO others VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET level = excluded.level, {_SPAN}"
 
 
 def position_of(history: History) -> Position | None:
@@ -69,12 +69,17 @@ def position_of(history: History) -> Position | None:
 
 
 def memory_of(db: sqlite3.Connection, templates_max: int, own: Iterable[str]) -> Memory:
-    """As it was when the counts were written; `own`: the pipeline's processes."""
+    """As it was when the counts were written; `own`: the pipeline's processes. Templates that are too many since the
+    option was lowered go at once: the database may have no room for anything before they do."""
     rows = db.execute("SELECT id, stage, event, template, first_word FROM templates ORDER BY touched, id")
     known = [Template(i, s, e, (text,) if w is None else tuple(text.split(" ")), w) for i, s, e, text, w in rows]
     made = db.execute("SELECT value FROM totals WHERE name = 'templates'").fetchone()
     stages = [stage for (stage,) in db.execute("SELECT DISTINCT stage FROM counts")]
-    return Memory(Miner(templates_max, known, made[0] if made else 0), (s for s in stages if s != OTHER), own)
+    miner = Miner(templates_max, known, made[0] if made else 0)
+    if gone := [template.id for template in miner.forget()]:
+        _forget(db, gone)
+        db.execute(_TOTAL, ("templates_forgotten", len(gone)))
+    return Memory(miner, (s for s in stages if s != OTHER), own)
 
 
 def add(db: sqlite3.Connection, tally: Tally, memory: Memory, chunk: Chunk, *, window: float, threshold: int) -> None:
@@ -164,10 +169,17 @@ def _add_templates(db: sqlite3.Connection, tally: Tally, memory: Memory) -> None
         about = (t.id, t.stage, t.event, t.text, t.first, number, sight.level)
         rows.append((*about, span.count, span.first, span.last, sight.example))
     db.executemany(_TEMPLATE, rows)
-    gone = [(number,) for number in tally.forgotten]
-    db.executemany(_FORGET, gone)
-    db.executemany("DELETE FROM templates WHERE id = ?", gone)
+    _forget(db, tally.forgotten)
     db.execute("INSERT OR REPLACE INTO totals VALUES ('templates', ?)", (memory.miner.made,))
+
+
+def _forget(db: sqlite3.Connection, templates: Iterable[int]) -> None:
+    """The rows go before what is left of them is written, which may need their room."""
+    rows: list[tuple[Any, ...]] = []
+    for number in templates:
+        rows += db.execute(_FORGOTTEN, (number,))
+        db.execute("DELETE FROM templates WHERE id = ?", (number,))
+    db.executemany(_OTHERS, rows)
 
 
 def _add_restarts(db: sqlite3.Connection, restarts: list[Restart]) -> None:

@@ -123,7 +123,7 @@ class Miner:
         if found is None:
             self.made += 1
             self._keep(template)
-            return template, self._forget()
+            return template, self.forget()
         if found.words != words:
             found.words = tuple(map(_merged, found.words, words))
         self._known.move_to_end(found.id)
@@ -184,7 +184,8 @@ class Miner:
             if not firsts:
                 del self._firsts[key[:3]]
 
-    def _forget(self) -> list[Template]:
+    def forget(self) -> list[Template]:
+        """Drop what is too many, and say which; `see` does. After a rebuild there may be many."""
         gone = []
         while len(self._known) > self._max:
             gone.append(next(iter(self._known.values())))

@@ -1,7 +1,8 @@
 """What the trainer answers on its socket: predict, score, info, history, show, export, saved. Read-only.
 
 Whoever asks gets a model that was frozen at a barrier and never changes (stages/model_versions.py); what the stream
-teaches meanwhile is another one. Wrong questions raise ValueError with a text for the one who asked.
+teaches meanwhile is another one. A wrong question raises ValueError, a right one about what is not there RpcError, with
+a text for the one who asked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from streampiped.errors import StateError
+from streampiped.errors import ExitCode, RpcError, StateError, UnknownVersionError
 from streampiped.learn.class_formula import class_formula_of
 from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.export import export
@@ -157,7 +158,7 @@ class ModelApi:
         try:
             return self._versions.history()
         except OSError as error:
-            raise ValueError(f"the list of versions cannot be read: {error}") from error
+            raise RpcError(f"the list of versions cannot be read: {error}", ExitCode.FAILED) from error
 
     def _served(self, model: Frozen | None) -> dict[str, Any]:
         if model is None:
@@ -181,13 +182,15 @@ class ModelApi:
         if model is not None:
             return model
         if version is None:
-            raise ValueError("there is no model yet: no epoch with one has been committed")
+            raise RpcError("there is no model yet: no epoch with one has been committed", ExitCode.REFUSED)
         if not isinstance(version, int) or isinstance(version, bool):
             raise ValueError("version must be the number of an epoch")
         try:
             state = self._versions.stored(version)
             model = Frozen(self._made(state), tuple(state["features"]), str(state["options"]["target"]), version)
+        except UnknownVersionError as error:
+            raise RpcError(str(error), ExitCode.NO_SUCH_STAGE) from error
         except (StateError, OSError) as error:
-            raise ValueError(str(error)) from error
+            raise RpcError(str(error), ExitCode.FAILED) from error
         self._versions.remember(version, model)
         return model

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from streampiped.errors import StateError, StorageError
+from streampiped.errors import ExitCode, StateError, StorageError, UnknownVersionError
 from streampiped.stages.learning_tasks import AnyPool
 from streampiped.stages.model_versions import Versions
 
@@ -50,27 +50,29 @@ class ModelChanges:
         self._made = made
 
     def plan(self, pool: AnyPool | None, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """What is to be recorded; `refused` says why nothing is."""
-        reason = self._why_not(pool, kind, params)
-        if reason is not None:
-            return {"refused": reason, "params": None}
+        """What is to be recorded; `refused` says why nothing is, `code` for whom to blame (an `ExitCode`)."""
+        refusal = _why_not(pool, kind, params)
+        if refusal is not None:
+            return {"refused": refusal.reason, "code": refusal.code, "params": None}
         if kind != "rollback":
             return {"refused": None, "params": dict(params)}
         try:
             version = int(params["version"])
             self._made(self._versions.stored(version))
             entry = self._versions.registry.get(version)
+        except UnknownVersionError as error:
+            return {"refused": str(error), "code": int(ExitCode.NO_SUCH_STAGE), "params": None}
         except (StateError, OSError) as error:
-            return {"refused": str(error), "params": None}
+            return {"refused": str(error), "code": int(ExitCode.REFUSED), "params": None}
         assert entry is not None, version
         self._versions.promise(version)
         return {"refused": None, "params": {"version": version, "sha256": entry.sha256}}
 
     def apply(self, pool: AnyPool | None, acts: Acts, kind: str, params: Mapping[str, Any]) -> str | None:
         """Do it; why it is impossible by now, or None. StorageError when a file that was there is not any more."""
-        reason = self._why_not(pool, kind, params)
-        if reason is not None:
-            return reason
+        refusal = _why_not(pool, kind, params)
+        if refusal is not None:
+            return refusal.reason
         assert pool is not None
         row = pool.rows
         match kind:
@@ -93,21 +95,29 @@ class ModelChanges:
                 acts.add(kind, row, sha256=params["sha256"])
         return None
 
-    def _why_not(self, pool: AnyPool | None, kind: str, params: Mapping[str, Any]) -> str | None:
-        if kind not in KINDS:
-            return f"a model knows {', '.join(KINDS)}, and no {kind}"
-        if wrong := sorted(set(KINDS[kind]) ^ (params.keys() - {"sha256"})):
-            return f"{kind} takes {' and '.join(KINDS[kind]) or 'nothing'}, not {', '.join(wrong)}"
-        if pool is None:
-            return "there is no model yet: no batch has arrived"
-        if kind == "promote" and pool.pinned:
-            return f"{pool.champion.name} is pinned; unpin it first, or pin another one"
-        if kind == "unpin" and not pool.pinned:
-            return "no member is pinned"
-        if kind in ("promote", "pin"):
-            names = [slot.name for slot in pool.slots] + ([CURRENT] if kind == "pin" else [])
-            if params["member"] not in names:
-                return f"no member {params['member']!r}; there are {', '.join(names)}"
-        if kind == "rollback" and (not isinstance(params["version"], int) or isinstance(params["version"], bool)):
-            return "version should be a number"
-        return None
+
+class Refusal(NamedTuple):
+    reason: str
+    code: int
+    """An `ExitCode`."""
+
+
+def _why_not(pool: AnyPool | None, kind: str, params: Mapping[str, Any]) -> Refusal | None:
+    if kind not in KINDS:
+        return Refusal(f"a model knows {', '.join(KINDS)}, and no {kind}", int(ExitCode.USAGE))
+    if wrong := sorted(set(KINDS[kind]) ^ (params.keys() - {"sha256"})):
+        takes = " and ".join(KINDS[kind]) or "nothing"
+        return Refusal(f"{kind} takes {takes}, not {', '.join(wrong)}", int(ExitCode.USAGE))
+    if kind == "rollback" and (not isinstance(params["version"], int) or isinstance(params["version"], bool)):
+        return Refusal("version should be a number", int(ExitCode.USAGE))
+    if pool is None:
+        return Refusal("there is no model yet: no batch has arrived", int(ExitCode.REFUSED))
+    if kind in ("promote", "pin"):
+        names = [slot.name for slot in pool.slots] + ([CURRENT] if kind == "pin" else [])
+        if params["member"] not in names:
+            return Refusal(f"no member {params['member']!r}; there are {', '.join(names)}", int(ExitCode.NO_SUCH_STAGE))
+    if kind == "promote" and pool.pinned:
+        return Refusal(f"{pool.champion.name} is pinned; unpin it first, or pin another one", int(ExitCode.REFUSED))
+    if kind == "unpin" and not pool.pinned:
+        return Refusal("no member is pinned", int(ExitCode.REFUSED))
+    return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from streampiped.errors import StateError
+from streampiped.errors import StateError, UnknownVersionError
 from streampiped.learn.held import HeldOut
 from streampiped.learn.npz import to_npz
 from streampiped.learn.registry import Mark, Registry, rebuilt
@@ -136,9 +136,10 @@ class Versions:
         entry = self.registry.get(version)
         if entry is None:
             kept = sorted(self._memory.keys() | self.files.kept())
-            raise StateError(f"no model of epoch {version} is kept; there are {', '.join(map(str, kept)) or 'none'}")
+            there = ", ".join(map(str, kept)) or "none"
+            raise UnknownVersionError(f"no model of epoch {version} is kept; there are {there}")
         if self.files.kept_at(version) is None:
-            raise StateError(f"the parameters of version {version} are kept no longer")
+            raise UnknownVersionError(f"the parameters of version {version} are kept no longer")
         state = self.files.load(version, sha256 or entry.sha256)
         if state.get("format") != FORMAT:
             raise StateError(f"version {version} is of format {state.get('format')!r}, should be {FORMAT}")

@@ -6,6 +6,7 @@ Two families of the same make: what processes use, and how records flow through 
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -68,18 +69,25 @@ def add(db: sqlite3.Connection, family: Family, rows: list[Row]) -> None:
 
 
 def forget(db: sqlite3.Connection, now: float, retain: float) -> None:
-    """Forget what is older at `now` (seconds since the epoch) than it is kept, or lies in the future after a clock was
-    set back. Reads whole tables, with `roll_up` 66 ms when they are full: once a minute is enough. To be
-    called before `add`: a database at its limit has no room for samples until something is gone."""
+    """Forget what is beyond what is kept at `now` (seconds since the epoch). Samples go by the clock. Of minutes the
+    newest `retain` in which there were any are kept, and as many of the future, which nobody is shown: whichever of
+    two times a clock was wrong at, it has taken nothing of the other. Reads whole tables: once a minute is enough. To
+    be called before `add`: a database at its limit has no room for samples until something is gone."""
+    kept = int(retain // MINUTE_S)
     for family in (USE, FLOW):
-        for table, kept in ((family.samples, RAW_KEPT_S), (family.minutes, retain)):
-            db.execute(f"DELETE FROM {table} WHERE ts < ? OR ts > ?", (now - kept, now + MINUTE_S))
+        db.execute(f"DELETE FROM {family.samples} WHERE ts < ? OR ts > ?", (now - RAW_KEPT_S, now + MINUTE_S))
+        minutes = [ts for (ts,) in db.execute(f"SELECT DISTINCT ts FROM {family.minutes} ORDER BY ts")]
+        present = bisect_right(minutes, now)
+        if present > kept:
+            db.execute(f"DELETE FROM {family.minutes} WHERE ts < ?", (minutes[present - kept],))
+        if len(minutes) > present + kept:
+            db.execute(f"DELETE FROM {family.minutes} WHERE ts >= ?", (minutes[present + kept],))
 
 
 def roll_up(db: sqlite3.Connection, now: float) -> None:
     """Make the minutes that are complete at `now`."""
     for family in (USE, FLOW):
-        (last,) = db.execute(f"SELECT max(ts) FROM {family.minutes}").fetchone()
+        (last,) = db.execute(f"SELECT max(ts) FROM {family.minutes} WHERE ts <= ?", (now,)).fetchone()
         first = last + MINUTE_S if last is not None else 0
         complete = now // MINUTE_S * MINUTE_S
         if first < complete:
@@ -95,7 +103,7 @@ def _roll_up(family: Family) -> str:
     """
 
 
-def points(history: History, process: str, metric: str, since: float, limit: int) -> list[list[float]]:
+def points(history: History, process: str, metric: str, since: float, until: float, limit: int) -> list[list[float]]:
     """[ts, value] of one of UNITS, oldest first: minutes, then samples where there are any."""
     assert metric in UNITS
     family = USE if metric in METRICS else FLOW
@@ -105,9 +113,9 @@ def points(history: History, process: str, metric: str, since: float, limit: int
          old AS (SELECT ts, {metric} AS value FROM {family.minutes} WHERE process = (SELECT id FROM this)
                  AND ts + {MINUTE_S} <= coalesce((SELECT min(ts) FROM fresh), 1e12))
     SELECT ts, value FROM (SELECT * FROM old UNION ALL SELECT * FROM fresh)
-    WHERE ts >= ? AND value IS NOT NULL ORDER BY ts DESC LIMIT ?
+    WHERE ts >= ? AND ts <= ? AND value IS NOT NULL ORDER BY ts DESC LIMIT ?
     """
-    return [[ts, value] for ts, value in reversed(history.rows(query, (process, since, limit)))]
+    return [[ts, value] for ts, value in reversed(history.rows(query, (process, since, until, limit)))]
 
 
 def usage(

@@ -42,7 +42,7 @@ class ServiceMonitorOptions(StageOptions):
     interval: Duration = Field(default=2.0, ge=0.1)
     """Between two samples."""
     retain: Duration = Field(default=7 * 86400.0, ge=3600, le=366 * 86400.0)
-    """How long means of minutes are kept."""
+    """Means of as many minutes are kept, those in which the daemon ran."""
 
 
 class ServiceMonitor(Service):
@@ -56,7 +56,7 @@ class ServiceMonitor(Service):
     def __init__(self, options: ServiceMonitorOptions, context: StageContext) -> None:
         self._options = options
         raw = monitor_store.RAW_KEPT_S / options.interval
-        rows = 2 * PROCESSES_MAX * (raw + options.retain / monitor_store.MINUTE_S)
+        rows = 2 * PROCESSES_MAX * (raw + 2 * options.retain / monitor_store.MINUTE_S)
         self._history = History(
             context.directory / FILE_NAME,
             monitor_store.SCHEMA,
@@ -179,7 +179,7 @@ class ServiceMonitor(Service):
             raise RpcError("since: seconds since the epoch; limit: a number", ExitCode.USAGE) from None
         self._flush(time.monotonic())
         limit = max(1, min(limit, POINTS_MAX))
-        points = monitor_store.points(self._history, process, metric, since, limit)
+        points = monitor_store.points(self._history, process, metric, since, time.time(), limit)
         return {"process": process, "metric": metric, "unit": monitor_store.UNITS[metric], "points": points}
 
     def _usage(self, params: Mapping[str, Any]) -> dict[str, Any]:
