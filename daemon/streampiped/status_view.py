@@ -117,7 +117,7 @@ class StatusView:
 
     @property
     def started(self) -> float:
-        """Seconds since the epoch, by the clock as it is now: one that has jumped since, as at a boot without a battery,
+        """Seconds since the epoch, by the clock of now: one that has jumped since, as at a boot without a battery,
         gives another answer."""
         told = time.time() - self.uptime
         if abs(told - self._started) > JUMP_S:
