@@ -47,8 +47,10 @@ def running(service: Service) -> Service:
 
 
 def test_start_returns_when_every_stage_is_ready(stopped: Service) -> None:
-    """When `systemctl start` returns, `streampipectl status` says that every wanted process is there."""
+    """When `systemctl start` returns, `streampipectl status` says that every wanted process is there, and the line of
+    `systemctl status` that it runs."""
     stopped.systemctl("start")
+    assert stopped.show("StatusText")["StatusText"].startswith("running: ")
     status = stopped.status()
     assert {process["name"] for process in status["processes"]} == {*STAGES, *SERVICES}
     assert all(process["pid"] for process in status["processes"])
