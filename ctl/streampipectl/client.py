@@ -201,9 +201,9 @@ def _not_permitted(path: str) -> str:
             continue
         group = _group(found.st_gid)
         if found.st_mode & 0o070:
-            return f"not permitted to open {path}: it is for root and group {group}; usermod -aG {group} USER adds one"
-        return f"not permitted to open {path}: it is for root and {_user(found.st_uid)} alone"
-    return f"not permitted to open {path}"
+            return f"{path}: permission denied; it is for root and group {group}; usermod -aG {group} USER adds one"
+        return f"{path}: permission denied; it is for root and {_user(found.st_uid)} alone"
+    return f"{path}: permission denied"
 
 
 def _group(gid: int) -> str:

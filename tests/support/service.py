@@ -86,10 +86,13 @@ class Service:
         """The state directory. Not for SQLite, which resolves the link in this path and ends up outside: copy it."""
         return self.box.root / "var/lib/private/streampipe"
 
+    @property
+    def events_file(self) -> Path:
+        return self.box.root / "var/log/private/streampipe/events.jsonl"
+
     def events(self) -> list[dict[str, Any]]:
         """The event file so far."""
-        text = (self.box.root / "var/log/private/streampipe/events.jsonl").read_text()
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in self.events_file.read_text().splitlines()]
 
     def ask(self, command: str) -> Any:
         """The answer to `streampipectl COMMAND --json`."""

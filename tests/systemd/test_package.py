@@ -171,10 +171,10 @@ def test_upgrade_leaves_one_that_drains_to_its_end(service: Service, packages: d
     stuck = service.pids()["trainer"]
     service.box.run("kill", "-STOP", str(stuck))
     service.box.run("systemctl", "stop", "--no-block", service.name)
-    eventually(lambda: service.show("ActiveState") == {"ActiveState": "deactivating"}, "it drains")
+    eventually(lambda: service.show("ActiveState") == {"ActiveState": "deactivating"}, "it drains", COMMITTED_S)
     install(service, packages, NEW)
     service.box.run("kill", "-CONT", str(stuck), check=False)
-    eventually(lambda: service.show("ActiveState") == {"ActiveState": "inactive"}, "it has stopped")
+    eventually(lambda: service.show("ActiveState") == {"ActiveState": "inactive"}, "it has stopped", COMMITTED_S)
     assert service.box.run("ls", "/run/streampipe.stopped", check=False).stdout == ""
     service.box.run("systemctl", "start", service.name)
 

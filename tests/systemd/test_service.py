@@ -47,8 +47,10 @@ def running(service: Service) -> Service:
 
 
 def test_start_returns_when_every_stage_is_ready(stopped: Service) -> None:
-    """When `systemctl start` returns, `streampipectl status` says that every wanted process is there."""
+    """When `systemctl start` returns, `streampipectl status` says that every wanted process is there, and the line of
+    `systemctl status` that it runs."""
     stopped.systemctl("start")
+    assert stopped.show("StatusText")["StatusText"].startswith("running: ")
     status = stopped.status()
     assert {process["name"] for process in status["processes"]} == {*STAGES, *SERVICES}
     assert all(process["pid"] for process in status["processes"])
@@ -145,15 +147,19 @@ def test_journal_has_the_story(running: Service) -> None:
 
 
 def test_group_looks_and_strangers_do_not(running: Service) -> None:
-    """A member of the group may look and not change; who is not in it is told which group (exit 6)."""
+    """A member of the group may look and not change; who is not in it is denied it and told which group (exit 6); root
+    may change."""
     running.box.run("useradd", "--groups", "streampipe", "member")
     running.box.run("useradd", "stranger")
     running.box.run("streampipectl", "status", user="member")
+    before = running.pids()
     assert running.box.run("streampipectl", "restart", user="member", check=False).returncode == 6
+    assert running.pids() == before
     refused = running.box.run("streampipectl", "status", user="stranger", check=False)
     assert refused.returncode == 6
-    assert "group" in refused.stderr
-    assert "streampipe" in refused.stderr
+    assert "permission denied; it is for root and group streampipe; " in refused.stderr
+    running.box.run("streampipectl", "restart", "normalizer")
+    assert running.pids()["normalizer"] != before["normalizer"]
 
 
 def test_kill_of_the_supervisor_is_survived(running: Service) -> None:
