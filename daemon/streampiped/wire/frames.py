@@ -2,13 +2,14 @@
 
 A frame is a 64-byte prefix, a msgpack header, and the blocks of a batch, each part padded to 64 bytes. Because every
 frame's length is a multiple of 64, frames that lie one behind another in an aligned buffer keep their columns aligned.
+Blocks that lie in shared memory are named in the header and stay where they are.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -19,16 +20,19 @@ from streampiped.errors import FrameError
 from streampiped.records import (
     COLUMN_ALIGN_BYTES,
     ITEM_BYTES,
+    PARTS_MAX,
     ROWS_MAX,
     Batch,
     Block,
+    Place,
     Schema,
     Span,
+    schema_of,
     stride_of,
 )
 
 MAGIC: Final = b"SPFR"
-VERSION: Final = 1
+VERSION: Final = 2
 PREFIX: Final = struct.Struct("<4sHHIIQ40x")  # magic, version, kind, header bytes, header CRC-32, data bytes
 HEADER_BYTES_MAX: Final = 16 << 20  # text columns live in the header
 FRAME_BYTES_MAX: Final = 64 << 20  # default; the configuration may say less
@@ -39,6 +43,10 @@ BUFFER_BYTES: Final = 256 << 10  # first size of a reader's buffer: a few frames
 assert PREFIX.size == COLUMN_ALIGN_BYTES
 
 HELLO, BATCH, BARRIER, END = range(1, 5)
+_SIX, _SEVEN = msgpack.packb([None] * 6)[:1], msgpack.packb([None] * 7)[:1]  # what a list of so many begins with
+
+Placing: TypeAlias = Callable[[Batch], Sequence[Place | None]]
+"""Where each part of a batch's blocks (`parts_of`) lies by now; None: nowhere that a reader sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,11 @@ def padded(length: int) -> int:
     return -(-length // COLUMN_ALIGN_BYTES) * COLUMN_ALIGN_BYTES
 
 
+def parts_of(batch: Batch) -> list[Block]:
+    """Its blocks, in the order in which a frame has them."""
+    return [part for block in (batch.floats, batch.ints) for part in block.parts if part.names]
+
+
 class FrameWriter:
     """Encodes what one stage says on all of its links in one generation."""
 
@@ -73,16 +86,17 @@ class FrameWriter:
         self._frame_bytes_max = frame_bytes_max
         self._schema: Schema | None = None
 
-    def encode(self, frame: Frame) -> list[Any]:
-        """Buffers to be written in order. A batch's blocks are handed out uncopied. FrameError when the frame is one
-        that no reader would take."""
+    def encode(self, frame: Frame, placing: Placing | None = None) -> list[Any]:
+        """Buffers to be written in order. A batch's blocks are handed out uncopied, but for those that `placing` says
+        to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the frame is one
+        that no reader would take, which does not depend on where blocks lie."""
         match frame:
             case Hello(schema):
                 self._schema = schema
                 return [_frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)]
             case Batch():
                 hello = [] if frame.schema == self._schema else self.encode(Hello(frame.schema))
-                return hello + self._batch(frame)
+                return hello + self._batch(frame, placing)
             case Barrier(epoch):
                 return [*self._opening(), _frame(BARRIER, [self._generation, epoch], 0)]
             case End():
@@ -91,31 +105,52 @@ class FrameWriter:
     def _opening(self) -> list[Any]:
         return [] if self._schema is not None else self.encode(Hello(Schema()))
 
-    def _batch(self, batch: Batch) -> list[Any]:
+    def _batch(self, batch: Batch, placing: Placing | None) -> list[Any]:
         spans = [[s.source, s.start, s.count, s.via] if s.via else [s.source, s.start, s.count] for s in batch.spans]
         texts = [batch.texts[name] for name in batch.schema.texts]
-        header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts]
-        blocks = [block.data for block in (batch.floats, batch.ints) if block.data.size]
-        head = _frame(BATCH, header, sum(data.nbytes for data in blocks))
-        total = len(head) + sum(data.nbytes for data in blocks)
-        if len(head) - PREFIX.size > HEADER_BYTES_MAX:
+        body = _packed([self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts])
+        parts = parts_of(batch)
+        self._check(batch, PREFIX.size + padded(len(body) + 1), sum(part.nbytes for part in parts))
+        places = placing(batch) if placing is not None else ()
+        if not any(places):
+            places, said = [None] * len(parts), []
+        else:
+            said = [[len(p.names), *(place or ())] for p, place in zip(parts, places, strict=True)]
+        inline = [_steady(p) for p, place in zip(parts, places, strict=True) if place is None and p.nbytes]
+        body = _SEVEN + body.removeprefix(_SIX) + msgpack.packb(said)
+        return [_framed(BATCH, body, sum(data.nbytes for data in inline)), *inline]
+
+    def _check(self, batch: Batch, head: int, data: int) -> None:
+        if head - PREFIX.size > HEADER_BYTES_MAX:
             raise FrameError(
-                f"a batch of {batch.rows} rows makes a header of {len(head)} bytes with its texts, at most "
+                f"a batch of {batch.rows} rows makes a header of {head} bytes with its texts, at most "
                 f"{HEADER_BYTES_MAX}; lower the source's batch_max"
             )
-        if total > self._frame_bytes_max:
+        if head + data > self._frame_bytes_max:
             raise FrameError(
-                f"a batch of {batch.rows} rows makes a frame of {total} bytes, at most {self._frame_bytes_max}; "
+                f"a batch of {batch.rows} rows makes a frame of {head + data} bytes, at most {self._frame_bytes_max}; "
                 "lower the source's batch_max, or raise links.frame_bytes_max"
             )
-        return [head, *blocks]
+
+
+def _steady(part: Block) -> Any:
+    """What may still be read when the batch at hand has been given back: memory of others is copied."""
+    return part.data if part.place is None else part.data.copy()
 
 
 def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:
+    return _framed(kind, _packed(header), data_bytes)
+
+
+def _packed(header: list[Any]) -> bytes:
     try:
         body: bytes = msgpack.packb(header)
     except UnicodeEncodeError:  # told by trying: the tolerant way is slower
         body = msgpack.packb(header, unicode_errors=SURROGATES)
+    return body
+
+
+def _framed(kind: int, body: bytes, data_bytes: int) -> bytes:
     prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
     return b"".join((prefix, body, bytes(padded(len(body)) - len(body))))
 
@@ -124,12 +159,20 @@ class FrameReader:
     """Decodes one link of one generation from an aligned, reused buffer.
 
     Read into `space()`, say how much with `filled()`, take frames with `next()` until it gives None. A batch is a
-    view of the buffer: valid until the next `space()`.
+    view of the buffer: valid until the next `space()`; and of the memory that frames name.
     """
 
-    def __init__(self, generation: int, frame_bytes_max: int = FRAME_BYTES_MAX, via: str = "") -> None:
-        """`via`: the input's name, of a stage with several; the spans of all batches get it."""
+    def __init__(
+        self,
+        generation: int,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        via: str = "",
+        memory: Mapping[int, Any] | None = None,
+    ) -> None:
+        """`via`: the input's name, of a stage with several; the spans of all batches get it. `memory`: that of the
+        stages that may be named, by their number, as aligned arrays of bytes."""
         self._via = via
+        self._memory = memory or {}
         self._generation = generation
         self._frame_bytes_max = frame_bytes_max
         self._buffer = _aligned_bytes(BUFFER_BYTES)
@@ -203,32 +246,66 @@ class FrameReader:
             raise FrameError("the first frame of a generation must be hello")
         return frame
 
-    def _batch(self, data: Any, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any) -> Batch:
+    def _batch(
+        self, data: Any, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any, said: list[Any]
+    ) -> Batch:
         schema = self._schema
         if schema is None:
             raise FrameError("the first frame of a generation must be hello")
-        stride = stride_of(rows)
-        split, whole = (len(schema.floats) * stride, (len(schema.floats) + len(schema.ints)) * stride)
-        fits = 0 <= rows <= ROWS_MAX and data.size == whole * ITEM_BYTES and len(texts) == len(schema.texts)
+        fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
         if not fits or any(len(text) != rows for text in texts):
-            raise FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {schema.names}")
+            raise self._misfit(rows, data)
+        floats, ints = self._blocks(data, rows, said or [[len(names)] for names in (schema.floats, schema.ints)])
         return Batch(
             schema,
             rows,
-            Block(schema.floats, rows, data[: split * ITEM_BYTES].view(np.float64)),
-            Block(schema.ints, rows, data[split * ITEM_BYTES :].view(np.int64)),
+            floats,
+            ints,
             dict(zip(schema.texts, texts, strict=True)),
             sequence=sequence,
             spans=tuple(self._span(*span) for span in spans) if self._via else tuple(Span(*span) for span in spans),
             ingest_ns=ingest_ns,
         )
 
+    def _blocks(self, data: Any, rows: int, said: list[Any]) -> tuple[Block, Block]:
+        """The float block and the int block: each part is a stretch of `data`, or of the memory where it lies."""
+        assert self._schema is not None
+        floats, ints = Block((), rows, data[:0].view(np.float64)), Block((), rows, data[:0].view(np.int64))
+        whole, first, used = self._schema.floats + self._schema.ints, 0, 0
+        for count, *where in said:
+            names = whole[first : first + count]
+            size = count * stride_of(rows) * ITEM_BYTES
+            place = Place(*where) if where else None
+            source = data[used:] if place is None else self._seen(place, size)
+            if len(names) != count or len(source) < size:
+                raise self._misfit(rows, data)
+            if first + count <= len(self._schema.floats):
+                floats = Block.joined(floats, Block(names, rows, source[:size].view(np.float64), place))
+            elif first >= len(self._schema.floats):
+                ints = Block.joined(ints, Block(names, rows, source[:size].view(np.int64), place))
+            else:
+                raise self._misfit(rows, data)
+            first, used = first + count, used + (size if place is None else 0)
+        if first != len(whole) or used != data.size:
+            raise self._misfit(rows, data)
+        return floats, ints
+
+    def _seen(self, place: Place, size: int) -> Any:
+        memory = self._memory.get(place.owner)
+        if memory is None or place.offset < 0 or place.offset % COLUMN_ALIGN_BYTES or place.offset + size > memory.size:
+            raise FrameError(f"{size} bytes at {place} are in no memory that this stage is shown")
+        return memory[place.offset : place.offset + size]
+
+    def _misfit(self, rows: int, data: Any) -> FrameError:
+        names = self._schema.names if self._schema is not None else ()
+        return FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {names}")
+
     def _span(self, source: str, start: int, count: int, via: str = "") -> Span:
         return Span(source, start, count, f"{via}/{self._via}" if via else self._via)
 
 
 _DECODERS: Final[dict[int, Callable[..., Hello | Barrier | End]]] = {
-    HELLO: lambda floats, ints, texts: Hello(Schema(tuple(floats), tuple(ints), tuple(texts))),
+    HELLO: lambda floats, ints, texts: Hello(schema_of(tuple(floats), tuple(ints), tuple(texts))),
     BARRIER: Barrier,
     END: End,
     BATCH: End,  # batches are decoded with the link's schema, see `FrameReader._batch`
