@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.core.slots import Slots
+from streampiped.core.slots import SLOTS_MAX, Slots
 from streampiped.records import Batch, Block, Place
-from streampiped.runtime.slots import give_back, mapped, read_returns
+from streampiped.runtime.slots import give_back, mapped, read_returns, returns_unread
 from streampiped.topology import Plan
 from streampiped.wire.frames import parts_of
 
@@ -31,65 +31,41 @@ POISON: Final = 0xFF
 """Of every byte: NaN as a float, -1 as an integer."""
 
 
-class StageMemory:
-    """`on_idle()` comes when a slot is free again, after `may_place` has said that none is."""
+class Sharing:
+    """What a stage shares and holds, wherever the memory and the word of its readers come from: that is for subclasses,
+    of which the simulation has one of its own (tests/sim/memory.py)."""
 
-    def __init__(self, plan: Plan, name: str, loop: asyncio.AbstractEventLoop, on_idle: Callable[[], None]) -> None:
-        self._loop = loop
-        self._on_idle = on_idle
+    def __init__(self, plan: Plan, name: str, inline_bytes: int = INLINE_BYTES) -> None:
         self._poison = plan.links.poison
+        self._inline_bytes = inline_bytes
         self._readers = len(plan.outputs(name))
         self._number = plan.number(name)
-        self._owner = name in plan.owners()
-        self._seen = tuple(plan.number(each) for each in plan.seen(name))
         self._lends = frozenset(plan.number(each) for each in plan.lends(name))
-        self._generation = 0
         self._slots: Slots | None = None
         self._own: Bytes = np.zeros(0, np.uint8)
-        self._returned = -1
-        self._returning: dict[int, int] = {}
         self._held: dict[tuple[int, int], int] = {}
         """(owner, slot) of the batch at hand -> by how much our holds of it change when we are done."""
         self.views: dict[int, Bytes] = {}
         """What a frame may name, by the owner's number. Read-only."""
 
-    def open(self, generation: int, descriptors: Sequence[int]) -> None:
-        """Take what `LinkTable.ends` gives beside the links."""
-        self._generation = generation
-        pairs = list(zip(descriptors[::2], descriptors[1::2], strict=True))
-        if self._owner:
-            (memory, self._returned), *pairs = pairs
-            self._own = _bytes_of(memory, writable=True)
-            if self._number in self._lends:
-                self._slots = Slots(generation, self._own.size)
-        for number, (memory, returning) in zip(self._seen, pairs, strict=True):
-            self.views[number] = _bytes_of(memory, writable=False)
-            self._returning[number] = returning
+    # what subclasses know
 
-    def close(self) -> None:
-        """Forget all of it: what we hold dies with the generation."""
-        if self._returned >= 0:
-            self._loop.remove_reader(self._returned)
-            os.close(self._returned)
-            self._returned = -1
-        for fd in self._returning.values():
-            os.close(fd)
-        self._returning.clear()
-        self._held.clear()
-        self.views.clear()  # in place: the readers of frames have it
-        self._slots, self._own = None, np.zeros(0, np.uint8)
+    def _give(self, owner: int, slot: int, holds: int) -> None:
+        """Say to an owner by how much the holds of its slot change."""
+        raise NotImplementedError
+
+    def _returns(self) -> Iterable[tuple[int, int, int]]:
+        """What our readers have said since we last asked, in the order in which they did: (slot, holds, generation)."""
+        raise NotImplementedError
 
     # what we write
 
     def may_place(self) -> bool:
-        """Whether a batch may be placed; if not, `on_idle` comes as soon as it may."""
+        """Whether a batch may be placed: there is a slot, or none is needed."""
         if self._slots is None or (self._slots.may_take() and not self._poison):
             return True
         self._collect()
-        if self._slots.may_take():
-            return True
-        self._loop.add_reader(self._returned, self._came_back)
-        return False
+        return self._slots.may_take()
 
     def place(self, batch: Batch) -> list[Place | None]:
         """Where each part of a batch that all our readers get now lies. Parts of the batch at hand stay where they
@@ -99,7 +75,7 @@ class StageMemory:
         for owner, slot in {(place.owner, place.slot) for place in places if place is not None}:
             self._pass_on(owner, slot)
         size = sum(part.nbytes for part, place in zip(parts, places, strict=True) if place is None)
-        if self._slots is None or size < INLINE_BYTES or not self._slots.may_take():
+        if self._slots is None or size < self._inline_bytes or not self._slots.may_take():
             return places  # the last: of a source that gives a batch in pieces
         free = self._slots.take(size, self._readers)
         if free is not None:
@@ -118,8 +94,14 @@ class StageMemory:
         """Nobody looks at the batch at hand any more."""
         for (owner, slot), change in self._held.items():
             if change:
-                give_back(self._returning[owner], slot, change, self._generation)
+                self._give(owner, slot, change)
         self._held.clear()
+
+    def _forget(self) -> None:
+        """What we hold dies with the generation."""
+        self._held.clear()
+        self.views.clear()  # in place: the readers of frames have it
+        self._slots, self._own = None, np.zeros(0, np.uint8)
 
     def _copy_to(self, slot: int, parts: Sequence[Block], places: list[Place | None]) -> None:
         """Copy the parts that have no place side by side into our slot, which is theirs then."""
@@ -142,20 +124,71 @@ class StageMemory:
         has to be before they do."""
         self._held[owner, slot] = 0
         if self._readers > 1:
-            give_back(self._returning[owner], slot, self._readers - 1, self._generation)
-
-    def _came_back(self) -> None:
-        self._collect()
-        assert self._slots is not None
-        if self._slots.may_take():
-            self._loop.remove_reader(self._returned)
-            self._on_idle()
+            self._give(owner, slot, self._readers - 1)
 
     def _collect(self) -> None:
         assert self._slots is not None
-        for slot, holds, generation in read_returns(self._returned):
+        for slot, holds, generation in self._returns():
             if self._slots.changed(slot, generation, holds) and self._poison:
                 self._own[self._slots.stretch(slot)] = POISON
+
+
+class StageMemory(Sharing):
+    """`on_idle()` comes when a slot is free again, after `may_place` has said that none is."""
+
+    def __init__(self, plan: Plan, name: str, loop: asyncio.AbstractEventLoop, on_idle: Callable[[], None]) -> None:
+        super().__init__(plan, name)
+        self._loop = loop
+        self._on_idle = on_idle
+        self._owner = name in plan.owners()
+        self._copies = plan.copies()[name]
+        self._seen = tuple(plan.number(each) for each in plan.seen(name))
+        self._generation = 0
+        self._returned = -1
+        self._returning: dict[int, int] = {}
+
+    def open(self, generation: int, descriptors: Sequence[int]) -> None:
+        """Take what `LinkTable.ends` gives beside the links."""
+        self._generation = generation
+        pairs = list(zip(descriptors[::2], descriptors[1::2], strict=True))
+        if self._owner:
+            (memory, self._returned), *pairs = pairs
+            self._own = _bytes_of(memory, writable=True)
+            if self._number in self._lends:
+                most = returns_unread(self._returned) // self._copies  # a stage with very many pipes gets small ones
+                self._slots = Slots(generation, self._own.size, min(SLOTS_MAX, most))
+        for number, (memory, returning) in zip(self._seen, pairs, strict=True):
+            self.views[number] = _bytes_of(memory, writable=False)
+            self._returning[number] = returning
+
+    def close(self) -> None:
+        """Forget all of it."""
+        if self._returned >= 0:
+            self._loop.remove_reader(self._returned)
+            os.close(self._returned)
+            self._returned = -1
+        for fd in self._returning.values():
+            os.close(fd)
+        self._returning.clear()
+        self._forget()
+
+    def may_place(self) -> bool:
+        """As above; if not, `on_idle` comes as soon as it may."""
+        if super().may_place():
+            return True
+        self._loop.add_reader(self._returned, self._came_back)
+        return False
+
+    def _came_back(self) -> None:
+        if super().may_place():
+            self._loop.remove_reader(self._returned)
+            self._on_idle()
+
+    def _give(self, owner: int, slot: int, holds: int) -> None:
+        give_back(self._returning[owner], slot, holds, self._generation)
+
+    def _returns(self) -> Iterable[tuple[int, int, int]]:
+        return read_returns(self._returned)
 
 
 def _bytes_of(fd: int, *, writable: bool) -> Bytes:

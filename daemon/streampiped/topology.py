@@ -12,9 +12,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 Role: TypeAlias = Literal["source", "transform", "sink", "service"]
 
+PAIRS_MAX: Final = 125
+"""Of descriptors that one message takes: links, a stage's own memory, and that of others."""
 SEEN_MAX: Final = 16
-"""Stages whose memory one is shown: a message takes 250 descriptors, and each of them is two. A batch that comes from
-further away is copied once on its way."""
+"""Stages whose memory one is shown, if the links leave so much room. A batch that comes from further away is copied
+once on its way."""
 COPIES_MAX: Final = 100
 """Readers that a batch may have in shared memory: what all of them give back at once fits into a pipe."""
 
@@ -163,12 +165,14 @@ class Plan:
         away are left out (`SEEN_MAX`), and so are those of whose batches there may be too many (`COPIES_MAX`)."""
         if not self.links.buffer_bytes:
             return ()
-        copies, above = self._copies(), list(self.spec(name).inputs)
+        copies, above = self.copies(), list(self.spec(name).inputs)
         at = 0
         while at < len(above):
             above += [further for further in self.spec(above[at]).inputs if further not in above]
             at += 1
-        return tuple(each for each in above if copies[each] <= COPIES_MAX)[:SEEN_MAX]
+        edges = len(self.spec(name).inputs) + len(self.outputs(name))
+        most = min(SEEN_MAX, max(0, PAIRS_MAX - 1 - edges))
+        return tuple(each for each in above if copies[each] <= COPIES_MAX)[:most]
 
     def owners(self) -> dict[str, int]:
         """The stages that share memory with those behind them, and how much."""
@@ -182,7 +186,7 @@ class Plan:
         common = set.intersection(*everywhere) if readers else set()
         return tuple(each for each in (name, *self.seen(name)) if each in common)
 
-    def _copies(self) -> dict[str, int]:
+    def copies(self) -> dict[str, int]:
         """How often a batch of each stage is received at most, on all ways that lead on from it."""
         found = {spec.name: 0 for spec in self.stages}
         for spec in reversed(self.stages):

@@ -15,10 +15,11 @@ import pytest
 
 from streampiped.core.slots import SLOTS_MAX
 from streampiped.records import Batch, Place
+from streampiped.runtime.channel import DESCRIPTORS_MAX
 from streampiped.runtime.pipes import LinkTable
 from streampiped.runtime.slots import RETURN, SharedMemory, mapped
 from streampiped.stage_memory import INLINE_BYTES, StageMemory
-from streampiped.topology import COPIES_MAX, SEEN_MAX, Links, Paths, Plan, StageSpec
+from streampiped.topology import COPIES_MAX, PAIRS_MAX, SEEN_MAX, Links, Paths, Plan, StageSpec
 from streampiped.wire.frames import FrameReader, FrameWriter, parts_of
 from support.link_bytes import only_batch
 
@@ -205,3 +206,31 @@ def test_generations_leave_nothing_behind(family: Family) -> None:
         counts.append((maps, len(os.listdir("/proc/self/fd"))))
     family.close(GENERATION + 20)
     assert len(set(counts)) == 1
+
+
+def test_no_more_slots_than_what_is_said_of_them_has_room(loop: asyncio.AbstractEventLoop) -> None:
+    """Who has used up the system's pipes gets small ones: with one of 4 KiB and a hundred readers an owner has five
+    slots, and all that its readers may say at once fits in, unread."""
+    readers = tuple(f"r{i}" for i in range(COPIES_MAX))
+    plan = plan_of({"a": (), **dict.fromkeys(readers, ("a",))}, buffer_bytes=32 * INLINE_BYTES)
+    table = LinkTable((), 4096, plan.owners())
+    table.make(GENERATION)
+    ends = table.ends(GENERATION, (), "a", (), ())
+    fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, 4096)
+    owner = StageMemory(plan, "a", loop, lambda: None)
+    owner.open(GENERATION, [os.dup(fd) for fd in ends])
+    taken = 0
+    while owner.may_place():
+        owner.place(batch())
+        taken += 1
+    assert taken == 4096 // RETURN.size // COPIES_MAX
+    owner.close()
+    table.close_before(GENERATION + 1)
+
+
+def test_links_come_before_memory() -> None:
+    """A stage with so many links that a message has no room for descriptors of memory beside them is shown less."""
+    many = tuple(f"s{i:03}" for i in range(PAIRS_MAX - 5))
+    plan = plan_of({**dict.fromkeys(many, ()), "all": many})
+    assert len(plan.seen("all")) == 4
+    assert 2 * (len(many) + len(plan.seen("all")) + 1) <= DESCRIPTORS_MAX

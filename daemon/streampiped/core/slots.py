@@ -20,13 +20,14 @@ SLOTS_MAX: Final = 64  # more than the pipeline has use for: what is returned mu
 
 
 class Slots:
-    """The slots of one stage in one generation, `size` bytes together."""
+    """The slots of one stage in one generation, `size` bytes together, at most `most` of them."""
 
-    __slots__ = ("_free", "_generation", "_holds", "_size", "_slot_bytes", "_wanted")
+    __slots__ = ("_free", "_generation", "_holds", "_most", "_size", "_slot_bytes", "_wanted")
 
-    def __init__(self, generation: int, size: int) -> None:
+    def __init__(self, generation: int, size: int, most: int = SLOTS_MAX) -> None:
         self._generation = generation
         self._size = size
+        self._most = most
         self._slot_bytes = 0
         self._wanted = 0  # bytes of a slot, once every slot is free
         self._holds: list[int] = []
@@ -85,7 +86,7 @@ class Slots:
     def _divide(self) -> None:
         """Nobody holds anything: cut the memory into slots of the size that is wanted."""
         self._slot_bytes, self._wanted = self._wanted, 0
-        count = min(SLOTS_MAX, self._size // self._slot_bytes)
+        count = min(self._most, self._size // self._slot_bytes)
         self._holds = [0] * count
         self._free = list(range(count))[::-1]
 

@@ -50,6 +50,11 @@ def read_returns(fd: int) -> list[tuple[int, int, int]]:
         return []
 
 
+def returns_unread(fd: int) -> int:
+    """How many of them the pipe has room for."""
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // RETURN.size
+
+
 def give_back(fd: int, slot: int, holds: int, generation: int) -> None:
     """Say to the owner by how much the holds of a slot change."""
     os.write(fd, RETURN.pack(slot, holds, generation))
