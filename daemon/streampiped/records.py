@@ -116,6 +116,16 @@ class Block:
         self._index: dict[str, int] | None = None
 
     @classmethod
+    def seen(
+        cls, names: tuple[str, ...], rows: int, data: Any, place: Place | None = None, parts: tuple[Block, ...] = ()
+    ) -> Block:
+        """The same without checks: of what a frame has, which is read-only, or of several `parts` and no `data`."""
+        block = cls.__new__(cls)
+        block.names, block.rows, block.stride, block.place = names, rows, stride_of(rows), place
+        block._data, block._parts, block._index = data, parts, None
+        return block
+
+    @classmethod
     def build(cls, names: tuple[str, ...], rows: int, columns: Iterable[Any], dtype: Any) -> Block:
         """Copy the columns (each of `rows` items) into a fresh block."""
         stride = stride_of(rows)
@@ -132,13 +142,8 @@ class Block:
         if not (first.names and second.names):
             return first if first.names else second
         names, parts = first.names + second.names, first.parts + second.parts
-        if len(parts) > PARTS_MAX:
-            columns = [part.column(name) for part in parts for name in part.names]
-            return cls.build(names, first.rows, columns, parts[0].data.dtype)
-        block = cls.__new__(cls)
-        block.names, block.rows, block.stride, block.place = names, first.rows, first.stride, None
-        block._data, block._parts, block._index = None, parts, None
-        return block
+        both = cls.seen(names, first.rows, None, parts=parts)
+        return both if len(parts) <= PARTS_MAX else cls.seen(names, first.rows, both.data)
 
     @property
     def parts(self) -> tuple[Block, ...]:
@@ -345,12 +350,7 @@ class Batch:
 
 
 def _is_text(values: Any) -> bool:
-    if not isinstance(values, list):
-        return False
-    for value in values:
-        if value is not None:
-            return isinstance(value, str)
-    return True
+    return isinstance(values, list) and isinstance(next((v for v in values if v is not None), ""), str)
 
 
 def _spans_of(spans: tuple[Span, ...], chosen: NDArray[np.intp]) -> tuple[Span, ...]:

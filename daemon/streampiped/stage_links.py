@@ -150,7 +150,10 @@ class StageLinks:
     @property
     def idle(self) -> bool:
         """Everything that was emitted is on its way."""
-        return all(output.idle for output in self._outputs)
+        for output in self._outputs:  # noqa: SIM110  asked between any two frames, and all() takes four times as long
+            if not output.idle:
+                return False
+        return True
 
     def held_up(self) -> Phase | None:
         """What keeps another batch from being sent, None: nothing. `on_idle` comes when that may have changed."""

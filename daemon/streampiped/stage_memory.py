@@ -74,7 +74,9 @@ class Sharing:
         places: list[Place | None] = [self._lent(part.place) for part in parts]
         for owner, slot in {(place.owner, place.slot) for place in places if place is not None}:
             self._pass_on(owner, slot)
-        size = sum(part.nbytes for part, place in zip(parts, places, strict=True) if place is None)
+        if None not in places:
+            return places
+        size = sum([part.nbytes for part, place in zip(parts, places, strict=True) if place is None])
         if self._slots is None or size < self._inline_bytes or not self._slots.may_take():
             return places  # the last: of a source that gives a batch in pieces
         free = self._slots.take(size, self._readers)

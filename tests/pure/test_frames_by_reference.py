@@ -40,7 +40,9 @@ def shared(batch: Batch, chosen: tuple[bool, ...]) -> tuple[list[Any], Any]:
 
 
 def read(buffers: list[Any], memory: Any) -> Batch:
-    reader = FrameReader(GENERATION, memory={OWNER: memory})
+    mapped = memory.view()
+    mapped.flags.writeable = False
+    reader = FrameReader(GENERATION, memory={OWNER: mapped})
     data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers)
     reader.space()[: len(data)] = data
     reader.filled(len(data))

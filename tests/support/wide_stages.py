@@ -19,6 +19,12 @@ def expected(positions: IntArray, column: int) -> Array:
     return np.asarray(positions * (column + 1.0) + column, dtype=np.float64)
 
 
+def columns_at(start: int, rows: int) -> dict[str, Array]:
+    """What `Wide` gives from this position on."""
+    positions = np.arange(start, start + rows)
+    return {f"x{i}": expected(positions, i) for i in range(COLUMNS)}
+
+
 class WideOptions(StageOptions):
     """`records` 0: unbounded."""
 
@@ -43,9 +49,7 @@ class Wide(SourceStage):
         if rows <= 0:
             return Ended()
         self._next += rows
-        positions = np.arange(start, start + rows)
-        columns = {f"x{i}": expected(positions, i) for i in range(COLUMNS)}
-        return Batch.build(columns, sequence=start, spans=(Span(self._name, start, rows),))
+        return Batch.build(columns_at(start, rows), sequence=start, spans=(Span(self._name, start, rows),))
 
     def snapshot(self) -> State:
         return {"next": self._next}

@@ -11,6 +11,7 @@ import struct
 import termios
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from streampiped.runtime.slots import SharedMemory
@@ -140,8 +141,8 @@ class PipeWriter:
 
     def write(self, buffers: list[Any]) -> None:
         """Queue the buffers behind what is there, and write what fits now. OSError when the pipe is broken."""
-        was_idle = self.idle
-        self._queue.extend(memoryview(b).cast("B") for b in buffers)
+        was_idle = not self._queue
+        self._queue.extend([memoryview(b).cast("B") for b in buffers])
         if was_idle and not self._push():
             self._loop.add_writer(self._fd, self._writable)
 
@@ -156,7 +157,7 @@ class PipeWriter:
         queue = self._queue
         while queue:
             try:
-                count = os.writev(self._fd, [queue[i] for i in range(min(len(queue), IOV_MAX))])
+                count = os.writev(self._fd, list(islice(queue, IOV_MAX)))
             except BlockingIOError:
                 return False
             while queue and count >= len(queue[0]):

@@ -43,7 +43,14 @@ BUFFER_BYTES: Final = 256 << 10  # first size of a reader's buffer: a few frames
 assert PREFIX.size == COLUMN_ALIGN_BYTES
 
 HELLO, BATCH, BARRIER, END = range(1, 5)
-_SIX, _SEVEN = msgpack.packb([None] * 6)[:1], msgpack.packb([None] * 7)[:1]  # what a list of so many begins with
+SPANS_FEW: Final = 4
+HEAD_FEW_BYTES: Final = 64 << 10  # of prefix and header, at most, of so many spans without texts
+_ZEROS: Final = bytes(COLUMN_ALIGN_BYTES)
+_NONE: Final = np.zeros(0, np.uint8)
+_NO_FLOATS: Final = np.zeros(0, np.float64)
+_NO_INTS: Final = np.zeros(0, np.int64)
+for _empty in (_NONE, _NO_FLOATS, _NO_INTS):
+    _empty.flags.writeable = False
 
 Placing: TypeAlias = Callable[[Batch], Sequence[Place | None]]
 """Where each part of a batch's blocks (`parts_of`) lies by now; None: nowhere that a reader sees."""
@@ -75,7 +82,7 @@ def padded(length: int) -> int:
 
 def parts_of(batch: Batch) -> list[Block]:
     """Its blocks, in the order in which a frame has them."""
-    return [part for block in (batch.floats, batch.ints) for part in block.parts if part.names]
+    return [part for part in (*batch.floats.parts, *batch.ints.parts) if part.names]
 
 
 class FrameWriter:
@@ -108,17 +115,19 @@ class FrameWriter:
     def _batch(self, batch: Batch, placing: Placing | None) -> list[Any]:
         spans = [[s.source, s.start, s.count, s.via] if s.via else [s.source, s.start, s.count] for s in batch.spans]
         texts = [batch.texts[name] for name in batch.schema.texts]
-        body = _packed([self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts])
+        header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts, []]
         parts = parts_of(batch)
-        self._check(batch, PREFIX.size + padded(len(body) + 1), sum(part.nbytes for part in parts))
+        data = sum([part.nbytes for part in parts])
+        if texts or len(spans) > SPANS_FEW or data + HEAD_FEW_BYTES > self._frame_bytes_max:
+            self._check(batch, PREFIX.size + padded(len(_packed(header))), data)
         places = placing(batch) if placing is not None else ()
         if not any(places):
-            places, said = [None] * len(parts), []
-        else:
-            said = [[len(p.names), *(place or ())] for p, place in zip(parts, places, strict=True)]
-        inline = [_steady(p) for p, place in zip(parts, places, strict=True) if place is None and p.nbytes]
-        body = _SEVEN + body.removeprefix(_SIX) + msgpack.packb(said)
-        return [_framed(BATCH, body, sum(data.nbytes for data in inline)), *inline]
+            inline = [_steady(part) for part in parts if part.nbytes]
+            return [_frame(BATCH, header, data), *inline]
+        found = list(zip(parts, places, strict=True))
+        header[-1] = [[len(part.names), *(place or ())] for part, place in found]
+        inline = [_steady(part) for part, place in found if place is None and part.nbytes]
+        return [_frame(BATCH, header, sum([each.nbytes for each in inline])), *inline]
 
     def _check(self, batch: Batch, head: int, data: int) -> None:
         if head - PREFIX.size > HEADER_BYTES_MAX:
@@ -139,20 +148,21 @@ def _steady(part: Block) -> Any:
 
 
 def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:
-    return _framed(kind, _packed(header), data_bytes)
+    body = _packed(header)
+    prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
+    return b"".join((prefix, body, _ZEROS[: -len(body) % COLUMN_ALIGN_BYTES]))
 
 
 def _packed(header: list[Any]) -> bytes:
     try:
-        body: bytes = msgpack.packb(header)
+        body: bytes = _PACKER.pack(header)
     except UnicodeEncodeError:  # told by trying: the tolerant way is slower
+        _PACKER.reset()
         body = msgpack.packb(header, unicode_errors=SURROGATES)
     return body
 
 
-def _framed(kind: int, body: bytes, data_bytes: int) -> bytes:
-    prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
-    return b"".join((prefix, body, bytes(padded(len(body)) - len(body))))
+_PACKER: Final = msgpack.Packer()  # to make one takes longer than to use it
 
 
 class FrameReader:
@@ -170,16 +180,23 @@ class FrameReader:
         memory: Mapping[int, Any] | None = None,
     ) -> None:
         """`via`: the input's name, of a stage with several; the spans of all batches get it. `memory`: that of the
-        stages that may be named, by their number, as aligned arrays of bytes."""
+        stages that may be named, by their number, as aligned read-only arrays of bytes."""
         self._via = via
-        self._memory = memory or {}
+        self._memory = memory if memory is not None else {}
         self._generation = generation
         self._frame_bytes_max = frame_bytes_max
-        self._buffer = _aligned_bytes(BUFFER_BYTES)
+        self._take(_aligned_bytes(BUFFER_BYTES))
         self._start = 0
         self._end = 0
         self._wanted = PREFIX.size
         self._schema: Schema | None = None
+
+    def _take(self, buffer: Any) -> None:
+        """Read into this one from now on."""
+        self._buffer = buffer
+        self._room = memoryview(buffer)
+        self._shown = buffer.view()
+        self._shown.flags.writeable = False
 
     @property
     def pending(self) -> int:
@@ -196,18 +213,19 @@ class FrameReader:
         if self._wanted > self._buffer.size:
             grown = _aligned_bytes(self._wanted)
             grown[:left] = self._buffer[:left]
-            self._buffer = grown
-        return memoryview(self._buffer)[self._end :]
+            self._take(grown)
+        return self._room[self._end :]
 
     def filled(self, count: int) -> None:
         self._end += count
 
     def next(self) -> Frame | None:
         """The next whole frame, or None when more bytes are needed. FrameError when the bytes are no frame."""
-        if self.pending < PREFIX.size:
+        pending = self._end - self._start
+        if pending < PREFIX.size:
             self._wanted = PREFIX.size
             return None
-        magic, version, kind, header_bytes, checksum, data_bytes = PREFIX.unpack_from(self._buffer, self._start)
+        magic, version, kind, header_bytes, checksum, data_bytes = PREFIX.unpack_from(self._room, self._start)
         if magic != MAGIC or version != VERSION:
             raise FrameError(f"frame starts with {magic!r} version {version}, expected {MAGIC!r} version {VERSION}")
         if header_bytes > HEADER_BYTES_MAX:
@@ -215,18 +233,18 @@ class FrameReader:
         total = PREFIX.size + padded(header_bytes) + data_bytes
         if total > self._frame_bytes_max or data_bytes % COLUMN_ALIGN_BYTES:
             raise FrameError(f"frame of {total} bytes, at most {self._frame_bytes_max} in steps of 64")
-        if self.pending < total:
+        if pending < total:
             self._wanted = total
             return None
         at = self._start + PREFIX.size
-        body = self._buffer[at : at + header_bytes]
+        body = self._room[at : at + header_bytes]
         if zlib.crc32(body) != checksum:
             raise FrameError("checksum of a frame header does not match")
-        data = self._buffer[at + padded(header_bytes) : self._start + total]
         self._start += total
-        return self._decode(kind, body.tobytes(), data)
+        data = self._shown[self._start - data_bytes : self._start] if data_bytes else _NONE
+        return self._decode(kind, body, data)
 
-    def _decode(self, kind: int, body: bytes, data: Any) -> Frame:
+    def _decode(self, kind: int, body: memoryview, data: Any) -> Frame:
         if kind not in _DECODERS:
             raise FrameError(f"frame of unknown kind {kind}")
         try:
@@ -255,7 +273,7 @@ class FrameReader:
         fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
         if not fits or any(len(text) != rows for text in texts):
             raise self._misfit(rows, data)
-        floats, ints = self._blocks(data, rows, said or [[len(names)] for names in (schema.floats, schema.ints)])
+        floats, ints = self._blocks(data, rows, said or [[len(n)] for n in (schema.floats, schema.ints) if n])
         return Batch(
             schema,
             rows,
@@ -270,27 +288,32 @@ class FrameReader:
     def _blocks(self, data: Any, rows: int, said: list[Any]) -> tuple[Block, Block]:
         """The float block and the int block: each part is a stretch of `data`, or of the memory where it lies."""
         assert self._schema is not None
-        floats, ints = Block((), rows, data[:0].view(np.float64)), Block((), rows, data[:0].view(np.int64))
-        whole, first, used = self._schema.floats + self._schema.ints, 0, 0
+        floats, ints = self._schema.floats, self._schema.ints
+        stride, first, used = stride_of(rows), 0, 0
+        found: tuple[list[Block], list[Block]] = [], []
         for count, *where in said:
-            names = whole[first : first + count]
-            size = count * stride_of(rows) * ITEM_BYTES
-            place = Place(*where) if where else None
-            source = data[used:] if place is None else self._seen(place, size)
-            if len(names) != count or len(source) < size:
+            size = count * stride * ITEM_BYTES
+            is_int = first >= len(floats)
+            names = ints[first - len(floats) : first - len(floats) + count] if is_int else floats[first : first + count]
+            if len(names) != count:
                 raise self._misfit(rows, data)
-            if first + count <= len(self._schema.floats):
-                floats = Block.joined(floats, Block(names, rows, source[:size].view(np.float64), place))
-            elif first >= len(self._schema.floats):
-                ints = Block.joined(ints, Block(names, rows, source[:size].view(np.int64), place))
+            if where:
+                place = Place(*where)
+                items = self._items(place, size)
             else:
+                place = None
+                items = data[used : used + size]
+                used += size
+            if len(items) != size:
                 raise self._misfit(rows, data)
-            first, used = first + count, used + (size if place is None else 0)
-        if first != len(whole) or used != data.size:
+            found[is_int].append(Block.seen(names, rows, items.view(np.int64 if is_int else np.float64), place))
+            first += count
+        if first != len(floats) + len(ints) or used != data.size:
             raise self._misfit(rows, data)
-        return floats, ints
+        return _whole(found[0], rows, _NO_FLOATS), _whole(found[1], rows, _NO_INTS)
 
-    def _seen(self, place: Place, size: int) -> Any:
+    def _items(self, place: Place, size: int) -> Any:
+        """Bytes of the memory that a frame names."""
         memory = self._memory.get(place.owner)
         if memory is None or place.offset < 0 or place.offset % COLUMN_ALIGN_BYTES or place.offset + size > memory.size:
             raise FrameError(f"{size} bytes at {place} are in no memory that this stage is shown")
@@ -302,6 +325,16 @@ class FrameReader:
 
     def _span(self, source: str, start: int, count: int, via: str = "") -> Span:
         return Span(source, start, count, f"{via}/{self._via}" if via else self._via)
+
+
+def _whole(parts: list[Block], rows: int, nothing: Any) -> Block:
+    """One block of what the frame has of one type."""
+    if not parts:
+        return Block.seen((), rows, nothing)
+    block = parts[0]
+    for part in parts[1:]:
+        block = Block.joined(block, part)
+    return block
 
 
 _DECODERS: Final[dict[int, Callable[..., Hello | Barrier | End]]] = {
