@@ -69,9 +69,9 @@ class DataPath:
         self._saver = Saver(process, stage)
         self._api = StageApi(process, stage)
         self._side = side.StageSide(holds_back=self._saver.holds_back)
-        frame_bytes_max = process.plan.links.frame_bytes_max
-        self._links = StageLinks(process.loop, frame_bytes_max, self._may_flow, self._run, self._output_idle)
-        self._gate = Gate(process, stage, self._links.encode)
+        name = self._spec.name
+        self._links = StageLinks(process.plan, name, process.loop, self._may_flow, self._run, self._output_idle)
+        self._gate = Gate(process, stage, self._links.rehearse)
         self._reset: tuple[m.Reset, list[int]] | None = None
         self._cut: Cut | None = None
         self._report: tuple[m.SnapshotDone | m.SnapshotFailed, ...] = ()
@@ -227,13 +227,9 @@ class DataPath:
         """Whether nothing holds us up; who holds us up calls `_next_turn` when it is over."""
         if not self._side.flows:
             return False
-        if not self._links.idle:
+        if (held_up := self._links.held_up()) is not None:
             self._links.rest()
-            self._process.blackbox.enter(Phase.BLOCKED)
-            return False
-        if not self._links.may_send():
-            self._links.rest()
-            self._process.blackbox.enter(Phase.CREDITS)
+            self._process.blackbox.enter(held_up)
             return False
         if self._throttle_until:
             wait = self._throttle_until - time.monotonic()
@@ -310,8 +306,9 @@ class DataPath:
     def _handle_frame(self, link: InputLink, frame: Frame) -> None:
         match frame:
             case Batch():
+                self._links.take(frame)
                 self._take_batch(frame, 0)
-                link.done()
+                self._links.done(link)
             case Barrier(epoch):
                 self._perform(self._side.barrier(link.inlet, epoch))
             case End():

@@ -61,7 +61,7 @@ class Performers:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._links = LinkTable(shell.plan.edges(), shell.plan.links.pipe_bytes)
+        self._links = LinkTable(shell.plan.edges(), shell.plan.links.pipe_bytes, shell.plan.owners())
         self._stops = Stops(shell.disk, Path(shell.plan.paths.state), self._on_stops_kept)
         self._performers = self._routes()
 
@@ -156,7 +156,8 @@ class Performers:
         """What its black box and its descriptors say; its control socket is open."""
         reading = child.blackbox.read()
         generation = self._shell.supervision.generation
-        held_up = self._links.starved if reading.phase is Phase.CREDITS else self._links.blocked
+        looks = {Phase.CREDITS: self._links.starved, Phase.SLOTS: self._links.full}
+        held_up = looks.get(reading.phase, self._links.blocked)
         return Sample(
             pulse=reading.pulse,
             phase=reading.phase,
@@ -182,7 +183,8 @@ class Performers:
         )
         child = self._shell.spawner.child(command.name, command.incarnation)
         if child is not None:
-            child.channel.send(message, self._links.ends(command.generation, spec.inputs, spec.name, outputs))
+            seen = plan.seen(spec.name)
+            child.channel.send(message, self._links.ends(command.generation, spec.inputs, spec.name, outputs, seen))
 
     async def _write_manifest(self, command: WriteManifest) -> None:
         try:

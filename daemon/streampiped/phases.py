@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class Phase(IntEnum):
@@ -19,4 +20,9 @@ class Phase(IntEnum):
     LEAVING = 8
     ALIGNING = 9  # a barrier is there on one input and not yet on all: nothing is read from that one
     CREDITS = 11  # as many batches are under way on an output as its reader can be done with in time
+    SLOTS = 12  # every slot of the memory that it shares is still held by a stage behind it
     HOLDING = 10  # asked to give nothing, or the disk refuses and the next reset is waited for
+
+
+BEHIND: Final = (Phase.CREDITS, Phase.SLOTS)
+"""The stage waits until one behind it has taken what was sent."""

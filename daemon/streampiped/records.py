@@ -3,7 +3,8 @@
 A batch is columnar. Numeric columns of one type form one *block*: column-major, every column starting on a 64-byte
 boundary, the padding zero. The layout is the same for a batch built in the process, read from a pipe or taken by
 reference: unaligned or differently ordered float64 gives other last bits in sums and products, and a recovered run
-would no longer be bit-identical to an undisturbed one.
+would no longer be bit-identical to an undisturbed one. A block may consist of *parts*, each with some of the columns:
+so columns are added without touching those that are there.
 
 Missing is NaN in a float column and None in a text column. Integer columns have no missing.
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ ITEM_BYTES = 8  # both numeric types are 8 bytes wide
 COLUMNS_MAX = 4096  # per batch; a header must stay readable and bounded
 ROWS_MAX = 1 << 20  # per batch; bounds what one `process` call may be handed
 NAME_BYTES_MAX = 128  # of a column or stage name, as UTF-8
+PARTS_MAX = 8  # of a block; a column is looked for in one after the other, and a frame names each
 
 Array: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -55,6 +58,12 @@ class Schema:
         return self.floats + self.ints + self.texts
 
 
+@lru_cache(maxsize=64)
+def schema_of(floats: tuple[str, ...], ints: tuple[str, ...], texts: tuple[str, ...]) -> Schema:
+    """A schema is checked when it is made, which takes longer than a small batch should: made once."""
+    return Schema(floats, ints, texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """`count` records of `source` with consecutive positions from `start` on. `via`: which input they have come by, at
@@ -80,20 +89,41 @@ def aligned_empty(items: int, dtype: Any) -> NDArray[Any]:
     return raw[skip : skip + items * ITEM_BYTES].view(dtype)
 
 
+class Place(NamedTuple):
+    """Where a block lies in memory that processes share: `offset` bytes into that of the stage `owner` (its number in
+    the plan), within slot `slot`."""
+
+    owner: int
+    slot: int
+    offset: int
+
+
 class Block:
-    """Columns of one numeric type over one aligned buffer of `len(names) * stride` items."""
+    """Columns of one numeric type over one aligned buffer of `len(names) * stride` items, or over several such."""
 
-    __slots__ = ("_index", "data", "names", "rows", "stride")
+    __slots__ = ("_data", "_index", "_parts", "names", "place", "rows", "stride")
 
-    def __init__(self, names: tuple[str, ...], rows: int, data: NDArray[Any]) -> None:
+    def __init__(self, names: tuple[str, ...], rows: int, data: NDArray[Any], place: Place | None = None) -> None:
         """Take `data` as it is: 1-D, aligned, `len(names) * stride_of(rows)` items. Views of it are read-only."""
         self.names = names
         self.rows = rows
         self.stride = stride_of(rows)
         assert data.size == len(names) * self.stride, (data.size, names, rows)
         data.flags.writeable = False
-        self.data = data
+        self.place = place
+        self._data: NDArray[Any] | None = data
+        self._parts: tuple[Block, ...] = ()
         self._index: dict[str, int] | None = None
+
+    @classmethod
+    def seen(
+        cls, names: tuple[str, ...], rows: int, data: Any, place: Place | None = None, parts: tuple[Block, ...] = ()
+    ) -> Block:
+        """The same without checks: of what a frame has, which is read-only, or of several `parts` and no `data`."""
+        block = cls.__new__(cls)
+        block.names, block.rows, block.stride, block.place = names, rows, stride_of(rows), place
+        block._data, block._parts, block._index = data, parts, None
+        return block
 
     @classmethod
     def build(cls, names: tuple[str, ...], rows: int, columns: Iterable[Any], dtype: Any) -> Block:
@@ -106,26 +136,61 @@ class Block:
             row[:rows] = column
         return cls(names, rows, data)
 
+    @classmethod
+    def joined(cls, first: Block, second: Block) -> Block:
+        """The columns of both, of the same rows and type; uncopied, unless there were too many parts."""
+        if not (first.names and second.names):
+            return first if first.names else second
+        names, parts = first.names + second.names, first.parts + second.parts
+        both = cls.seen(names, first.rows, None, parts=parts)
+        return both if len(parts) <= PARTS_MAX else cls.seen(names, first.rows, both.data)
+
+    @property
+    def parts(self) -> tuple[Block, ...]:
+        """The blocks of one buffer each that it consists of, in the order of the names."""
+        return self._parts or (self,)
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """All columns in one buffer: of several parts a copy."""
+        if self._data is None:
+            columns = [part.column(name) for part in self._parts for name in part.names]
+            self._data = Block.build(self.names, self.rows, columns, self._parts[0].data.dtype).data
+        return self._data
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.names) * self.stride * ITEM_BYTES
+
     def index(self, name: str) -> int:
         if self._index is None:
             self._index = {n: i for i, n in enumerate(self.names)}
         return self._index[name]
 
     def column(self, name: str) -> NDArray[Any]:
-        start = self.index(name) * self.stride
+        place = self.index(name)
+        for part in self._parts:
+            if place < len(part.names):
+                return part.column(name)
+            place -= len(part.names)
+        start = place * self.stride
         return self.data[start : start + self.rows]
 
     def matrix(self, names: Sequence[str]) -> NDArray[Any]:
-        """`(rows, len(names))`, Fortran order: a view when the names stand together in the block, else a copy
-        in the same layout, so that what is computed from it does not depend on which of both it was."""
+        """`(rows, len(names))`, Fortran order: a view when the names stand together in one part, else a copy in the
+        same layout, so that what is computed from it does not depend on which of both it was."""
         places = [self.index(name) for name in names]
         if places and places == list(range(places[0], places[0] + len(places))):
-            table = self.data.reshape(len(self.names), self.stride)
-            view = table[places[0] : places[0] + len(places), : self.rows].T
-            view.flags.writeable = False
-            return view
-        copy = Block.build(tuple(names), self.rows, (self.column(n) for n in names), self.data.dtype)
-        return copy.matrix(names)
+            first = 0
+            for part in self.parts:
+                if first <= places[0] and places[-1] < first + len(part.names):
+                    table = part.data.reshape(len(part.names), self.stride)
+                    view = table[places[0] - first : places[-1] + 1 - first, : self.rows].T
+                    view.flags.writeable = False
+                    return view
+                first += len(part.names)
+        columns = (self.column(n) for n in names)
+        return Block.build(tuple(names), self.rows, columns, self.parts[0].data.dtype).matrix(names)
 
 
 class Batch:
@@ -133,7 +198,8 @@ class Batch:
 
     `sequence` counts the batches of the emitting stage within an epoch's replayable order, `spans` say which source
     positions the rows have, in row order, `ingest_ns` is CLOCK_MONOTONIC in ns when the source emitted the oldest row.
-    Views returned by a batch that came over a link are valid until `process` returns; who keeps one copies it.
+    Views returned by a batch that came over a link are valid until `process` returns, and so are batches that share its
+    memory (`with_columns`, and `select` of every row); who keeps one keeps a `copy`.
     """
 
     __slots__ = ("floats", "ingest_ns", "ints", "rows", "schema", "sequence", "spans", "texts")
@@ -192,7 +258,7 @@ class Batch:
                 floats[name] = values
         if rows > ROWS_MAX:
             raise ValueError(f"{rows} rows in one batch, at most {ROWS_MAX}")
-        schema = Schema(tuple(floats), tuple(ints), tuple(texts))
+        schema = schema_of(tuple(floats), tuple(ints), tuple(texts))
         return cls(
             schema,
             rows,
@@ -211,7 +277,7 @@ class Batch:
     def nbytes(self) -> int:
         """About what it holds in memory: the numbers, and a byte for each character."""
         texts = sum(len(text) for column in self.texts.values() for text in column if text)
-        return self.floats.data.nbytes + self.ints.data.nbytes + texts
+        return self.floats.nbytes + self.ints.nbytes + texts
 
     def __contains__(self, name: object) -> bool:
         return name in self.schema.floats or name in self.schema.ints or name in self.texts
@@ -235,8 +301,28 @@ class Batch:
         return {name: self[name] for name in self.schema.names}
 
     def with_columns(self, columns: Mapping[str, Any]) -> Batch:
-        """This batch with columns added or replaced; order is kept, new ones come last of their type."""
-        return self._rebuilt({**self.columns(), **columns}, self.spans)
+        """This batch with columns added or replaced; order is kept, new ones come last of their type. Where none is
+        replaced the old ones are not copied: the result shares the memory of this batch."""
+        if not self.schema.names or any(name in self for name in columns):
+            return self._rebuilt({**self.columns(), **columns}, self.spans)
+        added = Batch.build(columns)
+        if columns and added.rows != self.rows:
+            raise ValueError(f"column {next(iter(columns))!r} has {added.rows} rows, the batch {self.rows}")
+        ours, theirs = self.schema, added.schema
+        return Batch(
+            schema_of(ours.floats + theirs.floats, ours.ints + theirs.ints, ours.texts + theirs.texts),
+            self.rows,
+            Block.joined(self.floats, added.floats),
+            Block.joined(self.ints, added.ints),
+            {**self.texts, **added.texts},
+            sequence=self.sequence,
+            spans=self.spans,
+            ingest_ns=self.ingest_ns,
+        )
+
+    def copy(self) -> Batch:
+        """The same in memory of its own: what to keep when `process` returns."""
+        return self._rebuilt(self.columns(), self.spans)
 
     def without(self, names: Iterable[str]) -> Batch:
         """This batch without the named columns; names that are not there are no error."""
@@ -264,12 +350,7 @@ class Batch:
 
 
 def _is_text(values: Any) -> bool:
-    if not isinstance(values, list):
-        return False
-    for value in values:
-        if value is not None:
-            return isinstance(value, str)
-    return True
+    return isinstance(values, list) and isinstance(next((v for v in values if v is not None), ""), str)
 
 
 def _spans_of(spans: tuple[Span, ...], chosen: NDArray[np.intp]) -> tuple[Span, ...]:

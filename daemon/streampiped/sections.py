@@ -193,6 +193,18 @@ class LinksSection(Section):
         le=1 << 20,
         description="Buffer of a pipe. 1MiB is the most an ordinary user gets (/proc/sys/fs/pipe-max-size).",
     )
+    buffer_bytes: Size = Field(
+        _LINKS.buffer_bytes,
+        ge=0,
+        le=1 << 30,
+        description="Memory in which a stage shows its batches to those behind it, at most; a stage waits when all of "
+        "it is in use, and what is larger than half of it goes through the pipes. 0: everything does.",
+    )
+    poison: bool = Field(
+        _LINKS.poison,
+        description="Overwrite such memory with NaN when the last reader is done with it: a stage that keeps what it "
+        "was only shown gives other results then. For trying out stages.",
+    )
 
 
 class LogsSection(Section):

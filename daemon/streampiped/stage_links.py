@@ -1,4 +1,5 @@
-"""The links of one stage in one generation: frames in from the inputs, frames out to the outputs."""
+"""The links of one stage in one generation: frames in from the inputs, frames out to the outputs, and what of their
+batches lies in shared memory."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ import numpy as np
 from streampiped.core.credits import WINDOW_MAX, Window
 from streampiped.core.stage_side import Inlet
 from streampiped.errors import FrameError
+from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime.pipes import PipeWriter
+from streampiped.stage_memory import StageMemory
+from streampiped.topology import Plan
 from streampiped.wire.frames import Frame, FrameReader, FrameWriter
 
 CREDIT: Final = struct.Struct("<q")  # when the reader was done with a batch, CLOCK_MONOTONIC ns
@@ -101,19 +105,22 @@ class StageLinks:
 
     def __init__(
         self,
+        plan: Plan,
+        name: str,
         loop: asyncio.AbstractEventLoop,
-        frame_bytes_max: int,
         may_read: Callable[[], bool],
         on_input: Callable[[], None],
         on_idle: Callable[[], None],
     ) -> None:
         """`may_read()` says whether the buffers may be written: a view of them may still be on its way out."""
         self._loop = loop
-        self._frame_bytes_max = frame_bytes_max
+        self._frame_bytes_max = plan.links.frame_bytes_max
         self._may_read = may_read
         self._on_input = on_input
         self._on_idle = on_idle
-        self._frames = FrameWriter(0, frame_bytes_max)
+        self._frames = FrameWriter(0, self._frame_bytes_max)
+        self._memory = StageMemory(plan, name, loop, on_idle)
+        self._edges = len(plan.spec(name).inputs) + len(plan.outputs(name))
         self.inputs: list[InputLink] = []
         self._outputs: list[OutputLink] = []
         self._listening = False
@@ -121,10 +128,12 @@ class StageLinks:
     def open(self, generation: int, inlets: Sequence[Inlet], descriptors: Sequence[int]) -> None:
         """Take the ends of a generation, as `Reset` brings them."""
         self._frames = FrameWriter(generation, self._frame_bytes_max)
-        pairs = list(zip(descriptors[::2], descriptors[1::2], strict=True))
+        self._memory.open(generation, descriptors[2 * self._edges :])
+        pairs = list(zip(descriptors[: 2 * self._edges : 2], descriptors[1 : 2 * self._edges : 2], strict=True))
         for inlet, (fd, crediting) in zip(inlets, pairs, strict=False):
             via = inlet.name if len(inlets) > 1 else ""
-            self.inputs.append(InputLink(inlet, fd, crediting, FrameReader(generation, self._frame_bytes_max, via)))
+            reader = FrameReader(generation, self._frame_bytes_max, via, self._memory.views)
+            self.inputs.append(InputLink(inlet, fd, crediting, reader))
         for fd, credited in pairs[len(inlets) :]:
             self._outputs.append(OutputLink(fd, credited, self._loop, self._on_idle))
 
@@ -136,24 +145,45 @@ class StageLinks:
         for output in self._outputs:
             output.close()
         self.inputs, self._outputs = [], []
+        self._memory.close()
 
     @property
     def idle(self) -> bool:
         """Everything that was emitted is on its way."""
-        return all(output.idle for output in self._outputs)
+        for output in self._outputs:  # noqa: SIM110  asked between any two frames, and all() takes four times as long
+            if not output.idle:
+                return False
+        return True
 
-    def may_send(self) -> bool:
-        """Whether every output has a credit for another batch; if not, `on_idle` comes when that may have changed."""
-        waiting = [output for output in self._outputs if not output.may_send()]
-        return not waiting
+    def held_up(self) -> Phase | None:
+        """What keeps another batch from being sent, None: nothing. `on_idle` comes when that may have changed."""
+        if not self.idle:
+            return Phase.BLOCKED
+        if [output for output in self._outputs if not output.may_send()]:  # each of them tells
+            return Phase.CREDITS
+        return None if self._memory.may_place() else Phase.SLOTS
+
+    def take(self, batch: Batch) -> None:
+        """A batch has come: where it lies it stays, until `done`."""
+        self._memory.hold(batch)
+
+    def done(self, link: InputLink) -> None:
+        """With the batch that was taken: it needs no place any more, on its link or in memory."""
+        self._memory.done()
+        link.done()
 
     def emit(self, frame: Frame) -> None:
         """Queue a frame to every output before anything waits for one of them: a diamond would deadlock."""
         self.send(self.encode(frame), counts=isinstance(frame, Batch))
 
     def encode(self, frame: Frame) -> list[Any]:
-        """What `send` takes; nothing where nobody listens. FrameError when it is no frame."""
-        return self._frames.encode(frame) if self._outputs else []
+        """What `send` takes, and will be given; nothing where nobody listens. FrameError when it is no frame."""
+        return self._frames.encode(frame, self._memory.place) if self._outputs else []
+
+    def rehearse(self, frame: Frame) -> None:
+        """FrameError when it is no frame. Nobody will see it: a fork may ask."""
+        if self._outputs:
+            self._frames.encode(frame)
 
     def send(self, buffers: list[Any], *, counts: bool = True) -> None:
         """Queue an encoded frame to every output; `counts`: it is a batch."""

@@ -55,6 +55,7 @@ PHASES: Final = {
     Phase.ENDED: "nothing: its source has ended",
     Phase.ALIGNING: "a barrier on its other inputs",
     Phase.CREDITS: "a reader that is behind",
+    Phase.SLOTS: "a stage further on to be done with its batches",
     Phase.HOLDING: "leave to go on",
 }
 """What a running process waits for."""

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 Role: TypeAlias = Literal["source", "transform", "sink", "service"]
+
+PAIRS_MAX: Final = 125
+"""Of descriptors that one message takes: links, a stage's own memory, and that of others."""
+SEEN_MAX: Final = 16
+"""Stages whose memory one is shown, if the links leave so much room. A batch that comes from further away is copied
+once on its way."""
+COPIES_MAX: Final = 100
+"""Readers that a batch may have in shared memory: what all of them give back at once fits into a pipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,10 @@ class Checkpoint:
 class Links:
     frame_bytes_max: int = 64 << 20
     pipe_bytes: int = 1 << 20
+    buffer_bytes: int = 16 << 20
+    """Of memory that a stage shares with those behind it; 0: none, everything goes through the pipes."""
+    poison: bool = False
+    """That memory is overwritten as soon as nobody may look at it any more; for tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,44 @@ class Plan:
 
     def outputs(self, name: str) -> tuple[str, ...]:
         return tuple(reader for writer, reader in self.edges() if writer == name)
+
+    def number(self, name: str) -> int:
+        """Of a stage, in every process the same."""
+        return [spec.name for spec in self.stages].index(name)
+
+    def seen(self, name: str) -> tuple[str, ...]:
+        """The stages whose memory this one is shown: those it may get batches of, the nearest first. Some that are far
+        away are left out (`SEEN_MAX`), and so are those of whose batches there may be too many (`COPIES_MAX`)."""
+        if not self.links.buffer_bytes:
+            return ()
+        copies, above = self.copies(), list(self.spec(name).inputs)
+        at = 0
+        while at < len(above):
+            above += [further for further in self.spec(above[at]).inputs if further not in above]
+            at += 1
+        edges = len(self.spec(name).inputs) + len(self.outputs(name))
+        most = min(SEEN_MAX, max(0, PAIRS_MAX - 1 - edges))
+        return tuple(each for each in above if copies[each] <= COPIES_MAX)[:most]
+
+    def owners(self) -> dict[str, int]:
+        """The stages that share memory with those behind them, and how much."""
+        shown = {name for spec in self.stages for name in self.seen(spec.name)}
+        return {spec.name: self.links.buffer_bytes for spec in self.stages if spec.name in shown}
+
+    def lends(self, name: str) -> tuple[str, ...]:
+        """Whose memory a stage may name to all of its readers: its own, and what it is shown itself."""
+        readers = self.outputs(name)
+        everywhere = (set(self.seen(reader)) for reader in readers)
+        common = set.intersection(*everywhere) if readers else set()
+        return tuple(each for each in (name, *self.seen(name)) if each in common)
+
+    def copies(self) -> dict[str, int]:
+        """How often a batch of each stage is received at most, on all ways that lead on from it."""
+        found = {spec.name: 0 for spec in self.stages}
+        for spec in reversed(self.stages):
+            for source in spec.inputs:
+                found[source] += 1 + found[spec.name]
+        return found
 
     def ways(self) -> tuple[str, ...]:
         """Every `via` that a span may have (records.py), the empty one first. As many as there are ways through the

@@ -70,7 +70,7 @@ streams = pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 PINNED: list[tuple[Frame, int, list[Any], int]] = [
     # frame, kind, header, bytes of data
     (Hello(Schema(("x",), ("n",), ("t",))), 1, [GENERATION, ["x"], ["n"], ["t"]], 0),
-    (ONE_ROW, 2, [GENERATION, 1, 0, 0, [["numbers", 0, 1]], []], 128),
+    (ONE_ROW, 2, [GENERATION, 1, 0, 0, [["numbers", 0, 1]], [], []], 128),
     (Barrier(12), 3, [GENERATION, 12], 0),
     (End(), 4, [GENERATION], 0),
 ]
@@ -81,7 +81,7 @@ def raw(kind: int, header: Any, data: bytes = b"", **prefix: Any) -> bytes:
     body = header if isinstance(header, bytes) else msgpack.packb(header)
     fields = {
         "magic": b"SPFR",
-        "version": 1,
+        "version": 2,
         "kind": kind,
         "header_bytes": len(body),
         "checksum": zlib.crc32(body),
@@ -219,15 +219,15 @@ SIXTEEN = bytes(128)  # two columns of one row
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     "magic": (raw(END, [GENERATION], magic=b"HTTP"), "starts with b'HTTP'"),
-    "version": (raw(END, [GENERATION], version=2), "version 2"),
+    "version": (raw(END, [GENERATION], version=1), "version 1"),
     "checksum": (hello() + raw(END, [GENERATION], checksum=1), "checksum"),
     "header_length": (raw(HELLO, b"", header_bytes=HEADER_BYTES_MAX + 1), "header of"),
     "frame_length": (raw(HELLO, [GENERATION, [], [], []], data_bytes=1 << 62), "at most"),
-    "data_not_in_steps": (raw(BATCH, [GENERATION, 0, 0, 0, [], []], bytes(8)), "steps of 64"),
+    "data_not_in_steps": (raw(BATCH, [GENERATION, 0, 0, 0, [], [], []], bytes(8)), "steps of 64"),
     "unknown_kind": (hello() + raw(5, [GENERATION]), "unknown kind 5"),
     "kind_zero": (hello() + raw(0, [GENERATION]), "unknown kind 0"),
     "wrong_generation": (raw(HELLO, [GENERATION - 1, [], [], []]), "generation 6, expected 7"),
-    "batch_without_hello": (raw(BATCH, [GENERATION, 0, 0, 0, [], []]), "must be hello"),
+    "batch_without_hello": (raw(BATCH, [GENERATION, 0, 0, 0, [], [], []]), "must be hello"),
     "barrier_without_hello": (raw(BARRIER, [GENERATION, 1]), "must be hello"),
     "no_msgpack": (raw(HELLO, b"\xc1"), "cannot be read"),
     "no_list": (raw(HELLO, b"\x05"), "cannot be read"),
@@ -235,20 +235,20 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "too_few_fields": (raw(HELLO, [GENERATION, []]), "cannot be read"),
     "too_many_fields": (hello() + raw(BARRIER, [GENERATION, 1, 2]), "cannot be read"),
     "data_behind_a_barrier": (hello() + raw(BARRIER, [GENERATION, 1], bytes(64)), "has 64 bytes of data"),
-    "rows_and_data_differ": (hello("x", "y") + raw(BATCH, [GENERATION, 9, 0, 0, [], []], SIXTEEN), "does not fit"),
-    "columns_and_data_differ": (hello("x") + raw(BATCH, [GENERATION, 1, 0, 0, [], []], SIXTEEN), "does not fit"),
-    "negative_rows": (hello("x", "y") + raw(BATCH, [GENERATION, -1, 0, 0, [], []]), "does not fit"),
-    "rows_are_text": (hello("x", "y") + raw(BATCH, [GENERATION, "1", 0, 0, [], []], SIXTEEN), "cannot be read"),
-    "too_many_rows": (hello() + raw(BATCH, [GENERATION, ROWS_MAX + 1, 0, 0, [], []]), "does not fit"),
+    "rows_and_data_differ": (hello("x", "y") + raw(BATCH, [GENERATION, 9, 0, 0, [], [], []], SIXTEEN), "does not fit"),
+    "columns_and_data_differ": (hello("x") + raw(BATCH, [GENERATION, 1, 0, 0, [], [], []], SIXTEEN), "does not fit"),
+    "negative_rows": (hello("x", "y") + raw(BATCH, [GENERATION, -1, 0, 0, [], [], []]), "does not fit"),
+    "rows_are_text": (hello("x", "y") + raw(BATCH, [GENERATION, "1", 0, 0, [], [], []], SIXTEEN), "cannot be read"),
+    "too_many_rows": (hello() + raw(BATCH, [GENERATION, ROWS_MAX + 1, 0, 0, [], [], []]), "does not fit"),
     "text_column_missing": (
-        raw(HELLO, [GENERATION, [], [], ["t"]]) + raw(BATCH, [GENERATION, 1, 0, 0, [], []]),
+        raw(HELLO, [GENERATION, [], [], ["t"]]) + raw(BATCH, [GENERATION, 1, 0, 0, [], [], []]),
         "does not fit",
     ),
     "text_column_too_short": (
-        raw(HELLO, [GENERATION, [], [], ["t"]]) + raw(BATCH, [GENERATION, 2, 0, 0, [], [["a"]]]),
+        raw(HELLO, [GENERATION, [], [], ["t"]]) + raw(BATCH, [GENERATION, 2, 0, 0, [], [["a"]], []]),
         "does not fit",
     ),
-    "bad_span": (hello() + raw(BATCH, [GENERATION, 0, 0, 0, [["s", 1]], []]), "cannot be read"),
+    "bad_span": (hello() + raw(BATCH, [GENERATION, 0, 0, 0, [["s", 1]], [], []]), "cannot be read"),
     "column_twice": (raw(HELLO, [GENERATION, ["x"], ["x"], []]), "must differ"),
     "column_without_name": (raw(HELLO, [GENERATION, [""], [], []]), "1 to 128 bytes"),
     "column_name_too_long": (raw(HELLO, [GENERATION, ["x" * (NAME_BYTES_MAX + 1)], [], []]), "1 to 128 bytes"),
@@ -268,7 +268,7 @@ def test_limits_are_reached_before_they_are_exceeded() -> None:
     """The largest schema, the longest name and a frame of exactly the limit are frames."""
     names = ("é" * (NAME_BYTES_MAX // 2), *(f"c{i}" for i in range(COLUMNS_MAX - 1)))
     assert decoded(encoded([Hello(Schema(names))])) == [Hello(Schema(names))]
-    rows = decoded(hello() + raw(BATCH, [GENERATION, ROWS_MAX, 0, 0, [], []]))[1]
+    rows = decoded(hello() + raw(BATCH, [GENERATION, ROWS_MAX, 0, 0, [], [], []]))[1]
     assert rows[1] == ROWS_MAX
     data = encoded([ONE_ROW])
     whole = len(data) - len(encoded([Hello(ONE_ROW.schema)]))

@@ -25,7 +25,7 @@ def sample(phase: Phase = Phase.WAITING, pulse: int = 0, *, work: bool = False, 
 def running(phase: Phase = Phase.WAITING, pulse: int = 0, *, age: float = 0.0, work: bool = False) -> Look:
     """Of a process that runs and is done with batch number `pulse`, which was `age` seconds old; a phase that waits for
     readers is one whose output is full."""
-    blocked = phase in (Phase.BLOCKED, Phase.CREDITS)
+    blocked = phase in (Phase.BLOCKED, Phase.CREDITS, Phase.SLOTS)
     return Look(
         State.RUNNING, sample=sample(phase, pulse, work=work, blocked=blocked), generation=1, batches=pulse, age=age
     )

@@ -676,6 +676,7 @@ def test_slow_is_not_hung(phase: Phase, flags: dict[str, Any], hung: bool) -> No
     assert bool([c for c in play.history if isinstance(c, p.Kill)]) is hung
 
 
+@pytest.mark.parametrize("waits", [Phase.CREDITS, Phase.SLOTS])
 @pytest.mark.parametrize(
     ("sink", "found", "stuck"),
     [
@@ -685,15 +686,15 @@ def test_slow_is_not_hung(phase: Phase, flags: dict[str, Any], hung: bool) -> No
         (Phase.HOLDING, {}, False),
     ],
 )
-def test_credits_that_nobody_will_give_back(sink: Phase, found: dict[str, Any], stuck: bool) -> None:
-    """A writer that waits for credits, above readers that all wait for input, for `hang_timeout`: one new generation,
-    and nobody is killed for it. As long as one of them has work, or holds, it is not so."""
+def test_credits_that_nobody_will_give_back(waits: Phase, sink: Phase, found: dict[str, Any], stuck: bool) -> None:
+    """A writer that waits for credits, or slots, above readers that all wait for input, for `hang_timeout`: one new
+    generation, and nobody is killed for it. As long as one of them has work, or holds, it is not so."""
     play = Play().up()
     for second in range(9):
         assert play.machine.generation == 1, f"not before hang_timeout, but after {second} s"
         play.sample("sink", 3, sink, **found)
         play.sample("middle", 3, Phase.WAITING)
-        play.sample("source", 3, Phase.CREDITS, blocked_output=True)
+        play.sample("source", 3, waits, blocked_output=True)
         play.now += 1.0
     assert (play.machine.generation == 2) is stuck
     assert not [c for c in play.history if isinstance(c, p.Kill)]

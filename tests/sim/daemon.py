@@ -13,8 +13,9 @@ from sim import manifests
 from sim.disk import Fuse, Killed
 from sim.launcher import Launcher
 from sim.law import Law
+from sim.memory import Memory, memories_of, plan_of
 from sim.pipes import Pipe
-from sim.process import Process
+from sim.process import Ends, Process
 from sim.stages import Node, Place, Verdict, save
 from sim.verdicts import DISK_S, RETRY_S, Verdicts
 from sim.world import Actor, ViolationError, World
@@ -60,6 +61,8 @@ class Setting:
     poison: frozenset[tuple[str, Place]] = frozenset()
     """(stage, place) of the rows that a stage does not survive."""
     max_restarts: int = 1000
+    slots: int = 3
+    """Of the memory that a stage shares."""
 
 
 class Daemon(Actor):
@@ -92,6 +95,8 @@ class Daemon(Actor):
         self._has: dict[tuple[str, int], int] = {}
         """Which one each process was begun with."""
         self._links: dict[int, dict[tuple[str, str], Pipe]] = {}
+        self._memories: dict[int, dict[str, Memory]] = {}
+        self._plan = plan_of(setting.nodes, setting.slots)
         self._events: deque[p.Event] = deque()
         self._handling = False
         self._tick_at: float | None = None
@@ -219,13 +224,13 @@ class Daemon(Actor):
             case m.SourceEnded(generation, records):
                 self.dispatch(p.SourceEnded(name, generation, records))
 
-    def _tell(self, name: str, message: m.Message, pipes: Sequence[Pipe] = ()) -> None:
+    def _tell(self, name: str, message: m.Message, ends: Ends = Ends()) -> None:  # noqa: B008  a tuple
         child = self.child(name)
         if child is not None:
             arrives = max(child.heard_until, self.world.now + self.world.lag(CONTROL_S))
             child.heard_until = arrives
             child.unheard += 1
-            self.world.at(arrives, child, child.receive, m.encode(message), pipes)
+            self.world.at(arrives, child, child.receive, m.encode(message), ends)
 
     # the launcher
 
@@ -248,7 +253,7 @@ class Daemon(Actor):
     def _begin(self, name: str, incarnation: int) -> None:
         node = next(node for node in self.nodes if node.name == name)
         at_once, poison = self._setting.at_once, self._setting.poison
-        child = self.process_of(self.world, node, incarnation, self, at_once=at_once, poison=poison)
+        child = self.process_of(self.world, node, incarnation, self, at_once=at_once, poison=poison, plan=self._plan)
         self.children[name, incarnation] = child
         heir = self.supervision.processes[name].heir(incarnation)
         renewed = heir is not None and heir.renewed
@@ -269,7 +274,7 @@ class Daemon(Actor):
         child = self.children.get((command.name, command.incarnation))
         if child is not None:
             waiting = any(link.pipe.waiting for link in child.inputs)
-            blocked = any(not pipe.idle for pipe in child.outputs)
+            blocked = child.memory.waits or any(not pipe.idle for pipe in child.outputs)
             sample = Sample(child.pulse, child.phase, waiting, child.unheard > 0, blocked)
             self._events.append(p.Sampled(command.name, command.incarnation, sample))
 
@@ -279,9 +284,11 @@ class Daemon(Actor):
         setting = self._setting
         edges = ((source, node.name) for node in self.nodes for source in node.inputs)
         self._links[command.generation] = {edge: Pipe(self.world, setting.capacity, setting.torn) for edge in edges}
+        self._memories[command.generation] = memories_of(self._plan, command.generation)
 
     def _close_old_links(self, command: p.CloseOldLinks) -> None:
         self._links = {g: links for g, links in self._links.items() if g >= command.generation}
+        self._memories = {g: memories for g, memories in self._memories.items() if g >= command.generation}
 
     def _send_reset(self, command: p.SendReset) -> None:
         node = next(node for node in self.nodes if node.name == command.name)
@@ -299,7 +306,7 @@ class Daemon(Actor):
             command.generation, command.epoch, snapshot, list(node.inputs), outputs, suspects, changes
         )  # fmt: skip
         self._members.add(f"{node.name}#{command.incarnation}")
-        self._tell(node.name, message, pipes)
+        self._tell(node.name, message, Ends(pipes, self._memories[command.generation]))
 
     def _send_go(self, command: p.SendGo) -> None:
         current = self.supervision.processes[command.name].incarnation
@@ -457,7 +464,7 @@ class Daemon(Actor):
     _performers: Final[dict[type, Callable[[Daemon, Any], None]]] = {
         p.StartLauncher: _start_launcher,
         p.Fork: _fork,
-        p.MakeLinks: _make_links,
+        p.MakeLinks: lambda self, c: self._make_links(c),
         p.CloseOldLinks: _close_old_links,
         p.SendReset: _send_reset,
         p.SendGo: _send_go,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sim.daemon import Daemon
 from sim.disk import Fuse
 from sim.manifests import snapshot_path
+from sim.memory import Shared
 from sim.process import Cut, Link, Process
 from sim.schedule import TOTALS, compare, run, undisturbed
 from sim.stages import TOPOLOGIES, Place, Sink
@@ -313,6 +314,53 @@ class ChangeAppliedTwice(Process):
         super()._apply(replace(command, changes=command.changes * 2))
 
 
+# slots
+
+
+class PassedOnUncounted(Shared):
+    def _pass_on(self, owner: int, slot: int) -> None:
+        """To several as to one."""
+        self._held[owner, slot] = 0
+
+
+class PassedOnAndGivenBack(Shared):
+    def _pass_on(self, owner: int, slot: int) -> None:
+        """By who passes it on, and by those to whom it was passed."""
+        if self._readers > 1:
+            self._give(owner, slot, self._readers - 1)
+
+
+class NeverGivenBack(Shared):
+    """What several see: where there is one way only, it comes back."""
+
+    def done(self) -> None:
+        if len(self._others) > 1:
+            self._held.clear()
+        super().done()
+
+
+class TakenBeforeItIsFree(Shared):
+    def may_place(self) -> bool:
+        """Whoever has none takes the one that was handed out first."""
+        if not super().may_place() and self._slots is not None:
+            self._slots.changed(0, self._generation, -self._slots.held[0])
+        return super().may_place()
+
+
+class MemoryOfTheGenerationBefore(Daemon):
+    def _make_links(self, command: p.MakeLinks) -> None:
+        """One for all: who still reads that of an older one, or gives back to it, has to do with the new one."""
+        before = self._memories.get(command.generation - 1, {})
+        super()._make_links(command)
+        for name, memory in before.items():
+            memory.generation = command.generation
+            self._memories[command.generation][name] = memory
+
+
+def with_memory(memory: type[Shared]) -> type[Daemon]:
+    return with_process(type("Broken", (Process,), {"memory_of": memory}))
+
+
 # the coordinator
 
 
@@ -474,7 +522,7 @@ MUTATIONS: Final = (
     Mutation(
         "the epoch to restore chosen while a manifest is being written", with_coordinator(DoesNotWaitForTheManifest)
     ),
-    Mutation("go before the old process is confirmed dead", GoBeforeTheDeath),
+    Mutation("go before the old process is confirmed dead", GoBeforeTheDeath, first=65),
     Mutation("condemned without a trial", with_process(CondemnsWithoutTrial), ("kill", "kill several")),
     Mutation("verdicts forgotten", with_process(ForgetsVerdicts)),
     Mutation("skip forgets the link", with_process(SkipForgetsTheLink)),
@@ -487,4 +535,9 @@ MUTATIONS: Final = (
     Mutation("a manifest that failed is not withdrawn", ManifestIsNotWithdrawn, ("kill", "kill the supervisor"), 1000),
     Mutation("a stop answered before it is remembered", StopsAreForgotten, ("stop", "kill the supervisor"), 400, 300),
     Mutation("change forgotten", ChangesAreForgotten, ("change",)),
+    Mutation("a slot passed on to several is counted once", with_memory(PassedOnUncounted), calm=("diamond", "join")),
+    Mutation("a slot passed on is given back as well", with_memory(PassedOnAndGivenBack), calm=()),
+    Mutation("a slot is never given back", with_memory(NeverGivenBack), calm=()),
+    Mutation("a slot is used twice", with_memory(TakenBeforeItIsFree), calm=("chain", "diamond")),
+    Mutation("slots outlive their generation", MemoryOfTheGenerationBefore),
 )

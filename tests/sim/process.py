@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from sim.disk import Fuse, Killed
 from sim.host import Host
 from sim.manifests import snapshot_path
+from sim.memory import Memory, Shared
 from sim.pipes import Pipe
 from sim.stages import REPLAY, Node, Place, Sink, Source, deaths, make_batch, make_stage, save
 from sim.verdicts import DISK_S, skips
@@ -20,6 +21,7 @@ from streampiped.errors import StorageError
 from streampiped.phases import Phase
 from streampiped.records import Batch, Span
 from streampiped.skips import Skips, overlaps
+from streampiped.topology import Plan
 from streampiped.wire import messages as m
 from streampiped.wire.frames import Barrier, End, Frame, FrameReader, FrameWriter, Hello
 
@@ -45,13 +47,20 @@ class Cut(NamedTuple):
     position: int | None
 
 
+class Ends(NamedTuple):
+    """What comes along with a reset."""
+
+    pipes: Sequence[Pipe] = ()
+    memories: Mapping[str, Memory] = {}
+
+
 class Link:
     __slots__ = ("inlet", "pipe", "reader")
 
-    def __init__(self, inlet: side.Inlet, pipe: Pipe, generation: int, via: str) -> None:
+    def __init__(self, inlet: side.Inlet, pipe: Pipe, reader: FrameReader) -> None:
         self.inlet = inlet
         self.pipe = pipe
-        self.reader = FrameReader(generation, via=via)
+        self.reader = reader
 
 
 class Process(Actor):
@@ -60,6 +69,7 @@ class Process(Actor):
     side_of: type[side.StageSide] = side.StageSide  # what mutations replace
     sink_of: type[Sink] = Sink
     skips_of: type[Skips] = Skips
+    memory_of: type[Shared] = Shared
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class Process(Actor):
         *,
         at_once: bool,
         poison: Collection[tuple[str, Place]] = (),
+        plan: Plan,
     ) -> None:
         super().__init__()
         self.fuse = Fuse()
@@ -91,7 +102,8 @@ class Process(Actor):
         self.inputs: list[Link] = []
         self.outputs: list[Pipe] = []
         self._frames = FrameWriter(0)
-        self._offer: tuple[m.Reset, Sequence[Pipe]] | None = None
+        self.memory = self.memory_of(plan, node.name, world, self, self._output_idle)
+        self._offer: tuple[m.Reset, Ends] | None = None
         self._poison = poison
         self._skips = Skips({})
         self._suspects: list[list[Any]] = []
@@ -112,7 +124,7 @@ class Process(Actor):
 
     # what is done to it
 
-    def receive(self, data: bytes, pipes: Sequence[Pipe]) -> None:
+    def receive(self, data: bytes, ends: Ends) -> None:
         """A datagram of the supervisor."""
         self.unheard -= 1
         self.pulse += 1
@@ -122,7 +134,7 @@ class Process(Actor):
         machine = self.side
         match message:
             case m.Reset(generation, epoch, snapshot, inputs, _, _, changes):
-                self._offer = message, pipes
+                self._offer = message, ends
                 self._guard(machine.reset, generation, epoch, snapshot, inputs, changes)
             case m.Go(generation):
                 self._guard(machine.go, generation)
@@ -164,6 +176,8 @@ class Process(Actor):
             return Phase.PREPARING
         if not all(pipe.idle for pipe in self.outputs):
             return Phase.BLOCKED
+        if self.memory.waits:
+            return Phase.SLOTS
         return Phase.WAITING if self.side.flows else Phase.HOLDING
 
     # commands
@@ -200,6 +214,7 @@ class Process(Actor):
         for pipe in self.outputs:
             pipe.writer = None
         self.inputs, self.outputs = [], []
+        self.memory.close()
         self._changes.clear()
 
     def _restore(self, command: side.Restore) -> None:
@@ -212,20 +227,22 @@ class Process(Actor):
                 raise ViolationError(f"epoch {command.epoch} is committed, and {command.snapshot} is gone")
             stage.restore(data)
         assert self._offer is not None
-        (reset, pipes), self._offer = self._offer, None
-        self._take(pipes, command.generation)
+        (reset, ends), self._offer = self._offer, None
+        self._take(ends, command.generation)
         self._suspects = reset.suspects
         self._skips = self.skips_of(skips(disk, self.name))
         self._host.restored(self, command.epoch)
         self._perform(self.side.restored())
 
-    def _take(self, pipes: Sequence[Pipe], generation: int) -> None:
-        """The ends of a generation's links."""
+    def _take(self, ends: Ends, generation: int) -> None:
+        """The ends of a generation's links, and its memory."""
+        pipes = ends.pipes
+        self.memory.open(generation, ends.memories)
         count = len(self.side.inlets)
         self._frames = FrameWriter(generation)
         self.records_out = 0
         self.inputs = [
-            Link(inlet, pipe, generation, inlet.name if count > 1 else "")
+            Link(inlet, pipe, FrameReader(generation, via=inlet.name if count > 1 else "", memory=self.memory.views))
             for inlet, pipe in zip(self.side.inlets, pipes[:count], strict=True)
         ]
         self.outputs = list(pipes[count:])
@@ -258,7 +275,7 @@ class Process(Actor):
 
     def _emit(self, frame: Frame) -> None:
         if self.outputs:
-            data = b"".join(bytes(memoryview(b).cast("B")) for b in self._frames.encode(frame))
+            data = b"".join(bytes(memoryview(b).cast("B")) for b in self._frames.encode(frame, self.memory.place))
             for pipe in self.outputs:
                 pipe.write(data)
 
@@ -348,7 +365,9 @@ class Process(Actor):
             self.die(end.reason)
 
     def _may_flow(self) -> bool:
-        return self.side.flows and not self._leaving and all(pipe.idle for pipe in self.outputs)
+        if not self.side.flows or self._leaving or not all(pipe.idle for pipe in self.outputs):
+            return False
+        return self.memory.may_place()
 
     def _read(self) -> bool:
         self._turn += 1
@@ -385,7 +404,9 @@ class Process(Actor):
     def _handle(self, link: Link, frame: Frame) -> None:
         match frame:
             case Batch():
+                self.memory.hold(frame)
                 self._process(frame)
+                self.memory.done()
             case Barrier(epoch):
                 self._perform(self.side.barrier(link.inlet, epoch))
             case End():

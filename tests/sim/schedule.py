@@ -61,7 +61,8 @@ class Schedule:
         at_once, max_restarts = chance.random() < 0.5, chance.choice((1000, 1000, 2))
         poisoned = disturbed and chance.random() < POISONED
         poison = frozenset(draw_poison(POISONABLE[self.topology], nodes, chance) if poisoned else ())
-        self._setting = Setting(nodes, capacity, torn, at_once, poison, max_restarts)
+        slots = {4000: 4, 300: 3, 150: 2}[capacity]
+        self._setting = Setting(nodes, capacity, torn, at_once, poison, max_restarts, slots)
         self._daemon_of = daemon_of
         self._law = Law(nodes, world.disk, poison)
         self._fate = Fate(world, self._end, only)
@@ -153,6 +154,8 @@ class Schedule:
                 if self._fate.replay(daemon):
                     continue
                 told = True
+                for child in daemon.children.values():
+                    child.memory.settled()
                 daemon.dispatch(p.Shutdown("the end"))
                 continue
             if not daemon.tickets and self._has_failed():  # of what went wrong before; an operator would do the same

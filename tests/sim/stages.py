@@ -13,20 +13,29 @@ import msgpack
 import numpy as np
 
 from sim.disk import Disk, Fuse
+from sim.world import ViolationError
 from streampiped.errors import StorageError
 from streampiped.records import Batch, Block, Schema, Span
 
-SCHEMA: Final = Schema(texts=("row",))
+SCHEMA: Final = Schema(ints=("mark",), texts=("row",))
 NOTHING: Final = np.zeros(0)
 BATCH_MAX: Final = 3
 REPLAY: Final = "replay"
 """The source of rows that a change gives to a stage."""
 
 
-def make_batch(rows: list[str | None], spans: tuple[Span, ...], sequence: int) -> Batch:
-    """Without the checks of `Batch.build`: thousands of them are made in a second."""
-    empty = Block((), len(rows), NOTHING)
-    return Batch(SCHEMA, len(rows), empty, empty, {"row": rows}, sequence=sequence, spans=spans)
+def make_batch(rows: list[str | None], spans: tuple[Span, ...], sequence: int, marks: Block | None = None) -> Batch:
+    """Without the checks of `Batch.build`: thousands of them are made in a second. `marks` are those of a batch that is
+    passed on."""
+    count = len(rows)
+    if marks is None:
+        marks = Block.build(("mark",), count, ([mark_of_row(row) for row in rows if row is not None],), np.int64)
+    return Batch(SCHEMA, count, Block((), count, NOTHING), marks, {"row": rows}, sequence=sequence, spans=spans)
+
+
+def mark_of_row(row: str) -> int:
+    """What stands beside a row, in the memory that stages share, on its whole way."""
+    return zlib.crc32(row.partition("|")[0].encode())
 
 
 def mix(seen: int, row: str) -> int:
@@ -52,12 +61,14 @@ def deaths(number: int) -> int:
 
 @dataclass(frozen=True)
 class Node:
-    """One stage of a topology. `total`: of a source, its records."""
+    """One stage of a topology. `total`: of a source, its records; `hands_on`: the marks of its rows stay where they
+    lie, and are not written anew into memory of its own."""
 
     name: str
     role: str
     inputs: tuple[str, ...] = ()
     total: int = 0
+    hands_on: bool = True
 
 
 class Stage:
@@ -71,13 +82,16 @@ class Stage:
 
     def process(self, batch: Batch, fuse: Fuse) -> Batch:
         made: list[str | None] = []
-        for row in batch.texts["row"]:
+        for row, mark in zip(batch.texts["row"], batch["mark"].tolist(), strict=True):
             assert row is not None
+            if mark != mark_of_row(row):
+                raise ViolationError(f"{self.node.name} reads {mark} beside {row}: somebody has written there")
             self.seen = mix(self.seen, row)
             made.append(f"{row}|{self.node.name}:{self.seen:x}")
         self.rows += batch.rows
         self.batches += 1
-        return make_batch(made, batch.spans, batch.sequence)
+        marks = batch.ints if self.node.hands_on else None
+        return make_batch(made, batch.spans, batch.sequence, marks)
 
     def change(self, kind: str, params: Mapping[str, Any]) -> None:
         """Its hash tells of it, and when it was."""
@@ -212,11 +226,13 @@ def make_stage(node: Node, disk: Disk) -> Stage:
 
 
 def chain(total: int) -> tuple[Node, ...]:
+    """Two look at what the sink hands on, and it lies in the memory of `middle`."""
     return (
         Node("source", "source", total=total),
-        Node("middle", "transform", ("source",)),
+        Node("middle", "transform", ("source",), hands_on=False),
         Node("sink", "sink", ("middle",)),
         Node("last", "transform", ("sink",)),
+        Node("other", "transform", ("sink",)),
     )
 
 

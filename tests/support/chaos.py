@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--records", type=int, default=400_000)
     parser.add_argument("--rate", default="40k/s")
+    parser.add_argument("--batch", type=int, default=1024, help="256: all of them through the pipes")
     wanted = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="streampipe-chaos-"))
     began = time.monotonic()
@@ -37,14 +38,15 @@ def main() -> int:
 
 
 def _run(wanted: argparse.Namespace, root: Path, began: float) -> int:
-    calm = undisturbed(config(wanted.records), _fresh(root, "calm"))
+    calm = undisturbed(config(wanted.records, batch=wanted.batch), _fresh(root, "calm"))
     print(f"undisturbed: {calm.rows} rows, {calm.digest[:16]}", flush=True)
     done: Counter[str] = Counter()
     recoveries: list[float] = []
     failures = lost = doubled = letters = runs = signals = 0
     while signals < wanted.signals:
         seed = wanted.seed + runs
-        found = disturbed(config(wanted.records, rate=wanted.rate), _fresh(root, "run"), seed, 10**9)
+        text = config(wanted.records, rate=wanted.rate, batch=wanted.batch)
+        found = disturbed(text, _fresh(root, "run"), seed, 10**9)
         differences = found.outcome.differences(calm)
         runs += 1
         done += found.done

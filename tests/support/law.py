@@ -106,11 +106,12 @@ def outcome(daemon: Daemon) -> Outcome:
 
 def left_in(state: Path, results: dict[str, Any]) -> Outcome:
     """What a finished pipeline has left in a state directory, or a copy of one, and said in its report."""
-    rows, distinct, digest = _rows(state / "stages" / "consumer" / "records.sqlite")
-    return Outcome(rows, distinct, digest, _snapshots(state / "epochs"), results)
+    snapshots = {name: digest_of(data) for name, data in newest(state / "epochs").items()}
+    rows, distinct, digest = rows_in(state / "stages" / "consumer" / "records.sqlite")
+    return Outcome(rows, distinct, digest, snapshots, results)
 
 
-def _rows(path: Path) -> tuple[int, int, str]:
+def rows_in(path: Path) -> tuple[int, int, str]:
     """Number, distinct positions and digest of the visible rows, in the order of their ids; without the epoch, whose
     numbers burn."""
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -124,11 +125,16 @@ def _rows(path: Path) -> tuple[int, int, str]:
     return rows, distinct, digest.hexdigest()
 
 
-def _snapshots(epochs: Path) -> dict[str, str]:
-    """Digest of every stage's snapshot in the newest epoch."""
-    newest = sorted(epochs.glob("e*.manifest"), key=lambda path: int(path.name[1:].split(".")[0]))[-1]
-    parts = json.loads(newest.read_text())["parts"]
-    return {name: hashlib.sha256((epochs / part[0]).read_bytes()).hexdigest() for name, part in parts.items()}
+def newest(epochs: Path) -> dict[str, bytes]:
+    """Every stage's snapshot in the newest epoch."""
+    last = sorted(epochs.glob("e*.manifest"), key=lambda path: int(path.name[1:].split(".")[0]))[-1]
+    parts = json.loads(last.read_text())["parts"]
+    return {name: (epochs / part[0]).read_bytes() for name, part in parts.items()}
+
+
+def digest_of(snapshot: bytes) -> str:
+    """Of a snapshot as it lies on the disk."""
+    return hashlib.sha256(snapshot).hexdigest()
 
 
 def hold_out(daemon: Daemon, pids: Mapping[str, int], calm: Outcome) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from streampiped.phases import Phase
+from streampiped.phases import BEHIND, Phase
 
 RUNNABLE: Final = "R"
 ASLEEP: Final = "S"
@@ -28,7 +28,7 @@ CONDITIONS: Final = {
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One look at a process. `waiting_input`: bytes lie on an input pipe or in its control socket, unread.
-    `blocked_output`: a pipe it writes to has no room, or (in CREDITS) its reader has given nothing back."""
+    `blocked_output`: a pipe it writes to has no room, or (in CREDITS and SLOTS) its readers have given nothing back."""
 
     pulse: int
     phase: Phase
@@ -66,7 +66,7 @@ def has_work(sample: Sample) -> bool:
         )
     ):
         return True
-    if sample.phase in (Phase.BLOCKED, Phase.CREDITS):
+    if sample.phase in (Phase.BLOCKED, *BEHIND):
         return not sample.blocked_output
     return sample.phase is Phase.WAITING and sample.waiting_input
 
@@ -132,7 +132,7 @@ class RestClock:
         self._since = 0.0
         self._looks = 0
         self.phase: Phase | None = None
-        """CREDITS or WAITING while it rests."""
+        """CREDITS, SLOTS or WAITING while it rests."""
 
     def look(self, sample: Sample, now: float) -> None:
         """Take a look into account."""
@@ -156,6 +156,6 @@ class RestClock:
 def _rests(sample: Sample) -> bool:
     if sample.waiting_control or sample.kernel in STOPPED:
         return False
-    if sample.phase is Phase.CREDITS:
+    if sample.phase in BEHIND:
         return sample.blocked_output
     return sample.phase is Phase.WAITING and not sample.waiting_input

@@ -17,7 +17,7 @@ from typing import Final
 
 from streampiped.core.health import ASLEEP, CONDITIONS, RestClock, Sample, StallClock
 from streampiped.core.lifecycle import State
-from streampiped.phases import Phase
+from streampiped.phases import BEHIND, Phase
 from streampiped.topology import Thresholds
 
 HELD_LOOKS: Final = 5  # a stage that was held up at most of the last looks is held up
@@ -43,7 +43,7 @@ class Health(Enum):
 _RANKS: Final = {health: rank for rank, health in enumerate(Health)}
 _OWN_TIME: Final = (State.STARTING, State.LOADING, State.RESETTING, State.STOPPING, State.KILLING)
 """States that a process leaves by itself; in the others it waits for somebody."""
-_HELD: Final = (Phase.BLOCKED, Phase.CREDITS)
+_HELD: Final = (Phase.BLOCKED, *BEHIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +225,11 @@ class Judge:
         stalled = min(limits.stalled_after, self._members[name].hang_timeout / 2)
         if chart.still >= stalled and look.sample is not None:
             return Verdict(Health.STALLED, _standstill(chart.still, stalled, look.sample))
-        if chart.rest.phase is Phase.CREDITS and self._is_stuck(name, stalled, now):
+        if chart.rest.phase in BEHIND and self._is_stuck(name, stalled, now):
             return Verdict(
-                Health.STALLED, f"no credits for {stalled:g} s, and nobody below it has any work: nothing will move"
+                Health.STALLED,
+                f"no {chart.rest.phase.name.lower()} for {stalled:g} s, and nobody below it has any work: "
+                "nothing will move",
             )
         age = f"its records are {chart.late:.1f} s old, at most {self._lagging_limit(name):g} s are healthy"
         if late.get(name) == name and chart.mostly("throttled"):

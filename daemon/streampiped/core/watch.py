@@ -24,7 +24,7 @@ from streampiped.core.processes import (
     Roster,
     Successor,
 )
-from streampiped.phases import Phase
+from streampiped.phases import BEHIND
 
 STACK_DUMP_GRACE_S: Final = 0.5  # from the request of a stack dump to the kill; a dump takes milliseconds
 ANSWER_S: Final = 1.0  # for a look, which is answered at once by whoever lives
@@ -84,14 +84,17 @@ class Watch:
         self._desk.put(p.DumpStack(process.name, process.incarnation))
 
     def _judge_rest(self, process: Process, now: float) -> None:
-        """A writer waits for credits, and nobody below it has anything to give them back for: none of them is hung, and
-        none will ever move. Credits begin anew with a generation."""
-        if process.rest.phase is not Phase.CREDITS or not self._generations.running or self._ending.closing is not None:
+        """A writer waits for credits or slots, and nobody below it has anything to give them back for: none of them is
+        hung, and none will ever move. Both begin anew with a generation."""
+        phase = process.rest.phase
+        if phase not in BEHIND or not self._generations.running or self._ending.closing is not None:
             return
         below, limit = self._roster.below(process.name), process.hang_timeout
         stuck = below and all(stage.rest.rests(limit, LOOKS_PER_TIMEOUT // 2, now) for stage in (process, *below))
         if stuck:
-            self._generations.reset(f"{process.name} without credits for {limit:g} s, and nobody below it with work")
+            self._generations.reset(
+                f"{process.name} without {phase.name.lower()} for {limit:g} s, and nobody below it with work"
+            )
 
     def _judge_late(self, process: Process, sample: Sample, now: float) -> None:
         """Who was starved on the way to its deadline has the time that it did not have."""

@@ -10,8 +10,11 @@ import select
 import struct
 import termios
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
+
+from streampiped.runtime.slots import SharedMemory
 
 IOV_MAX: Final = 64  # buffers of one writev; a frame has four
 WANTED_PIPE_BYTES: Final = 1 << 20  # the unprivileged maximum (fs.pipe-max-size)
@@ -47,31 +50,46 @@ class Link:
 
 
 class LinkTable:
-    """The pipes of all generations that are still open."""
+    """The pipes and the shared memory of all generations that are still open."""
 
-    def __init__(self, edges: Sequence[tuple[str, str]], pipe_bytes: int) -> None:
-        """`edges` are (writer, reader)."""
+    def __init__(self, edges: Sequence[tuple[str, str]], pipe_bytes: int, owners: Mapping[str, int]) -> None:
+        """`edges` are (writer, reader); `owners`: the stages that share memory, and how much."""
         self._edges = tuple(edges)
         self._pipe_bytes = pipe_bytes
+        self._owners = dict(owners)
         self._open: dict[int, dict[tuple[str, str], Link]] = {}
+        self._memory: dict[int, dict[str, SharedMemory]] = {}
 
     def make(self, generation: int) -> None:
-        """Fresh pipes for every edge. OSError when there are no descriptors left."""
-        self._open[generation] = {edge: Link(self._pipe_bytes) for edge in self._edges}
+        """Fresh pipes for every edge, fresh memory for every owner. OSError when there are no descriptors left."""
+        links, memory = self._open.setdefault(generation, {}), self._memory.setdefault(generation, {})
+        for edge in self._edges:
+            links[edge] = Link(self._pipe_bytes)
+        for name, size in self._owners.items():
+            memory[name] = SharedMemory(size)
 
     def close_before(self, generation: int) -> None:
-        """Close the pipes of older generations."""
+        """Close the pipes and forget the memory of older generations."""
         for old in [g for g in self._open if g < generation]:
             for link in self._open.pop(old).values():
                 link.close()
+            for memory in self._memory.pop(old).values():
+                memory.close()
 
-    def ends(self, generation: int, inputs: Sequence[str], name: str, outputs: Sequence[str]) -> list[int]:
+    def ends(
+        self, generation: int, inputs: Sequence[str], name: str, outputs: Sequence[str], seen: Sequence[str] = ()
+    ) -> list[int]:
         """The descriptors for one stage: per input where to read and where to give credits, then per output where to
-        write and where credits come back."""
+        write and where credits come back; then, of an owner, its memory and where slots come back, and per stage whose
+        memory it is shown that memory and where to give slots back."""
         links = [self._open[generation][source, name] for source in inputs]
         found = [fd for link in links for fd in (link.reader, link.crediting)]
         links = [self._open[generation][name, to] for to in outputs]
-        return found + [fd for link in links for fd in (link.writer, link.credited)]
+        found += [fd for link in links for fd in (link.writer, link.credited)]
+        memory = self._memory[generation]
+        own = [memory[name]] if name in memory else []
+        found += [fd for each in own for fd in (each.memory, each.returned)]
+        return found + [fd for each in seen for fd in (memory[each].memory, memory[each].returning)]
 
     def waiting(self, generation: int, name: str) -> bool:
         """Whether unread bytes lie on an input of this stage."""
@@ -87,6 +105,11 @@ class LinkTable:
         """Whether no credit lies on an output of this stage."""
         links = self._open.get(generation, {})
         return any(link.starved() for (writer, _), link in links.items() if writer == name)
+
+    def full(self, generation: int, name: str) -> bool:
+        """Whether no slot of this stage's memory has come back."""
+        memory = self._memory.get(generation, {})
+        return name in memory and not unread_bytes(memory[name].returned)
 
 
 def unread_bytes(fd: int) -> int:
@@ -118,8 +141,8 @@ class PipeWriter:
 
     def write(self, buffers: list[Any]) -> None:
         """Queue the buffers behind what is there, and write what fits now. OSError when the pipe is broken."""
-        was_idle = self.idle
-        self._queue.extend(memoryview(b).cast("B") for b in buffers)
+        was_idle = not self._queue
+        self._queue.extend([memoryview(b).cast("B") for b in buffers])
         if was_idle and not self._push():
             self._loop.add_writer(self._fd, self._writable)
 
@@ -134,7 +157,7 @@ class PipeWriter:
         queue = self._queue
         while queue:
             try:
-                count = os.writev(self._fd, [queue[i] for i in range(min(len(queue), IOV_MAX))])
+                count = os.writev(self._fd, list(islice(queue, IOV_MAX)))
             except BlockingIOError:
                 return False
             while queue and count >= len(queue[0]):

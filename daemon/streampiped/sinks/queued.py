@@ -55,7 +55,7 @@ class QueuedSink(Sink):
             self._sink.write(batch)
             self._row_s = (time.perf_counter() - began) / max(batch.rows, 1)
             return
-        self._enqueue(batch.with_columns({}))  # the memory of a batch is another one's after `process`
+        self._enqueue(batch.copy())  # the memory of a batch is another one's after `process`
         if self._open:
             with self._turn:
                 self._turn.wait_for(lambda: not self._open, min(self._row_s * batch.rows, PACE_MAX_S))

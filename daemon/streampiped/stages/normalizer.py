@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
@@ -22,7 +21,7 @@ from streampiped.errors import OptionError, StateError
 from streampiped.learn.features import numbers_of
 from streampiped.learn.scaling import Standardiser
 from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
-from streampiped.records import Array, Batch, Block, IntArray, Schema, aligned_empty, stride_of
+from streampiped.records import Array, Batch, Block, IntArray, aligned_empty, schema_of, stride_of
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 
 Policy: TypeAlias = Literal["clean", "scale", "center", "pass", "drop"]
@@ -253,12 +252,14 @@ class Normalizer(Stage):
 
 def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
     """The batch with these floats, and the marks behind its integers."""
+    ints = batch.ints
     if MARKS in batch.schema.ints:  # of another gate before this one
         marks = marks | batch[MARKS]
-    names = tuple(name for name in batch.schema.ints if name != MARKS)
-    ints = Block.build((*names, MARKS), batch.rows, (*(batch[name] for name in names), marks), np.int64)
+        names = tuple(name for name in ints.names if name != MARKS)
+        ints = Block.build(names, batch.rows, (batch[name] for name in names), np.int64)
+    ints = Block.joined(ints, Block.build((MARKS,), batch.rows, (marks,), np.int64))
     return Batch(
-        _schema(floats.names, ints.names, batch.schema.texts),
+        schema_of(floats.names, ints.names, batch.schema.texts),
         batch.rows,
         floats,
         ints,
@@ -267,12 +268,6 @@ def _marked(batch: Batch, floats: Block, marks: IntArray) -> Batch:
         spans=batch.spans,
         ingest_ns=batch.ingest_ns,
     )
-
-
-@lru_cache(maxsize=8)
-def _schema(floats: tuple[str, ...], ints: tuple[str, ...], texts: tuple[str, ...]) -> Schema:
-    """A schema is checked when it is made, which takes longer than a small batch should: made once."""
-    return Schema(floats, ints, texts)
 
 
 def _block_of(names: tuple[str, ...], table: Array) -> Block:

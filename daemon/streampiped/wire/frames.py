@@ -2,13 +2,14 @@
 
 A frame is a 64-byte prefix, a msgpack header, and the blocks of a batch, each part padded to 64 bytes. Because every
 frame's length is a multiple of 64, frames that lie one behind another in an aligned buffer keep their columns aligned.
+Blocks that lie in shared memory are named in the header and stay where they are.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -19,16 +20,19 @@ from streampiped.errors import FrameError
 from streampiped.records import (
     COLUMN_ALIGN_BYTES,
     ITEM_BYTES,
+    PARTS_MAX,
     ROWS_MAX,
     Batch,
     Block,
+    Place,
     Schema,
     Span,
+    schema_of,
     stride_of,
 )
 
 MAGIC: Final = b"SPFR"
-VERSION: Final = 1
+VERSION: Final = 2
 PREFIX: Final = struct.Struct("<4sHHIIQ40x")  # magic, version, kind, header bytes, header CRC-32, data bytes
 HEADER_BYTES_MAX: Final = 16 << 20  # text columns live in the header
 FRAME_BYTES_MAX: Final = 64 << 20  # default; the configuration may say less
@@ -39,6 +43,17 @@ BUFFER_BYTES: Final = 256 << 10  # first size of a reader's buffer: a few frames
 assert PREFIX.size == COLUMN_ALIGN_BYTES
 
 HELLO, BATCH, BARRIER, END = range(1, 5)
+SPANS_FEW: Final = 4
+HEAD_FEW_BYTES: Final = 64 << 10  # of prefix and header, at most, of so many spans without texts
+_ZEROS: Final = bytes(COLUMN_ALIGN_BYTES)
+_NONE: Final = np.zeros(0, np.uint8)
+_NO_FLOATS: Final = np.zeros(0, np.float64)
+_NO_INTS: Final = np.zeros(0, np.int64)
+for _empty in (_NONE, _NO_FLOATS, _NO_INTS):
+    _empty.flags.writeable = False
+
+Placing: TypeAlias = Callable[[Batch], Sequence[Place | None]]
+"""Where each part of a batch's blocks (`parts_of`) lies by now; None: nowhere that a reader sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +80,11 @@ def padded(length: int) -> int:
     return -(-length // COLUMN_ALIGN_BYTES) * COLUMN_ALIGN_BYTES
 
 
+def parts_of(batch: Batch) -> list[Block]:
+    """Its blocks, in the order in which a frame has them."""
+    return [part for part in (*batch.floats.parts, *batch.ints.parts) if part.names]
+
+
 class FrameWriter:
     """Encodes what one stage says on all of its links in one generation."""
 
@@ -73,16 +93,17 @@ class FrameWriter:
         self._frame_bytes_max = frame_bytes_max
         self._schema: Schema | None = None
 
-    def encode(self, frame: Frame) -> list[Any]:
-        """Buffers to be written in order. A batch's blocks are handed out uncopied. FrameError when the frame is one
-        that no reader would take."""
+    def encode(self, frame: Frame, placing: Placing | None = None) -> list[Any]:
+        """Buffers to be written in order. A batch's blocks are handed out uncopied, but for those that `placing` says
+        to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the frame is one
+        that no reader would take, which does not depend on where blocks lie."""
         match frame:
             case Hello(schema):
                 self._schema = schema
                 return [_frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)]
             case Batch():
                 hello = [] if frame.schema == self._schema else self.encode(Hello(frame.schema))
-                return hello + self._batch(frame)
+                return hello + self._batch(frame, placing)
             case Barrier(epoch):
                 return [*self._opening(), _frame(BARRIER, [self._generation, epoch], 0)]
             case End():
@@ -91,52 +112,91 @@ class FrameWriter:
     def _opening(self) -> list[Any]:
         return [] if self._schema is not None else self.encode(Hello(Schema()))
 
-    def _batch(self, batch: Batch) -> list[Any]:
+    def _batch(self, batch: Batch, placing: Placing | None) -> list[Any]:
         spans = [[s.source, s.start, s.count, s.via] if s.via else [s.source, s.start, s.count] for s in batch.spans]
         texts = [batch.texts[name] for name in batch.schema.texts]
-        header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts]
-        blocks = [block.data for block in (batch.floats, batch.ints) if block.data.size]
-        head = _frame(BATCH, header, sum(data.nbytes for data in blocks))
-        total = len(head) + sum(data.nbytes for data in blocks)
-        if len(head) - PREFIX.size > HEADER_BYTES_MAX:
+        header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts, []]
+        parts = parts_of(batch)
+        data = sum([part.nbytes for part in parts])
+        if texts or len(spans) > SPANS_FEW or data + HEAD_FEW_BYTES > self._frame_bytes_max:
+            self._check(batch, PREFIX.size + padded(len(_packed(header))), data)
+        places = placing(batch) if placing is not None else ()
+        if not any(places):
+            inline = [_steady(part) for part in parts if part.nbytes]
+            return [_frame(BATCH, header, data), *inline]
+        found = list(zip(parts, places, strict=True))
+        header[-1] = [[len(part.names), *(place or ())] for part, place in found]
+        inline = [_steady(part) for part, place in found if place is None and part.nbytes]
+        return [_frame(BATCH, header, sum([each.nbytes for each in inline])), *inline]
+
+    def _check(self, batch: Batch, head: int, data: int) -> None:
+        if head - PREFIX.size > HEADER_BYTES_MAX:
             raise FrameError(
-                f"a batch of {batch.rows} rows makes a header of {len(head)} bytes with its texts, at most "
+                f"a batch of {batch.rows} rows makes a header of {head} bytes with its texts, at most "
                 f"{HEADER_BYTES_MAX}; lower the source's batch_max"
             )
-        if total > self._frame_bytes_max:
+        if head + data > self._frame_bytes_max:
             raise FrameError(
-                f"a batch of {batch.rows} rows makes a frame of {total} bytes, at most {self._frame_bytes_max}; "
+                f"a batch of {batch.rows} rows makes a frame of {head + data} bytes, at most {self._frame_bytes_max}; "
                 "lower the source's batch_max, or raise links.frame_bytes_max"
             )
-        return [head, *blocks]
+
+
+def _steady(part: Block) -> Any:
+    """What may still be read when the batch at hand has been given back: memory of others is copied."""
+    return part.data if part.place is None else part.data.copy()
 
 
 def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:
-    try:
-        body: bytes = msgpack.packb(header)
-    except UnicodeEncodeError:  # told by trying: the tolerant way is slower
-        body = msgpack.packb(header, unicode_errors=SURROGATES)
+    body = _packed(header)
     prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
-    return b"".join((prefix, body, bytes(padded(len(body)) - len(body))))
+    return b"".join((prefix, body, _ZEROS[: -len(body) % COLUMN_ALIGN_BYTES]))
+
+
+def _packed(header: list[Any]) -> bytes:
+    try:
+        body: bytes = _PACKER.pack(header)
+    except UnicodeEncodeError:  # told by trying: the tolerant way is slower
+        _PACKER.reset()
+        body = msgpack.packb(header, unicode_errors=SURROGATES)
+    return body
+
+
+_PACKER: Final = msgpack.Packer()  # to make one takes longer than to use it
 
 
 class FrameReader:
     """Decodes one link of one generation from an aligned, reused buffer.
 
     Read into `space()`, say how much with `filled()`, take frames with `next()` until it gives None. A batch is a
-    view of the buffer: valid until the next `space()`.
+    view of the buffer: valid until the next `space()`; and of the memory that frames name.
     """
 
-    def __init__(self, generation: int, frame_bytes_max: int = FRAME_BYTES_MAX, via: str = "") -> None:
-        """`via`: the input's name, of a stage with several; the spans of all batches get it."""
+    def __init__(
+        self,
+        generation: int,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        via: str = "",
+        memory: Mapping[int, Any] | None = None,
+    ) -> None:
+        """`via`: the input's name, of a stage with several; the spans of all batches get it. `memory`: that of the
+        stages that may be named, by their number, as aligned read-only arrays of bytes."""
         self._via = via
+        self._memory = memory if memory is not None else {}
         self._generation = generation
         self._frame_bytes_max = frame_bytes_max
-        self._buffer = _aligned_bytes(BUFFER_BYTES)
+        self._take(_aligned_bytes(BUFFER_BYTES))
         self._start = 0
         self._end = 0
         self._wanted = PREFIX.size
         self._schema: Schema | None = None
+
+    def _take(self, buffer: Any) -> None:
+        """Read into this one from now on."""
+        self._buffer = buffer
+        self._room = memoryview(buffer)
+        self._shown = buffer.view()
+        self._shown.flags.writeable = False
 
     @property
     def pending(self) -> int:
@@ -153,18 +213,19 @@ class FrameReader:
         if self._wanted > self._buffer.size:
             grown = _aligned_bytes(self._wanted)
             grown[:left] = self._buffer[:left]
-            self._buffer = grown
-        return memoryview(self._buffer)[self._end :]
+            self._take(grown)
+        return self._room[self._end :]
 
     def filled(self, count: int) -> None:
         self._end += count
 
     def next(self) -> Frame | None:
         """The next whole frame, or None when more bytes are needed. FrameError when the bytes are no frame."""
-        if self.pending < PREFIX.size:
+        pending = self._end - self._start
+        if pending < PREFIX.size:
             self._wanted = PREFIX.size
             return None
-        magic, version, kind, header_bytes, checksum, data_bytes = PREFIX.unpack_from(self._buffer, self._start)
+        magic, version, kind, header_bytes, checksum, data_bytes = PREFIX.unpack_from(self._room, self._start)
         if magic != MAGIC or version != VERSION:
             raise FrameError(f"frame starts with {magic!r} version {version}, expected {MAGIC!r} version {VERSION}")
         if header_bytes > HEADER_BYTES_MAX:
@@ -172,18 +233,18 @@ class FrameReader:
         total = PREFIX.size + padded(header_bytes) + data_bytes
         if total > self._frame_bytes_max or data_bytes % COLUMN_ALIGN_BYTES:
             raise FrameError(f"frame of {total} bytes, at most {self._frame_bytes_max} in steps of 64")
-        if self.pending < total:
+        if pending < total:
             self._wanted = total
             return None
         at = self._start + PREFIX.size
-        body = self._buffer[at : at + header_bytes]
+        body = self._room[at : at + header_bytes]
         if zlib.crc32(body) != checksum:
             raise FrameError("checksum of a frame header does not match")
-        data = self._buffer[at + padded(header_bytes) : self._start + total]
         self._start += total
-        return self._decode(kind, body.tobytes(), data)
+        data = self._shown[self._start - data_bytes : self._start] if data_bytes else _NONE
+        return self._decode(kind, body, data)
 
-    def _decode(self, kind: int, body: bytes, data: Any) -> Frame:
+    def _decode(self, kind: int, body: memoryview, data: Any) -> Frame:
         if kind not in _DECODERS:
             raise FrameError(f"frame of unknown kind {kind}")
         try:
@@ -203,32 +264,81 @@ class FrameReader:
             raise FrameError("the first frame of a generation must be hello")
         return frame
 
-    def _batch(self, data: Any, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any) -> Batch:
+    def _batch(
+        self, data: Any, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any, said: list[Any]
+    ) -> Batch:
         schema = self._schema
         if schema is None:
             raise FrameError("the first frame of a generation must be hello")
-        stride = stride_of(rows)
-        split, whole = (len(schema.floats) * stride, (len(schema.floats) + len(schema.ints)) * stride)
-        fits = 0 <= rows <= ROWS_MAX and data.size == whole * ITEM_BYTES and len(texts) == len(schema.texts)
+        fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
         if not fits or any(len(text) != rows for text in texts):
-            raise FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {schema.names}")
+            raise self._misfit(rows, data)
+        floats, ints = self._blocks(data, rows, said or [[len(n)] for n in (schema.floats, schema.ints) if n])
         return Batch(
             schema,
             rows,
-            Block(schema.floats, rows, data[: split * ITEM_BYTES].view(np.float64)),
-            Block(schema.ints, rows, data[split * ITEM_BYTES :].view(np.int64)),
+            floats,
+            ints,
             dict(zip(schema.texts, texts, strict=True)),
             sequence=sequence,
             spans=tuple(self._span(*span) for span in spans) if self._via else tuple(Span(*span) for span in spans),
             ingest_ns=ingest_ns,
         )
 
+    def _blocks(self, data: Any, rows: int, said: list[Any]) -> tuple[Block, Block]:
+        """The float block and the int block: each part is a stretch of `data`, or of the memory where it lies."""
+        assert self._schema is not None
+        floats, ints = self._schema.floats, self._schema.ints
+        stride, first, used = stride_of(rows), 0, 0
+        found: tuple[list[Block], list[Block]] = [], []
+        for count, *where in said:
+            size = count * stride * ITEM_BYTES
+            is_int = first >= len(floats)
+            names = ints[first - len(floats) : first - len(floats) + count] if is_int else floats[first : first + count]
+            if len(names) != count:
+                raise self._misfit(rows, data)
+            if where:
+                place = Place(*where)
+                items = self._items(place, size)
+            else:
+                place = None
+                items = data[used : used + size]
+                used += size
+            if len(items) != size:
+                raise self._misfit(rows, data)
+            found[is_int].append(Block.seen(names, rows, items.view(np.int64 if is_int else np.float64), place))
+            first += count
+        if first != len(floats) + len(ints) or used != data.size:
+            raise self._misfit(rows, data)
+        return _whole(found[0], rows, _NO_FLOATS), _whole(found[1], rows, _NO_INTS)
+
+    def _items(self, place: Place, size: int) -> Any:
+        """Bytes of the memory that a frame names."""
+        memory = self._memory.get(place.owner)
+        if memory is None or place.offset < 0 or place.offset % COLUMN_ALIGN_BYTES or place.offset + size > memory.size:
+            raise FrameError(f"{size} bytes at {place} are in no memory that this stage is shown")
+        return memory[place.offset : place.offset + size]
+
+    def _misfit(self, rows: int, data: Any) -> FrameError:
+        names = self._schema.names if self._schema is not None else ()
+        return FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {names}")
+
     def _span(self, source: str, start: int, count: int, via: str = "") -> Span:
         return Span(source, start, count, f"{via}/{self._via}" if via else self._via)
 
 
+def _whole(parts: list[Block], rows: int, nothing: Any) -> Block:
+    """One block of what the frame has of one type."""
+    if not parts:
+        return Block.seen((), rows, nothing)
+    block = parts[0]
+    for part in parts[1:]:
+        block = Block.joined(block, part)
+    return block
+
+
 _DECODERS: Final[dict[int, Callable[..., Hello | Barrier | End]]] = {
-    HELLO: lambda floats, ints, texts: Hello(Schema(tuple(floats), tuple(ints), tuple(texts))),
+    HELLO: lambda floats, ints, texts: Hello(schema_of(tuple(floats), tuple(ints), tuple(texts))),
     BARRIER: Barrier,
     END: End,
     BATCH: End,  # batches are decoded with the link's schema, see `FrameReader._batch`
