@@ -64,7 +64,7 @@ class OnlineModel:
         if not self.fitted or rows == 0:
             return np.full(rows, mean), 0
         with np.errstate(all="ignore"):
-            raw = np.asarray(self.estimator.predict(features), dtype=np.float64).reshape(rows)
+            raw = self.recipe.predict(self.estimator, features)
             if not self.scale_target:
                 bound = self.limit * spread
                 result = np.clip(raw, mean - bound, mean + bound) if self.limit else raw
@@ -130,7 +130,7 @@ class OnlineModel:
                 shift, factor = self.target.scale()
                 bounded = (bounded - shift[0]) * factor[0]
             try:
-                self.estimator.partial_fit(features, bounded)
+                self.recipe.learn(self.estimator, features, bounded)
             except (ValueError, FloatingPointError) as error:  # how scikit-learn reports an overflow
                 self.last_fault = str(error)
                 return False
