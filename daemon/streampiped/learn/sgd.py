@@ -23,7 +23,7 @@ from streampiped.learn.estimators import Estimator, Recipe
 from streampiped.records import Array, aligned_empty
 
 SGD_REGRESSOR: Final = "sklearn.linear_model.SGDRegressor"
-ROWS_MAX: Final = 128  # rows of a block whose steps are taken here; both cost the same at 160, with 4 columns as with 64
+ROWS_MAX: Final = 128  # rows of a block whose steps are taken here; both cost the same at 160, be it 4 columns or 64
 GRADIENT_MAX: Final = 1e12  # of a loss, in scikit-learn
 WSCALE_MIN: Final = 1e-9  # below, the weights are scaled for good
 INT_MAX: Final = np.iinfo(np.int32).max
