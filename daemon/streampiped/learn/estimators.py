@@ -81,6 +81,10 @@ class Recipe:
         with config_context(**UNCHECKED):
             return np.asarray(estimator.predict(features), dtype=np.float64).reshape(len(features))
 
+    def is_finite(self, estimator: Estimator) -> bool:
+        """Whether all that it has learned is."""
+        return is_finite(estimator)
+
     def mark(self, estimator: Estimator) -> Any:
         """What `back` needs to undo all that is learned from here on; for this process alone."""
         return self.freeze(estimator)

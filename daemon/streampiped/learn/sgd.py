@@ -165,6 +165,10 @@ class SgdRecipe(Recipe):
         answer += estimator.intercept_
         return answer
 
+    def is_finite(self, estimator: Any) -> bool:
+        learned = estimator.coef_, estimator.intercept_
+        return all(np.count_nonzero(np.isfinite(each)) == len(each) for each in learned)
+
     def mark(self, estimator: Estimator) -> Any:
         """Arrays are copied: scikit-learn changes the coefficients in place."""
         learned = {name: value for name, value in vars(estimator).items() if name not in self.given}

@@ -248,6 +248,8 @@ def present(batch: Batch, target: str) -> Flags:
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

@@ -309,6 +309,8 @@ class Trainer(Stage):
 
     def _count(self, labelled: Flags, good: Flags, usable: Flags, learnable: Flags) -> None:
         """Each flag is a part of the one before it; a row counts where it falls out."""
+        if np.count_nonzero(learnable) == len(learnable):
+            return
         lost = {"missing_target": ~labelled, "quarantined": labelled & ~good, "too_many_classes": good & ~usable}
         for name, rows in {**lost, "held_out": usable & ~learnable}.items():
             self._counts[name] += int(np.count_nonzero(rows))
@@ -317,7 +319,8 @@ class Trainer(Stage):
     def _parts(pool: AnyPool, targets: NDArray[Any], marks: IntArray) -> Iterator[slice]:
         """The rows between two shifts; the pool is told of each when its turn has come."""
         start = 0
-        for row in map(int, np.flatnonzero(marks & (REBASED | LABEL_REBASED))):
+        rebased = marks & (REBASED | LABEL_REBASED)
+        for row in map(int, np.flatnonzero(rebased)) if np.count_nonzero(rebased) else ():
             if marks[row] & REBASED:
                 yield slice(start, row)
                 start = row

@@ -11,7 +11,7 @@ from streampiped.learn.estimators import Recipe
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.model import OnlineModel
 from streampiped.learn.scaling import Standardiser
-from streampiped.records import Array
+from streampiped.records import Array, aligned_empty
 
 
 class EstimatorMember(Member):
@@ -46,8 +46,11 @@ class EstimatorMember(Member):
         return EstimatorMember(self.recipe, self.columns, scale_target=model.scale_target, limit=model.limit)
 
     def _scaled(self, inputs: Inputs) -> Array:
-        shift, factor = self._scaler.scale()
-        scaled: Array = (inputs.features - shift) * factor
-        if self._scaler.limit:
-            np.clip(scaled, -self._scaler.limit, self._scaler.limit, out=scaled)
+        (shift, factor), limit = self._scaler.scale(), self._scaler.limit
+        scaled: Array = aligned_empty(inputs.features.size, np.float64).reshape(inputs.features.shape)
+        np.subtract(inputs.features, shift, out=scaled)
+        scaled *= factor
+        if limit:
+            np.maximum(scaled, -limit, out=scaled)  # a third of the time of np.clip
+            np.minimum(scaled, limit, out=scaled)
         return scaled
