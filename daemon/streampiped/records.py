@@ -297,7 +297,7 @@ def held_out(seed: int, batch: Batch, share: float) -> NDArray[np.bool_]:
     limit = min(int(share * 2.0**64), _WORD)
     for span in batch.spans:
         salt = _salt(seed, span.source)
-        if span.count == 1:  # the same in plain integers, in a fifth of the time
+        if span.count == 1:  # the same in plain integers, in a sixth of the time
             parts.append(np.array([_mixed(span.start + salt & _WORD) < limit]))
             continue
         z = np.arange(span.start, span.start + span.count, dtype=np.uint64)

@@ -138,7 +138,7 @@ class LabelGate:
     def _believe(self, labels: Array) -> None:
         if not len(labels):
             return
-        if len(labels) == 1 and self.level.weight >= WARM_ROWS:  # the same bits in a fifth of the time
+        if len(labels) == 1 and self.level.weight >= WARM_ROWS:  # the same bits in a sixth of the time
             self._believe_one(float(labels[0]))
             return
         series = np.concatenate(([self.last], labels)) if isfinite(self.last) else labels

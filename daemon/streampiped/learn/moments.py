@@ -55,7 +55,7 @@ class Moments:
         self.merge(_moments_about(self.origin, table))
 
     def _update_one(self, row: Array) -> bool:
-        """`update` by one row, to the same bits in a quarter of the time: its own mean is itself, its own deviation 0.
+        """`update` by one row, to the same bits in a third of the time: its own mean is itself, its own deviation 0.
         False: something of it is missing, and nothing was done."""
         with np.errstate(invalid="ignore", over="ignore"):
             offset = row - self.origin

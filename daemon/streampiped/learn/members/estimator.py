@@ -51,6 +51,6 @@ class EstimatorMember(Member):
         np.subtract(inputs.features, shift, out=scaled)
         scaled *= factor
         if limit:
-            np.maximum(scaled, -limit, out=scaled)  # a third of the time of np.clip
+            np.maximum(scaled, -limit, out=scaled)  # half the time of np.clip
             np.minimum(scaled, limit, out=scaled)
         return scaled
