@@ -26,7 +26,7 @@ from support.class_streams import SGD, STEP
 
 COLUMNS = 3
 UNITS, LEVELS = np.array([1.0, 50.0, 0.1]), np.array([0.0, 300.0, -2.0])
-NAMES = (*TRIVIAL, "estimator", "ridge", "ridge_1000", "ridge_100", "squares", "squares_2000", "squares_500")
+NAMES = (*TRIVIAL, "sgd", "ridge", "ridge_1000", "ridge_100", "squares", "squares_2000", "squares_500")
 EACH = pytest.mark.parametrize("name", NAMES)
 MLP, BAYES = "sklearn.neural_network.MLPClassifier", "sklearn.naive_bayes.GaussianNB"
 KINDS = {"two": ("zebra", "ant"), "three": ("zebra", "ant", "mole"), "ints": (7, -1, 30)}
@@ -110,7 +110,7 @@ def test_a_class_that_was_never_learned_has_its_place(name: str) -> None:
         class_convert.classes_to_skops(made, ["a", "b", "c"], "y")
 
 
-@pytest.mark.parametrize("name", ["squares", "estimator"])
+@pytest.mark.parametrize("name", ["squares", "sgd"])
 def test_plain_formula_can_be_computed_by_hand(name: str) -> None:
     """Its numbers and the words of docs/specs/models.md are enough."""
     made = serving(taught(pool()), name)
@@ -134,9 +134,9 @@ def test_plain_formula_can_be_computed_by_hand(name: str) -> None:
 def test_what_is_no_formula_is_refused() -> None:
     """Naive Bayes, trees, another loss, and a model that knows no class: each by its name."""
     with pytest.raises(NoFormulaError, match="GaussianNB is not linear"):
-        class_formula_of(serving(taught(pool(path=BAYES)), "estimator"))
+        class_formula_of(serving(taught(pool(path=BAYES)), "sgd"))
     with pytest.raises(NoFormulaError, match="SGDClassifier is not linear"):
-        class_formula_of(serving(taught(pool(loss="modified_huber")), "estimator"))
+        class_formula_of(serving(taught(pool(loss="modified_huber")), "sgd"))
     with pytest.raises(NoFormulaError, match="no class has been met yet"):
         class_formula_of(pool())
     members = {**class_lineup(["ridge"], COLUMNS, lambda: ClassBoosting(COLUMNS, 1)), "boosting": ClassBoosting(3, 1)}
@@ -165,7 +165,7 @@ def test_onnx_answers_as_the_member(learned: ClassPool, name: str) -> None:
 
 
 @needs("skops")
-@pytest.mark.parametrize(("name", "path"), [*((name, SGD) for name in NAMES), ("estimator", MLP), ("estimator", BAYES)])
+@pytest.mark.parametrize(("name", "path"), [*((name, SGD) for name in NAMES), ("sgd", MLP), ("sgd", BAYES)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_skops_answers_as_the_member(kind: str, name: str, path: str) -> None:
     """A classifier that scikit-learn can use, of types on a fixed list: it names labels as they were in the stream, and

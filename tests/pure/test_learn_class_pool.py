@@ -227,7 +227,7 @@ def test_a_spike_rolls_back_nobody() -> None:
 def test_what_an_estimator_knows_outlives_a_new_class() -> None:
     """A third class makes another SGDClassifier, that still tells the first two apart as it did."""
     features, labels, _ = logistic(1500)
-    model = pool(5, ["estimator"])
+    model = pool(5, ["sgd"])
     worked(model, features, labels)
     member = model.slots[-1].member
     assert isinstance(member, Classifier)
@@ -257,13 +257,13 @@ def test_many_classes_are_learned() -> None:
     rng = np.random.default_rng(2)
     labels = rng.integers(0, 64, size=3000)
     features = rng.normal(size=(64, 6))[labels] * 6 + rng.normal(size=(3000, 6))
-    served = worked(pool(6, ["ridge", "estimator"]), features, labels)
+    served = worked(pool(6, ["ridge", "sgd"]), features, labels)
     assert np.mean(served.right[1500:]) > 0.8
 
 
 def test_the_lineup_has_the_names_of_the_other() -> None:
     """Those that look back at labels are left out, and squares of many columns unless they are named."""
-    names = ["estimator", "ridge", "ridge_1000", "ridge_100"]
+    names = ["sgd", "ridge", "ridge_1000", "ridge_100"]
     assert list(class_lineup(None, 17, ClassPrior)) == [*TRIVIAL, *names]
     assert list(class_lineup(["squares", "lagged"], 17, ClassPrior)) == [*TRIVIAL, "squares"]
 

@@ -14,7 +14,7 @@ from streampiped.learn import convert
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.features import complete
 from streampiped.learn.formula import NoFormulaError, formula_of
-from streampiped.learn.lineup import NAMES, TRIVIAL, lineup
+from streampiped.learn.lineup import RIDGES, SGD, TRIVIAL, lineup
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.members.trivial import RunningMean
@@ -22,7 +22,7 @@ from streampiped.learn.pool import Pool
 
 COLUMNS = 3
 UNITS, LEVELS = np.array([1.0, 50.0, 0.1]), np.array([0.0, 300.0, -2.0])
-EACH = pytest.mark.parametrize("name", [*TRIVIAL, *NAMES])
+EACH = pytest.mark.parametrize("name", [*TRIVIAL, SGD, *RIDGES])
 MLP = "sklearn.neural_network.MLPRegressor"
 
 
@@ -80,7 +80,7 @@ def test_formula_answers_as_the_member(name: str, count: int) -> None:
 @pytest.mark.parametrize("scale_target", [True, False])
 def test_formula_of_an_unscaled_target(scale_target: bool) -> None:
     """The estimator's own units, where it learns in these."""
-    made = serving(taught(pool(scale_target=scale_target, learning_rate="constant", eta0=0.001)), "estimator")
+    made = serving(taught(pool(scale_target=scale_target, learning_rate="constant", eta0=0.001)), "sgd")
     assert formula_of(made).evaluate(rows(50)) == pytest.approx(made.predict(rows(50)).prediction, rel=1e-9)
 
 
@@ -99,7 +99,7 @@ def test_plain_formula_can_be_computed_by_hand(learned: Pool) -> None:
 def test_what_is_no_formula_is_refused() -> None:
     """A neural network has none, and says so by its name."""
     with pytest.raises(NoFormulaError, match="MLPRegressor is not linear"):
-        formula_of(serving(taught(pool(MLP, hidden_layer_sizes=[3])), "estimator"))
+        formula_of(serving(taught(pool(MLP, hidden_layer_sizes=[3])), "sgd"))
 
 
 def test_trees_are_no_formula() -> None:
@@ -128,7 +128,7 @@ def test_onnx_answers_as_the_member(learned: Pool, name: str) -> None:
 
 
 @needs("skops")
-@pytest.mark.parametrize(("name", "path"), [*((name, None) for name in (*TRIVIAL, *NAMES)), ("estimator", MLP)])
+@pytest.mark.parametrize(("name", "path"), [*((name, None) for name in (*TRIVIAL, SGD, *RIDGES)), ("sgd", MLP)])
 def test_skops_answers_as_the_member(learned: Pool, name: str, path: str | None) -> None:
     """An estimator that scikit-learn can use, of types on a fixed list, with the features by their names."""
     import skops.io
@@ -185,6 +185,6 @@ def test_missing_extra_is_named(learned: Pool, monkeypatch: pytest.MonkeyPatch) 
 
 def test_network_has_no_graph() -> None:
     """ONNX is made of a formula; skops takes what has none."""
-    made = serving(taught(pool(MLP, hidden_layer_sizes=[3])), "estimator")
-    with pytest.raises(StateError, match=r"estimator has no formula: .*MLPRegressor is not linear|No module"):
+    made = serving(taught(pool(MLP, hidden_layer_sizes=[3])), "sgd")
+    with pytest.raises(StateError, match=r"sgd has no formula: .*MLPRegressor is not linear|No module"):
         convert.to_onnx(made, ["a", "b", "c"], "y")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streampiped.learn.estimators import Recipe, equal
-from streampiped.learn.lineup import NAMES, TRIVIAL, lineup
+from streampiped.learn.lineup import RIDGES, SGD, TRIVIAL, lineup
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.members.trivial import LastLabel, RunningMean
@@ -222,4 +222,4 @@ def test_many_columns_go_without_squares() -> None:
     assert "squares" in lineup(None, 16, RunningMean)
     assert "squares" not in lineup(None, 17, RunningMean)
     assert list(lineup(["squares"], 17, RunningMean)) == [*TRIVIAL, "squares"]
-    assert set(lineup(None, 4, RunningMean)) == {*TRIVIAL, *NAMES}
+    assert set(lineup(None, 4, RunningMean)) == {*TRIVIAL, SGD, *RIDGES}

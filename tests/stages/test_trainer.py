@@ -97,13 +97,13 @@ def test_the_batch_comes_back_with_five_columns_more() -> None:
 
 def test_held_out_rows_are_predicted_and_never_learned() -> None:
     """Other targets in held-out rows change nothing that a member on features alone has learned."""
-    ours, theirs = (trainer(holdout=0.3, members=["ridge", "squares", "estimator"]) for _ in range(2))
+    ours, theirs = (trainer(holdout=0.3, members=["ridge", "squares", "sgd"]) for _ in range(2))
     for batch in stream(10):
         spared = held_out(7, batch, 0.3)
         assert spared.any()
         ours.process(batch)
         theirs.process(batch.with_columns({"y": np.where(spared, 1e9, batch["y"])}))
-    for name in ("ridge", "squares", "estimator"):
+    for name in ("ridge", "squares", "sgd"):
         one, other = (each.snapshot()["model"]["members"][name]["member"] for each in (ours, theirs))
         assert equal(one, other)
     assert ours.query("summary", {})["held_out"] == sum(held_out(7, b, 0.3).sum() for b in stream(10))
@@ -297,6 +297,33 @@ def test_what_cannot_be_learned_is_named() -> None:
     ):
         with pytest.raises(OptionError, match=words):
             trainer(**options).process(batch)
+
+
+def test_the_linear_model_has_its_own_name() -> None:
+    """`sgd` is the built-in model and `estimator` another one in its place; the latter name means the former where
+    there is no other, and `sgd` never another."""
+
+    def names(**options: Any) -> list[str]:
+        return [member["name"] for member in ask(taught(1, **options), "info")["members"] if not member["trivial"]]
+
+    assert names(members=["sgd"]) == names(members=["estimator"]) == ["sgd"]
+    assert names(members=["estimator"], **MLP) == ["estimator"]
+    assert "sgd" in names()
+    assert {"sgd", "estimator"} & set(names(**MLP)) == {"estimator"}
+    with pytest.raises(ValueError, match="called estimator"):
+        TrainerOptions(members=["sgd"], **MLP)
+
+
+def test_a_snapshot_with_the_old_name_is_taken_over() -> None:
+    """The built-in model was called `estimator` once: restored from there it goes on to the last bit."""
+    ours = taught(5, members=["sgd", "ridge"])
+    state = ours.snapshot()
+    members = {"estimator" if name == "sgd" else name: made for name, made in state["model"]["members"].items()}
+    twin = trainer(members=["sgd", "ridge"])
+    twin.restore({**state, "model": {**state["model"], "members": members}})
+    for stage in (ours, twin):
+        stage.process(stream(6)[5])
+    assert equal(ours.snapshot()["model"], twin.snapshot()["model"])
 
 
 def test_the_state_of_another_estimator_is_refused() -> None:

@@ -127,7 +127,7 @@ def test_the_score_is_of_the_second_class_or_the_positive_one() -> None:
 
 def test_labels_that_are_none_are_counted_and_not_learned() -> None:
     """Missing, quarantined and held-out labels change nothing in what is learned, whatever they are."""
-    ours, theirs = (trainer(holdout=0.2, members=["ridge", "estimator"]) for _ in range(2))
+    ours, theirs = (trainer(holdout=0.2, members=["ridge", "sgd"]) for _ in range(2))
     counts = dict.fromkeys(("missing_target", "quarantined", "held_out"), 0)
     for batch in stream(10, text=True):
         place = np.arange(ROWS)

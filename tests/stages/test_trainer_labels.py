@@ -146,12 +146,12 @@ def test_a_label_counts_from_when_it_comes() -> None:
 def test_held_out_labels_are_never_learned() -> None:
     """A label whose row is held out changes nothing that a member on features alone has learned, whatever it says."""
     late = late_labels(600, 30.0)
-    ours, theirs = (trainer(holdout=0.3, members=["ridge", "estimator"]) for _ in range(2))
+    ours, theirs = (trainer(holdout=0.3, members=["ridge", "sgd"]) for _ in range(2))
     for batch in late.batches():
         spared = held_out(7, batch, 0.3)
         ours.process(batch)
         theirs.process(batch.with_columns({"y": np.where(spared & np.isfinite(batch["y"]), 1e9, batch["y"])}))
-    for name in ("ridge", "estimator"):
+    for name in ("ridge", "sgd"):
         one, other = (each.snapshot()["model"]["members"][name]["member"] for each in (ours, theirs))
         assert equal(one, other)
     assert ours.query("summary", {})["held_out"] > 100

@@ -98,7 +98,7 @@ def test_scores_are_those_of_a_plain_loop(delay: float, most: int) -> None:
     assert (counts["given_up"] > 0) == (most == 50)
 
 
-@pytest.mark.parametrize("members", ["auto", ["estimator", "ridge"]])
+@pytest.mark.parametrize("members", ["auto", ["sgd", "ridge"]])
 def test_labels_in_their_own_rows_change_nothing(members: Any) -> None:
     """With `immediate`, a stream that brings every label at once is worked on as without this table, to the last bit:
     across a new class and a drift, and with rows held out."""
@@ -138,7 +138,7 @@ def test_a_label_counts_from_when_it_comes() -> None:
 def test_held_out_labels_are_never_learned() -> None:
     """A label whose row is held out changes nothing that a member on features alone has learned, whatever it says."""
     late = late_classes(600, 30.0)
-    ours, theirs = (trainer(holdout=0.3, members=["ridge", "estimator"]) for _ in range(2))
+    ours, theirs = (trainer(holdout=0.3, members=["ridge", "sgd"]) for _ in range(2))
     for number, batch in enumerate(late.batches()):
         spared = held_out(7, batch, 0.3)
         ours.process(batch)
@@ -146,7 +146,7 @@ def test_held_out_labels_are_never_learned() -> None:
             "ant" if label and spare and number else label for label, spare in zip(batch["y"], spared, strict=True)
         ]
         theirs.process(batch.with_columns({"y": changed}))
-    for name in ("ridge", "estimator"):
+    for name in ("ridge", "sgd"):
         one, other = (each.snapshot()["model"]["members"][name]["member"] for each in (ours, theirs))
         assert equal(one, other)
     assert ours.query("summary", {})["held_out"] > 100
@@ -219,15 +219,15 @@ def test_a_rollback_leaves_what_waits_as_it_was_served() -> None:
 def test_other_members_take_over_what_waits() -> None:
     """Restored with fewer members and with more, the questions that wait are answered as they were served."""
     batches = list(late_classes(600, 60.0, repeated=0).batches())
-    whole = trainer(members=["ridge", "estimator"])
+    whole = trainer(members=["ridge", "sgd"])
     for batch in batches[:10]:
         whole.process(batch)
     state = whole.snapshot()
-    for members in (["ridge"], ["squares", "ridge", "estimator"]):
+    for members in (["ridge"], ["squares", "ridge", "sgd"]):
         twin = trainer(members=members)
         twin.restore(state)
         assert pending(twin) == pending(whole)
-        out, ours = twin.process(batches[10]), trainer(members=["ridge", "estimator"])
+        out, ours = twin.process(batches[10]), trainer(members=["ridge", "sgd"])
         ours.restore(state)
         theirs = ours.process(batches[10])
         told = [row for row, label in enumerate(batches[10]["y"]) if label is not None]

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streampiped.cleaning.look import Flags, Look, chosen, look_at
+from streampiped.cleaning.look import Flags, Look, chosen, filled, look_at, moments_of
 from streampiped.cleaning.shift import RECENT, Map, first_bounds, first_of_shift, level_of, remapped
 from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX, LARGEST
 from streampiped.records import Array, IntArray
@@ -66,8 +66,6 @@ class Gate:
         self._recent = np.zeros((width, RECENT))  # the newest values, and whether they were beyond
         self._beyond: Flags = np.zeros((width, RECENT), dtype=np.bool_)
 
-    # --- a table ---------------------------------------------------------------------------------------------------
-
     def take(self, table: Array, active: Flags, *, impute: bool) -> Passed:
         """Take in `(columns, rows)`, at least one row. What is not `active` is counted and left as it is; the very same
         table comes back when nothing is to be done."""
@@ -79,17 +77,19 @@ class Gate:
         if not ((look.least >= -LARGEST) & (look.most <= LARGEST)).all():  # also with a NaN
             present = np.abs(table) <= LARGEST
             table = np.where(present | np.isnan(table), table, np.inf)
-            look = look_at(self._filled(table, present), self.last)
+            look = look_at(filled(table, present, self.last), self.last)
         low, high = self.bounds()
         clean = (look.least >= low) & (look.most <= high)  # false with a NaN
-        if not (known := self.judged >= WARM_ROWS).all():
+        if np.count_nonzero(known := self.judged >= WARM_ROWS) < self.width:
             every = table.shape[1] - 1
             constant = ~self.varied & (look.repeats == every) & (look.begins | np.isnan(self.last))
             clean &= known | constant
-        clean &= ~self._beyond.any(axis=1) & ~self._may_be_stuck(look)
+        if np.count_nonzero(self._beyond):
+            clean &= ~self._beyond.any(axis=1)
+        clean &= ~self._may_be_stuck(look)
         mapped = (self.scale != 1.0) | (self.shift != 0.0)
         self._learn(look, clean, present)
-        if clean.all() and not mapped.any() and present is None:
+        if present is None and np.count_nonzero(clean) == self.width and not np.count_nonzero(mapped):
             return Passed(table, None, None, np.zeros(0, dtype=np.int64))
         out = np.where((clean & mapped)[:, None], table * self.scale[:, None] + self.shift[:, None], table)
         imputed, bounded = (np.zeros(table.shape, dtype=np.bool_) for _ in range(2))
@@ -104,12 +104,6 @@ class Gate:
             out[~active] = came[~active]
             imputed[~active] = bounded[~active] = False
         return Passed(out, imputed, bounded, np.array(sorted(rebased), dtype=np.int64))
-
-    def _filled(self, table: Array, present: Flags) -> Array:
-        """What is missing as the value before it: nothing new, for whatever is asked of the column."""
-        columns = np.arange(self.width)[:, None]
-        places = np.maximum.accumulate(np.where(present, np.arange(1, table.shape[1] + 1), 0), axis=1)
-        return np.asarray(np.column_stack((self.last, table))[columns, places])
 
     def _fill(self, table: Array, out: Array, imputed: Flags, absent: Flags, fill: Flags) -> None:
         """Count what is missing, and put the mean in its place where that is wanted."""
@@ -128,8 +122,7 @@ class Gate:
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""
         return {
-            **{name: getattr(self, name) for name in PARTS},
-            **{name: getattr(self, name) for name in ("seen", "judged", "run", "repeats")},
+            **{name: getattr(self, name) for name in (*PARTS, "seen", "judged", "run", "repeats")},
             "varied": self.varied.astype(np.int64),
             "counts": dict(self.counts),
             "first": [np.array(values) for values in self._first],
@@ -150,9 +143,8 @@ class Gate:
 
     def deviation(self) -> Array:
         """Standard deviations; 0 for what is constant up to rounding."""
-        deviation = np.sqrt(self.variance)
-        flat = deviation <= np.maximum(CONSTANT_RELATIVE * np.abs(self.mean), CONSTANT_BELOW)
-        return np.where(flat, 0.0, deviation)
+        found = np.sqrt(self.variance)
+        return np.where(found <= np.maximum(CONSTANT_RELATIVE * np.abs(self.mean), CONSTANT_BELOW), 0.0, found)
 
     def state_of(self, column: int) -> str:
         """ "live", "constant" (has never varied) or "dead" (varied, and is stuck)."""
@@ -169,6 +161,8 @@ class Gate:
         known = (self.judged >= WARM_ROWS) & (deviation > 0.0) & (self.limit > 0.0)
         reach = self.limit * deviation
         low, high = np.minimum(self.mean - reach, self.low), np.maximum(self.mean + reach, self.high)
+        if np.count_nonzero(known) == self.width:
+            return low, high
         return np.where(known, low, -FLOAT_MAX), np.where(known, high, FLOAT_MAX)
 
     def _first_bounds(self, values: Array) -> tuple[float, float]:
@@ -182,35 +176,30 @@ class Gate:
 
     def _may_be_stuck(self, look: Look) -> Flags:
         """Columns that have a run of equal values long enough to be dead, or are dead already."""
-        if not (look.begins.any() or look.repeats.any()):
-            return np.zeros(self.width, dtype=np.bool_)
-        need = self._stuck_rows()
-        before = np.where(look.begins, self.run + 1, 0)
-        result = before + look.repeats + 1 >= need  # no run is longer than all repetitions together
-        for column in map(int, np.flatnonzero(result)):
-            ends = np.flatnonzero(~look.same[column])
-            edges = np.concatenate(([-1 - before[column]], ends, [look.same.shape[1]]))
-            result[column] = np.diff(edges).max() >= need[column]
-        return np.asarray(result)
+        some = np.count_nonzero(look.begins) or np.count_nonzero(look.repeats)
+        return look.has_run(self._stuck_rows(), self.run) if some else np.zeros(self.width, dtype=np.bool_)
 
     # --- learning --------------------------------------------------------------------------------------------------
 
     def _learn(self, look: Look, which: Flags, present: Flags | None) -> None:
         """Take in the clean columns of a table; where not `present`, values are filled in, and teach nothing."""
-        if not which.any():
-            return
+        taken = np.count_nonzero(which)
+        if present is None and taken == self.width == np.count_nonzero(self.varied):
+            self._learn_all(look)
+        elif taken:
+            self._learn_some(look, which, present)
+
+    def _learn_some(self, look: Look, which: Flags, present: Flags | None) -> None:
         table, rows = look.table, look.table.shape[1]
         told = np.full(self.width, rows) if present is None else np.count_nonzero(present, axis=1)
         count = np.maximum(told, 1).astype(np.float64)
         if present is None:
-            mean = np.add.reduce(table, axis=1) / rows
-            apart = table - mean[:, None]
-            variance = np.add.reduce(np.multiply(apart, apart, out=apart), axis=1) / rows
+            mean, variance = moments_of(table)
         else:
             mean = np.where(present, table, 0.0).sum(axis=1) / count
             variance = np.where(present, np.square(table - mean[:, None]), 0.0).sum(axis=1) / count
             which = which & present.any(axis=1)
-        some = None if which.all() else which
+        some = None if np.count_nonzero(which) == self.width else which
         self._merge(some, mean, variance, count)
         varies = (look.repeats < rows - 1) | (~look.begins & ~np.isnan(self.last))
         self.low = chosen(some, np.minimum(self.low, look.least), self.low)
@@ -222,6 +211,21 @@ class Gate:
         self.judged = chosen(some, self.judged + told * self.varied, self.judged)
         self.last = chosen(some, table[:, -1].copy(), self.last)
         self._remember(some, table)
+
+    def _learn_all(self, look: Look) -> None:
+        """What `_learn_some` does, to the last bit, where every column varies and is clean: nearly always."""
+        mean, variance = moments_of(look.table)
+        rows, keep = look.table.shape[1], self.weight * np.exp(-look.table.shape[1] / MEMORY)
+        total = keep + rows
+        apart, share = mean - self.mean, rows / total
+        merged = (keep * self.variance + rows * variance) / total + apart * apart * (keep / total) * share
+        total = total if np.count_nonzero(merged) == self.width else np.where(merged > 0.0, total, 1.0)
+        self.variance, self.mean, self.weight = merged, self.mean + apart * share, total
+        self.low, self.high = np.minimum(self.low, look.least), np.maximum(self.high, look.most)
+        self.seen, self.judged = self.seen + rows, self.judged + rows
+        self.repeats = self.repeats + look.repeats + look.begins
+        self.run, self.last = look.tail(self.run), look.table[:, -1].copy()
+        self._remember(None, look.table)
 
     def _merge(self, which: Flags | None, mean: Array, variance: Array, rows: Array) -> None:
         keep = self.weight * np.exp(-rows / MEMORY)

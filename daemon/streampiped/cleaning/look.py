@@ -37,14 +37,40 @@ class Look:
         ended = ~self.same[:, ::-1]
         return np.asarray(np.where(ended.any(axis=1), ended.argmax(axis=1), tail) if rows > 1 else tail)
 
+    def has_run(self, need: IntArray, run: IntArray) -> Flags:
+        """Which columns have a run of at least so many equal values, `run` as in `tail`."""
+        before = np.where(self.begins, run + 1, 0)
+        result = before + self.repeats + 1 >= need  # no run is longer than all repetitions together
+        for column in map(int, np.flatnonzero(result)):
+            ends = np.flatnonzero(~self.same[column])
+            edges = np.concatenate(([-1 - before[column]], ends, [self.same.shape[1]]))
+            result[column] = np.diff(edges).max() >= need[column]
+        return np.asarray(result)
+
+
+def filled(table: Array, present: Flags, last: Array) -> Array:
+    """What is missing as the value before it: nothing new, for whatever is asked of the column."""
+    columns = np.arange(len(table))[:, None]
+    places = np.maximum.accumulate(np.where(present, np.arange(1, table.shape[1] + 1), 0), axis=1)
+    return np.asarray(np.column_stack((last, table))[columns, places])
+
 
 def look_at(table: Array, last: Array) -> Look:
     """`last`: the last value of each column before this table, NaN where there was none."""
     same = table[:, 1:] == table[:, :-1]
-    repeats = np.count_nonzero(same, axis=1) if same.any() else np.zeros(len(table), dtype=np.int64)
-    return Look(table, table.min(axis=1), table.max(axis=1), same, table[:, 0] == last, repeats)
+    repeats = np.count_nonzero(same, axis=1) if np.count_nonzero(same) else np.zeros(len(table), dtype=np.int64)
+    least, most = np.minimum.reduce(table, axis=1), np.maximum.reduce(table, axis=1)
+    return Look(table, least, most, same, table[:, 0] == last, repeats)
 
 
 def chosen(which: Flags | None, new: NDArray[Item], old: NDArray[Item]) -> NDArray[Item]:
     """`new` for the columns in `which` (None: all), else `old`."""
     return new if which is None else np.where(which, new, old)
+
+
+def moments_of(table: Array) -> tuple[Array, Array]:
+    """Mean and variance of each column of `(columns, rows)`, whole and finite."""
+    rows = table.shape[1]
+    mean = np.add.reduce(table, axis=1) / rows
+    apart = table - mean[:, None]
+    return mean, np.add.reduce(np.multiply(apart, apart, out=apart), axis=1) / rows

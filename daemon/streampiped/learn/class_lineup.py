@@ -8,7 +8,7 @@ from typing import Final
 from streampiped.learn.class_members.base import ClassMember
 from streampiped.learn.class_members.discriminant import Discriminant
 from streampiped.learn.class_members.trivial import ClassPrior, LastClass, RecentPrior
-from streampiped.learn.lineup import ESTIMATOR, NAMES, RIDGES
+from streampiped.learn.lineup import RIDGES, SGD, is_chosen
 from streampiped.learn.members.bases import SQUARES_COLUMNS_MAX
 
 TRIVIAL: Final[Mapping[str, Callable[[], ClassMember]]] = {
@@ -21,14 +21,13 @@ TRIVIAL: Final[Mapping[str, Callable[[], ClassMember]]] = {
 
 
 def class_lineup(
-    names: Sequence[str] | None, columns: int, estimator: Callable[[], ClassMember]
+    names: Sequence[str] | None, columns: int, estimator: Callable[[], ClassMember], called: str = SGD
 ) -> dict[str, ClassMember]:
     """As `lineup`; each ridge is read as a discriminant, and of those that look back at labels there is none."""
     members = {name: make() for name, make in TRIVIAL.items()}
-    for name in NAMES if names is None else tuple(name for name in NAMES if name in names):
-        if name == ESTIMATOR:
-            members[name] = estimator()
-            continue
+    if is_chosen(names, called):
+        members[called] = estimator()
+    for name in RIDGES if names is None else (name for name in RIDGES if name in names):
         basis, memory, _ = RIDGES[name]
         if basis == "lagged" or (names is None and basis == "squares" and columns > SQUARES_COLUMNS_MAX):
             continue

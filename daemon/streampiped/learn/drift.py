@@ -39,6 +39,8 @@ class PageHinkley:
         """The place among these, oldest first, at which there is an alarm; None: there is none. Changes nothing."""
         if self.rows < WARM_UP or self._mean <= 0.0 or not len(residuals):
             return None
+        if len(residuals) == 1:
+            return 0 if self._height(abs(float(residuals[0]))) > ALARM else None
         over = np.flatnonzero(self._heights(np.abs(residuals)) > ALARM)
         return int(over[0]) if over.size else None
 
@@ -48,7 +50,7 @@ class PageHinkley:
             return
         sizes = np.abs(residuals)
         if self.rows >= WARM_UP and self._mean > 0.0:
-            self._sum = float(self._heights(sizes)[-1])
+            self._sum = self._height(float(sizes[0])) if len(sizes) == 1 else float(self._heights(sizes)[-1])
             sizes = np.minimum(sizes, BOUND * self._mean)
         weight = MEMORY * (1.0 - exp(-self.rows / MEMORY))
         kept = weight * exp(-len(sizes) / MEMORY)
@@ -61,6 +63,11 @@ class PageHinkley:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.rows, self._mean, self._sum = int(state["rows"]), float(state["mean"]), float(state["sum"])
+
+    def _height(self, size: float) -> float:
+        """`_heights` of one row."""
+        excess = min(size / self._mean, BOUND) - (1.0 + SLACK) + self._sum
+        return excess - min(excess, 0.0)
 
     def _heights(self, sizes: Array) -> Array:
         """The summed excess behind each row, never below 0: the sum's height over the lowest that it has been."""

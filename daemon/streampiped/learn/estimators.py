@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
+from sklearn import config_context
 
 from streampiped.errors import OptionError
 from streampiped.learn.portable import NotPortableError, decode, encode
@@ -15,6 +16,8 @@ from streampiped.records import Array
 TRIAL_ROWS: Final = 8  # enough for every regressor's first step; a trial of SGDRegressor takes 2 ms
 TRIAL_COLUMNS: Final = 3
 SEED_BITS: Final = 0xFFFF_FFFF  # scikit-learn takes seeds of 32 bits
+UNCHECKED: Final = {"assume_finite": True, "skip_parameter_validation": True}
+"""Inputs are finite already; of 1.1 ms for 1024 rows scikit-learn's own checks are 0.3."""
 
 
 class Estimator(Protocol):
@@ -34,14 +37,15 @@ class Recipe:
     every restart. Raises OptionError with what is wrong.
     """
 
-    __slots__ = ("_given", "params", "path", "seed")
+    __slots__ = ("given", "params", "path", "seed")
 
     def __init__(self, path: str, params: Mapping[str, Any], seed: int) -> None:
         self.path = path
         self.params = dict(params)
         self.seed = seed & SEED_BITS
         # Asked once: get_params inspects the constructor's signature, 0.1 ms for every batch otherwise.
-        self._given = frozenset(self.make().get_params(deep=False))
+        self.given = frozenset(self.make().get_params(deep=False))
+        """Attributes that the constructor sets."""
 
     def make(self) -> Estimator:
         """A fresh estimator."""
@@ -59,13 +63,27 @@ class Recipe:
 
         What the constructor set is not part of it: that comes from the options. Raises NotPortableError.
         """
-        return {name: encode(value, name) for name, value in vars(estimator).items() if name not in self._given}
+        return {name: encode(value, name) for name, value in vars(estimator).items() if name not in self.given}
 
     def thaw(self, state: Mapping[str, Any]) -> Estimator:
         """A new estimator that goes on bit-identically from `freeze`."""
         estimator = self.make()
         vars(estimator).update({name: decode(value) for name, value in state.items()})
         return estimator
+
+    def learn(self, estimator: Estimator, features: Array, targets: Array) -> None:
+        """One `partial_fit`; ValueError or FloatingPointError for an overflow."""
+        with config_context(**UNCHECKED):
+            estimator.partial_fit(features, targets)
+
+    def predict(self, estimator: Estimator, features: Array) -> Array:
+        """Of an estimator that has learned; `(rows,)`."""
+        with config_context(**UNCHECKED):
+            return np.asarray(estimator.predict(features), dtype=np.float64).reshape(len(features))
+
+    def is_finite(self, estimator: Estimator) -> bool:
+        """Whether all that it has learned is."""
+        return is_finite(estimator)
 
     def mark(self, estimator: Estimator) -> Any:
         """What `back` needs to undo all that is learned from here on; for this process alone."""
@@ -90,12 +108,12 @@ class Recipe:
         rows = np.linspace(-1.0, 1.0, TRIAL_ROWS * TRIAL_COLUMNS).reshape(TRIAL_ROWS, TRIAL_COLUMNS) ** 3
         targets = np.linspace(0.5, 1.0, TRIAL_ROWS)
         estimator = self.make()
-        estimator.partial_fit(rows, targets)
+        self.learn(estimator, rows, targets)
         twin = self.thaw(self.freeze(estimator))
         for each in (estimator, twin):
-            each.partial_fit(rows[::-1].copy(), targets)
+            self.learn(each, rows[::-1].copy(), targets)
         same = equal(self.freeze(estimator), self.freeze(twin))
-        return same and np.array_equal(estimator.predict(rows), twin.predict(rows))
+        return same and np.array_equal(self.predict(estimator, rows), self.predict(twin, rows))
 
 
 def is_finite(estimator: Estimator) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ def complete(columns: Array) -> tuple[Array, int]:
     result = aligned_empty(columns.size, np.float64).reshape(columns.shape)
     result[...] = columns
     with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(result.sum()):
+        if isfinite(np.add.reduce(result, axis=None)):
             return result, 0
     missing = ~np.isfinite(result)
     result[missing] = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from streampiped.learn.members.base import Member
 from streampiped.learn.members.bases import SQUARES_COLUMNS_MAX, Basis
@@ -29,21 +29,39 @@ RIDGES: Final[Mapping[str, tuple[Basis, float, float]]] = {
     "lagged": ("lagged", inf, 10.0),
     "lagged_300": ("lagged", 300.0, 10.0),
 }
+SGD: Final = "sgd"
+"""The built-in linear model."""
 ESTIMATOR: Final = "estimator"
-NAMES: Final = (ESTIMATOR, *RIDGES)
-"""What may be named beside the trivial ones."""
+"""What is there in its place when the option `estimator` names another."""
+NAMES: Final = (SGD, ESTIMATOR, *RIDGES)
+"""What may be named beside the trivial ones; of the first two there is one."""
 
 
-def lineup(names: Sequence[str] | None, columns: int, estimator: Callable[[], Member]) -> dict[str, Member]:
-    """Name -> a member that has learned nothing: the trivial ones, then `names`, all when it is None. Squares and
-    products of many columns are left out then: their number grows with the square."""
-    chosen = NAMES if names is None else tuple(name for name in NAMES if name in names)
+def lineup(
+    names: Sequence[str] | None, columns: int, estimator: Callable[[], Member], called: str = SGD
+) -> dict[str, Member]:
+    """Name -> a member that has learned nothing: the trivial ones, then `names`, all when it is None; `called`: what
+    `estimator` makes. Squares and products of many columns are left out then: their number grows with the square."""
     members = {name: make() for name, make in TRIVIAL.items()}
-    for name in chosen:
-        if name == ESTIMATOR:
-            members[name] = estimator()
-            continue
+    if is_chosen(names, called):
+        members[called] = estimator()
+    for name in RIDGES if names is None else (name for name in RIDGES if name in names):
         basis, memory, penalty = RIDGES[name]
         if names is not None or basis != "squares" or columns <= SQUARES_COLUMNS_MAX:
             members[name] = Ridge(basis, memory, penalty)
     return members
+
+
+def is_chosen(names: Sequence[str] | None, called: str) -> bool:
+    """Whether the member `called` SGD or ESTIMATOR competes: the latter name means whichever of both is there."""
+    return names is None or called in names or ESTIMATOR in names
+
+
+def renamed(state: Mapping[str, Any], called: str) -> Mapping[str, Any]:
+    """The state of a pool, or of what waits for its labels, of which one member is `called` so: the built-in linear
+    model was ESTIMATOR once as well."""
+    members = state["members"]
+    if called != SGD or ESTIMATOR not in members:
+        return state
+    names = [SGD if name == ESTIMATOR else name for name in members]
+    return {**state, "members": names if isinstance(members, list) else dict(zip(names, members.values(), strict=True))}

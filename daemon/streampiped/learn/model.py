@@ -8,11 +8,12 @@ batch, so that nothing of a target reaches its own prediction; the learning afte
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
 
-from streampiped.learn.estimators import Estimator, Recipe, is_finite
+from streampiped.learn.estimators import Estimator, Recipe
 from streampiped.learn.scaling import Standardiser
 from streampiped.records import Array
 
@@ -64,14 +65,15 @@ class OnlineModel:
         if not self.fitted or rows == 0:
             return np.full(rows, mean), 0
         with np.errstate(all="ignore"):
-            raw = np.asarray(self.estimator.predict(features), dtype=np.float64).reshape(rows)
+            raw = self.recipe.predict(self.estimator, features)
             if not self.scale_target:
                 bound = self.limit * spread
                 result = np.clip(raw, mean - bound, mean + bound) if self.limit else raw
             else:
-                result = (np.clip(raw, -self.limit, self.limit) if self.limit else raw) * spread + mean
+                bounded = np.minimum(np.maximum(raw, -self.limit), self.limit) if self.limit else raw
+                result = bounded * spread + mean
         good = np.isfinite(raw) & np.isfinite(result)
-        if good.all():
+        if np.count_nonzero(good) == rows:
             return result, 0
         return np.where(good, result, mean), int(rows - np.count_nonzero(good))
 
@@ -130,11 +132,11 @@ class OnlineModel:
                 shift, factor = self.target.scale()
                 bounded = (bounded - shift[0]) * factor[0]
             try:
-                self.estimator.partial_fit(features, bounded)
+                self.recipe.learn(self.estimator, features, bounded)
             except (ValueError, FloatingPointError) as error:  # how scikit-learn reports an overflow
                 self.last_fault = str(error)
                 return False
-        if is_finite(self.estimator) and np.isfinite(self.target.moments.m2).all():
+        if self.recipe.is_finite(self.estimator) and isfinite(self.target.moments.m2[0]):
             return True
         self.last_fault = "a learned parameter is not finite"
         return False

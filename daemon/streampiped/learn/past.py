@@ -19,6 +19,7 @@ from streampiped.records import Array
 LAGS: Final = 4  # newest labels that a row is told of
 MEMORIES: Final = (10.0, 100.0)
 """Rows that the discounted means remember: the weight of a label falls to 1/e over so many later ones."""
+TAKES: Final = tuple(1.0 - float(np.exp(-1.0 / memory)) for memory in MEMORIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,39 @@ class Past:
 
     def follow(self, labels: Array, known: NDArray[np.bool_]) -> Looks:
         """What each row may know, then take in the labels that are `known` (and finite)."""
-        told = labels if known.all() else labels[known]
+        if len(labels) == 1:
+            return self._follow_one(float(labels[0]), bool(known[0]))
+        told = labels if np.count_nonzero(known) == len(known) else labels[known]
         # Before the n-th row as many labels are new as stand before it.
-        before = np.arange(len(labels)) if told is labels else np.concatenate(([0], np.cumsum(known)[:-1]))
+        before = slice(-1) if told is labels else np.concatenate(([0], np.cumsum(known)[:-1]))
         count = np.arange(self.rows, self.rows + len(told) + 1, dtype=np.float64)
         lags, (low, high) = self._lag_table(told), self._ranges(told)
         mean = self._means(told)
         discounted = np.column_stack([self._decay(told, place) for place in range(len(MEMORIES))])
         return Looks(count[before], lags[before], mean[before], discounted[before], low[before], high[before])
+
+    def _follow_one(self, label: float, is_known: bool) -> Looks:
+        """`follow` of one row, to the same bits in less than half the time."""
+        looks = Looks(
+            np.array([float(self.rows)]),
+            np.array([self._padded()[::-1]]),
+            np.array([self._mean]),
+            np.array([self._discounted]),
+            *(np.array([bound]) for bound in self._range),
+        )
+        if is_known:
+            first = not self.rows
+            self.rows += 1
+            origin = label if first else self._mean
+            self._mean = origin + (label - origin) / self.rows
+            self._lags = [*self._lags[1 - LAGS :], label]
+            self._discounted = [
+                label if first else mean + take * (label - mean)
+                for mean, take in zip(self._discounted, TAKES, strict=True)
+            ]
+            low, high = (label, label) if first else self._range
+            self._range = min(low, label), max(high, label)
+        return looks
 
     def copy(self) -> Past:
         twin = Past()
@@ -110,11 +136,12 @@ class Past:
     def _lag_table(self, told: Array) -> Array:
         """`(len(told) + 1, LAGS)`: the newest labels before each of them, and after the last."""
         series = np.concatenate((self._lags, told))
-        table = np.empty((len(told) + 1, LAGS))
-        ends = len(self._lags) + np.arange(len(told) + 1)
-        for lag in range(LAGS):
-            places = ends - 1 - lag
-            table[:, lag] = series[np.maximum(places, 0)] if len(series) else 0.0
+        table = np.zeros((len(told) + 1, LAGS))
+        if len(series):
+            oldest = [series[0]] * (LAGS - len(self._lags))
+            padded = np.concatenate((oldest, series))
+            for lag in range(LAGS):
+                table[:, lag] = padded[LAGS - 1 - lag : LAGS + len(told) - lag]
         if not self._lags:
             table[0] = 0.0
         self._lags = series[-LAGS:].tolist()
@@ -145,13 +172,11 @@ class Past:
     def _decay(self, told: Array, place: int) -> Array:
         """A discounted mean before each label and after the last, begun with the first label there is. A plain loop:
         60 ns a row, where a vectorised form needs scipy.signal or loses its digits."""
-        mean, take = self._discounted[place], 1.0 - float(np.exp(-1.0 / MEMORIES[place]))
+        mean, take = self._discounted[place], TAKES[place]
         labels = told.tolist()
         means = [mean]
         if labels and self.rows == len(labels):
             mean = labels[0]
-        for label in labels:
-            mean += take * (label - mean)
-            means.append(mean)
+        means += [mean := mean + take * (label - mean) for label in labels]
         self._discounted[place] = mean
         return np.array(means)

@@ -41,7 +41,7 @@ class Standardiser:
     [[-1.0, 1.0]]
     """
 
-    __slots__ = ("_streak", "limit", "moments", "outside", "rebased")
+    __slots__ = ("_deviation", "_scale", "_streak", "limit", "moments", "outside", "rebased")
 
     def __init__(self, width: int, limit: float = LIMIT) -> None:
         self.limit = limit
@@ -51,6 +51,8 @@ class Standardiser:
         self.rebased: IntArray = np.zeros(width, dtype=np.int64)
         """Lasting shifts that were believed, per column."""
         self._streak: IntArray = np.zeros(width, dtype=np.int64)
+        self._deviation: Array | None = None  # of the moments as they are, once it was asked for
+        self._scale: tuple[Array, Array] | None = None
 
     def learn(self, table: Array) -> Array:
         """Take in a batch `(columns, rows)` and return it with the values beyond the limits brought to them; the
@@ -58,22 +60,30 @@ class Standardiser:
         if table.shape[1] == 0:
             return table
         low, high = self._bounds()
-        inside = (table.min(axis=1) >= low) & (table.max(axis=1) <= high)  # false with a NaN: the slow way sorts it out
-        if self._streak.any() or not inside.all():
+        least = most = table[:, 0]
+        if table.shape[1] > 1:
+            least, most = np.minimum.reduce(table, axis=1), np.maximum.reduce(table, axis=1)
+        inside = (least >= low) & (most <= high)  # false with a NaN: the slow way sorts it out
+        if np.count_nonzero(inside) < len(inside) or np.count_nonzero(self._streak):
             table = self._bounded(table, low, high)
         self.moments.update(table)
+        self._deviation = self._scale = None
         return table
 
     def scale(self) -> tuple[Array, Array]:
         """(shift, factor): `(x - shift) * factor` has mean 0 and deviation 1; the factor of a constant column is 0,
         as its deviations can only be rounding errors and should not be blown up to size 1."""
-        deviation = self.deviation()
-        factor = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-        return self.moments.mean, factor
+        if self._scale is None:
+            deviation = self.deviation()
+            factor = np.divide(1.0, deviation, out=np.zeros(len(deviation)), where=deviation > 0)
+            self._scale = self.moments.mean, factor
+        return self._scale
 
     def deviation(self) -> Array:
         """As `deviation_of`."""
-        return deviation_of(self.moments)
+        if self._deviation is None:
+            self._deviation = deviation_of(self.moments)
+        return self._deviation
 
     def state(self) -> dict[str, Any]:
         """Portable, and exact: the argument of `restore`."""
@@ -89,20 +99,26 @@ class Standardiser:
         self.outside = np.array(state["outside"], dtype=np.int64)
         self.rebased = np.array(state["rebased"], dtype=np.int64)
         self._streak = np.array(state["streak"], dtype=np.int64)
+        self._deviation = self._scale = None
 
     def copy(self) -> Standardiser:
         """An independent one in the same state; cheap, as the arrays are never changed in place."""
-        result = Standardiser(0, self.limit)
-        result.restore(self.state())
+        result = Standardiser.__new__(Standardiser)
+        for name in self.__slots__:
+            setattr(result, name, getattr(self, name))
+        result.moments = self.moments.copy()
         return result
 
     def _bounds(self) -> tuple[Array, Array]:
         """What is still believed, per column; the largest floats where nothing can be said."""
         deviation = self.deviation()
         known = (self.moments.count >= LIMIT_AFTER) & (deviation > 0) & (self.limit > 0)
+        mean = self.moments.mean
         with np.errstate(over="ignore"):
-            low = np.maximum(self.moments.mean - self.limit * deviation, -FLOAT_MAX)
-            high = np.minimum(self.moments.mean + self.limit * deviation, FLOAT_MAX)
+            reach = self.limit * deviation
+            low, high = np.maximum(mean - reach, -FLOAT_MAX), np.minimum(mean + reach, FLOAT_MAX)
+        if np.count_nonzero(known) == len(known):
+            return low, high
         return np.where(known, low, -FLOAT_MAX), np.where(known, high, FLOAT_MAX)
 
     def _bounded(self, table: Array, low: Array, high: Array) -> Array:
@@ -125,6 +141,6 @@ class Standardiser:
 
 def deviation_of(moments: Moments) -> Array:
     """Standard deviations; exactly 0 for what is constant up to rounding."""
-    deviation = np.sqrt(moments.variance())
+    deviation: Array = np.sqrt(moments.variance())
     constant = deviation <= np.maximum(CONSTANT_RELATIVE * np.abs(moments.mean), CONSTANT_BELOW)
-    return np.where(constant, 0.0, deviation)
+    return np.where(constant, 0.0, deviation) if np.count_nonzero(constant) else deviation

@@ -35,6 +35,8 @@ class DiscountedMean:
 
     def follow(self, targets: Array) -> Array:
         """The mean before each of these finite targets, which are then taken in."""
+        if len(targets) == 1:
+            return self._follow_one(float(targets[0]))
         result = np.empty(len(targets))
         for start in range(0, len(targets), STRETCH):
             part = targets[start : start + STRETCH]
@@ -55,6 +57,16 @@ class DiscountedMean:
             if not isfinite(self.mean):  # an absurd target; the next one begins anew
                 self.mean, self.rows = 0.0, 0
         return result
+
+    def _follow_one(self, target: float) -> Array:
+        """`follow` of one row, to the same bits in a tenth of the time."""
+        before = self.mean
+        mean = before if self.rows else target
+        weight = FULL if self.rows >= FULL_ROWS else FULL * (1.0 - DISCOUNT**self.rows) * DISCOUNT + 1.0
+        self.mean, self.rows = (target - mean) / weight + mean, self.rows + 1
+        if not isfinite(self.mean):
+            self.mean, self.rows = 0.0, 0
+        return np.array([before])
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""

@@ -38,21 +38,15 @@ class Recent:
 
     def _add(self, targets: Array, predictions: Array) -> None:
         rows = len(targets)
-        weights, fade = _FADES[-rows:], _FADE**rows
-        errors = np.abs(targets - predictions)
-        lost = weights * errors
-        self.absolute = fade * self.absolute + float(lost.sum())
-        lost *= errors
-        self.squared = fade * self.squared + float(lost.sum())
-        origin = self.mean if self.rows else float(targets[0])
+        fade = _FADE**rows
         weight = RECENT_ROWS * (1.0 - fade)
-        apart = targets - origin
-        offset = float((weights * apart).sum()) / weight
-        apart -= offset
+        origin = self.mean if self.rows else float(targets[0])
+        of = sums_of_one if rows == 1 else sums_of
+        absolute, squared, offset, m2 = of(targets, predictions, origin, weight)
+        self.absolute = fade * self.absolute + absolute
+        self.squared = fade * self.squared + squared
         old, total = fade * self.weight, fade * self.weight + weight
-        apart *= apart
-        apart *= weights
-        self.m2 = fade * self.m2 + float(apart.sum()) + offset * offset * (old * (weight / total))
+        self.m2 = fade * self.m2 + m2 + offset * offset * (old * (weight / total))
         self.mean = origin + offset * (weight / total)
         self.weight = total
         self.rows += rows
@@ -75,3 +69,28 @@ class Recent:
     def restore(self, state: Mapping[str, Any]) -> None:
         for name in self.__slots__:
             setattr(self, name, state[name])
+
+
+def sums_of(targets: Array, predictions: Array, origin: float, weight: float) -> tuple[float, float, float, float]:
+    """Faded, of at most STRETCH rows that weigh `weight` in all: absolute and squared errors, the distance of the mean
+    target from `origin`, and the squared deviations of the targets from that mean."""
+    weights = _FADES[-len(targets) :]
+    errors = np.abs(targets - predictions)
+    lost = weights * errors
+    absolute = float(np.add.reduce(lost))
+    lost *= errors
+    apart = targets - origin
+    offset = float(np.add.reduce(weights * apart)) / weight
+    apart -= offset
+    apart *= apart
+    apart *= weights
+    return absolute, float(np.add.reduce(lost)), offset, float(np.add.reduce(apart))
+
+
+def sums_of_one(targets: Array, predictions: Array, origin: float, weight: float) -> tuple[float, float, float, float]:
+    """`sums_of` one row, to the same bits in a twentieth of the time."""
+    target = float(targets[0])
+    error = abs(target - float(predictions[0]))
+    offset = (target - origin) / weight
+    apart = target - origin - offset
+    return error, error * error, offset, apart * apart

@@ -114,16 +114,16 @@ def _fill(
     if rows == 0:
         return
     tally.rows, tally.origin = rows, origin
-    tally.offset = float(apart.sum()) / rows
+    tally.offset = float(np.add.reduce(apart)) / rows
     apart -= tally.offset
     if out is not None:
         apart[out] = 0.0
     apart *= apart
-    tally.m2 = float(apart.sum())
+    tally.m2 = float(np.add.reduce(apart))
     np.abs(errors, out=errors)
-    tally.absolute = errors.sum(axis=1).tolist()
+    tally.absolute = np.add.reduce(errors, axis=1).tolist()
     errors *= errors
-    tally.squared = errors.sum(axis=1).tolist()
+    tally.squared = np.add.reduce(errors, axis=1).tolist()
 
 
 def state_of(tallies: Sequence[Tally]) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from streampiped.learn.class_recipe import ClassRecipe
 from streampiped.learn.delayed import DelayedPool
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.known_classes import Kind
-from streampiped.learn.lineup import lineup
+from streampiped.learn.lineup import ESTIMATOR, SGD, lineup, renamed
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.pool import Forecast
 from streampiped.learn.river_recipe import RiverRecipe, is_river
 from streampiped.learn.scaling import LARGEST
+from streampiped.learn.sgd import SGD_REGRESSOR, SgdRecipe
 from streampiped.records import Batch
 
-SGD: Final = "sklearn.linear_model.SGDRegressor"
 SGD_CLASSES: Final = "sklearn.linear_model.SGDClassifier"
 AUTO: Final = "auto"
 CLASS_COLUMNS: Final = ("probability", "score")
@@ -68,17 +68,19 @@ class Regression:
     def __init__(self, options: Options, seed: int) -> None:
         self._options = options
         self._seed = seed
-        self.estimator = SGD if options.estimator == AUTO else options.estimator
+        self.estimator = SGD_REGRESSOR if options.estimator == AUTO else options.estimator
 
     def params(self, columns: int) -> dict[str, Any]:
         """Parameters of the estimator's constructor."""
         if self._options.params is not None:
             return dict(self._options.params)
-        if self.estimator != SGD:
+        if self.estimator != SGD_REGRESSOR:
             return {}
         return {"learning_rate": "constant", "eta0": min(STEP, STEP_COLUMNS / max(columns, 1))}
 
     def recipe(self, columns: int) -> Recipe:
+        if self._options.estimator == AUTO:
+            return SgdRecipe(self.params(columns), self._seed)
         recipe = _recipe(self.estimator, self.params(columns), self._seed)
         if _is_classifier(recipe):
             raise OptionError(f"estimator {self.estimator} learns classes, and the target is a number")
@@ -92,7 +94,7 @@ class Regression:
             recipe = self.recipe(columns)
             return EstimatorMember(recipe, columns, scale_target=options.scale_target, limit=options.limit)
 
-        members = lineup(None if options.members == AUTO else options.members, columns, estimator)
+        members = lineup(None if options.members == AUTO else options.members, columns, estimator, called(options))
         if options.boosting:
             members["boosting"] = Boosting(columns, self._seed)
         return DelayedPool(members, columns)
@@ -149,7 +151,9 @@ class Classification:
         def estimator() -> Classifier:
             return Classifier(self.recipe(columns), columns, options.limit)
 
-        members = class_lineup(None if options.members == AUTO else options.members, columns, estimator)
+        members = class_lineup(
+            None if options.members == AUTO else options.members, columns, estimator, called(options)
+        )
         if options.boosting:
             members["boosting"] = ClassBoosting(columns, self._seed)
         return DelayedClassPool(members, columns, self.kind, options.positive)
@@ -223,6 +227,18 @@ def task_saved(pool: Mapping[str, Any], options: Options, seed: int) -> Task:
     return Classification(options, seed, pool["classes"]["kind"]) if "classes" in pool else Regression(options, seed)
 
 
+def called(options: Options) -> str:
+    """The name of the member that the options `estimator` and `params` are of."""
+    return SGD if options.estimator == AUTO else ESTIMATOR
+
+
+def restored(task: Task, options: Options, columns: int, state: Mapping[str, Any]) -> AnyPool:
+    """The task's pool, as it was when its `state` was taken."""
+    pool = task.pool(columns)
+    pool.restore(renamed(state, called(options)))
+    return pool
+
+
 def present(batch: Batch, target: str) -> Flags:
     """Where the target's column has a label: a number that can be learned, or a text that is not None."""
     column = batch[target]
@@ -232,6 +248,8 @@ def present(batch: Batch, target: str) -> Flags:
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 

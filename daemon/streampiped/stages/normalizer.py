@@ -233,8 +233,10 @@ class Normalizer(Stage):
             marks[passed.rebased] |= REBASED
         if self._options.quarantine and (judged := self._judged(batch)) is not None:
             bad, rebased = judged
-            marks[bad] |= QUARANTINED
-            marks[rebased] |= LABEL_REBASED
+            if np.count_nonzero(bad):
+                marks[bad] |= QUARANTINED
+            if rebased:
+                marks[rebased] |= LABEL_REBASED
         return marks
 
     def _scaled(self, table: Array, layout: _Layout) -> Array:

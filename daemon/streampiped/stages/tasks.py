@@ -27,6 +27,7 @@ CLASS_GUESSES: Final = ("guess_prior", "guess_last")  # the same of classes
 GUESS_SHARE: Final = "guess_share"  # what the first of these gave to the label
 PROBABILITIES: Final = ("probability", "score")  # the trainer's columns beside a predicted class
 GENERATION: Final = "model_generation"
+_NOBODY: Final = np.zeros(0, dtype=np.intp)
 BLIND: Final = 0.5  # share of a class by who knows no label: one of two
 
 
@@ -81,7 +82,7 @@ class Regression:
     def take(self, batch: Batch, counts: dict[str, int], spared: NDArray[np.bool_]) -> Held:
         targets, predictions = (_numbers(batch, name) for name in self._columns)
         known, scored = _scorable(batch, counts, np.isfinite(targets), np.isfinite(predictions))
-        places = None if scored.all() else np.flatnonzero(scored)
+        places = None if np.count_nonzero(scored) == len(scored) else np.flatnonzero(scored)
 
         def chosen(name: str) -> Array | None:
             return _chosen(batch[name], places) if name in batch.schema.floats else None
@@ -89,13 +90,14 @@ class Regression:
         low, high = map(chosen, self._interval)
         by_mean, by_last = map(chosen, GUESSES)
         late = None if by_mean is None or by_last is None else (by_mean, by_last)
-        held = np.flatnonzero(spared & scored)
+        both = spared & scored
+        held = np.flatnonzero(both) if np.count_nonzero(both) else _NOBODY
         where = _where(batch, counts["rows"], places, held)
         levels = _levels(batch, targets, places)
         rows = Rows(where, _chosen(targets, places), _chosen(predictions, places), low, high, late, levels)
         with np.errstate(over="ignore", invalid="ignore"):
             self._scores.add(rows)
-        labels = targets.copy() if known.all() else np.where(known, targets, np.nan)
+        labels = targets.copy() if np.count_nonzero(known) == len(known) else np.where(known, targets, np.nan)
         return Held(held, targets[held], predictions[held], labels)
 
     def state(self) -> dict[str, Any]:
@@ -212,7 +214,7 @@ def _scorable(
     counts["unlabelled" if comes_late(batch) else "missing_target"] += int(batch.rows - np.count_nonzero(known))
     if MARKS in batch.schema.ints:
         marked = batch[MARKS] & QUARANTINED
-        if marked.any():
+        if np.count_nonzero(marked):
             bad = marked != 0
             counts["quarantined"] += int(np.count_nonzero(bad & known))
             known = known & ~bad
@@ -230,7 +232,10 @@ def _levels(batch: Batch, targets: Array, places: NDArray[np.intp] | None) -> tu
     """Behind how many of the scored rows the gate believes another level of the label, and the label there."""
     if MARKS not in batch.schema.ints:
         return ()
-    rows = np.flatnonzero(batch[MARKS] & LABEL_REBASED)
+    marked = batch[MARKS] & LABEL_REBASED
+    if not np.count_nonzero(marked):
+        return ()
+    rows = np.flatnonzero(marked)
     scored = rows + 1 if places is None else np.searchsorted(places, rows, side="right")
     return tuple((int(count), float(targets[row])) for count, row in zip(scored, rows, strict=True))
 

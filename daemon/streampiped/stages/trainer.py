@@ -22,13 +22,23 @@ from streampiped.errors import OptionError, StateError
 from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.delayed import LateRows
 from streampiped.learn.features import complete
-from streampiped.learn.lineup import NAMES
+from streampiped.learn.lineup import ESTIMATOR, NAMES, SGD, renamed
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import Array, Batch, IntArray, held_out, origins
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.label_join import LabelJoin, LabelOptions, columns_of
-from streampiped.stages.learning_tasks import AUTO, AnyPool, Task, present, task_of, task_saved, try_out
+from streampiped.stages.learning_tasks import (
+    AUTO,
+    AnyPool,
+    Task,
+    called,
+    present,
+    restored,
+    task_of,
+    task_saved,
+    try_out,
+)
 from streampiped.stages.model_api import ModelApi
 from streampiped.stages.model_changes import Acts, ModelChanges
 from streampiped.stages.model_versions import Frozen, Versions
@@ -43,16 +53,16 @@ class TrainerOptions(StageOptions):
 
     members: Literal["auto"] | list[str] = "auto"
     """Who competes beside the guesses (mean, recent_mean, fast_mean, last_label, which always do): "auto" is all that
-    suit the number of features, or a list of estimator, ridge, ridge_1000, ridge_100, squares, squares_2000,
-    squares_500, lagged, lagged_300. Where classes are learned the guesses are prior, recent_prior, fast_prior and
-    last_class, a ridge is read as a discriminant, and there is none that looks back."""
+    suit the number of features, or a list of sgd (or estimator, see there), ridge, ridge_1000, ridge_100, squares,
+    squares_2000, squares_500, lagged, lagged_300. Where classes are learned the guesses are prior, recent_prior,
+    fast_prior and last_class, a ridge is read as a discriminant, and there is none that looks back."""
     boosting: bool = False
     """Let gradient-boosted trees compete as well, of numbers or of classes, fitted on a window of 10,000 rows in a
     thread: half a second of CPU for every 5,000 rows."""
     estimator: str = AUTO
-    """Import path of the scikit-learn regressor with `partial_fit`, or classifier with `predict_proba` as well, or of
-    the model of River (extra `river`), that is the member `estimator`; "auto" is sklearn.linear_model.SGDRegressor or
-    SGDClassifier."""
+    """With "auto" the member `sgd`: the built-in linear model, as scikit-learn's SGDRegressor or SGDClassifier. Or the
+    import path of another regressor with `partial_fit`, or classifier with `predict_proba` as well, or of a model of
+    River (extra `river`): that is the member `estimator`, and there is no `sgd`."""
     params: dict[str, Any] | None = None
     """Parameters of its constructor; of a model of River, a table with `class` is another object of River. Left
     out: for SGDRegressor a constant step of 0.01 (less above 50 features), for SGDClassifier of 0.03 (less above
@@ -88,6 +98,10 @@ class TrainerOptions(StageOptions):
         unknown = [] if self.members == "auto" else [name for name in self.members if name not in NAMES]
         if unknown:
             raise ValueError(f"members should be among {', '.join(NAMES)}, got {', '.join(unknown)}")
+        if self.estimator != AUTO and SGD in self.members:
+            raise ValueError(
+                f"the member of estimator {self.estimator!r} is called {ESTIMATOR}; {SGD} is the built-in one"
+            )
         return self
 
 
@@ -189,10 +203,9 @@ class Trainer(Stage):
                 raise StateError(f"the snapshot is of features {state['features']}, the options have others")
             assert self._task is not None
             self._features = tuple(state["features"])
-            self._pool = self._task.pool(len(self._features))
-            self._pool.restore(state["model"])
-            if self._join is not None:
-                self._join.restore(state.get("pending"), self._pool)
+            self._pool = restored(self._task, self._options, len(self._features), state["model"])
+            if self._join is not None and (waiting := state.get("pending")) is not None:
+                self._join.restore(renamed(waiting, called(self._options)), self._pool)
             self._freeze()
 
     def committed(self, epoch: int) -> None:
@@ -240,9 +253,7 @@ class Trainer(Stage):
         task = self._task_saved(state["pool"])
         if self._task is not None and (task.name, task.kind) != (self._task.name, self._task.kind):
             raise StateError(f"it is of a {task.name} of {task.kind}, the model of a {self._task.name}")
-        pool = task.pool(len(state["features"]))
-        pool.restore(state["pool"])
-        return pool
+        return restored(task, self._options, len(state["features"]), state["pool"])
 
     def _task_saved(self, pool: Mapping[str, Any]) -> Task:
         """The task that a pool's state is of. StateError when the options have another."""
@@ -298,6 +309,8 @@ class Trainer(Stage):
 
     def _count(self, labelled: Flags, good: Flags, usable: Flags, learnable: Flags) -> None:
         """Each flag is a part of the one before it; a row counts where it falls out."""
+        if np.count_nonzero(learnable) == len(learnable):
+            return
         lost = {"missing_target": ~labelled, "quarantined": labelled & ~good, "too_many_classes": good & ~usable}
         for name, rows in {**lost, "held_out": usable & ~learnable}.items():
             self._counts[name] += int(np.count_nonzero(rows))
@@ -306,7 +319,8 @@ class Trainer(Stage):
     def _parts(pool: AnyPool, targets: NDArray[Any], marks: IntArray) -> Iterator[slice]:
         """The rows between two shifts; the pool is told of each when its turn has come."""
         start = 0
-        for row in map(int, np.flatnonzero(marks & (REBASED | LABEL_REBASED))):
+        rebased = marks & (REBASED | LABEL_REBASED)
+        for row in map(int, np.flatnonzero(rebased)) if np.count_nonzero(rebased) else ():
             if marks[row] & REBASED:
                 yield slice(start, row)
                 start = row

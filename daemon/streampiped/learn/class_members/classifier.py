@@ -11,8 +11,7 @@ from sklearn import config_context
 from streampiped.classes import Codes
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
 from streampiped.learn.class_recipe import ClassRecipe
-from streampiped.learn.estimators import is_finite
-from streampiped.learn.members.estimator import UNCHECKED
+from streampiped.learn.estimators import UNCHECKED, is_finite
 from streampiped.learn.scaling import Standardiser
 from streampiped.records import Array
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from sklearn import config_context
 
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.model import OnlineModel
 from streampiped.learn.scaling import Standardiser
-from streampiped.records import Array
-
-UNCHECKED: Final = {"assume_finite": True, "skip_parameter_validation": True}
-"""Inputs are finite already; of 1.1 ms for 1024 rows scikit-learn's own checks are 0.3."""
+from streampiped.records import Array, aligned_empty
 
 
 class EstimatorMember(Member):
@@ -32,13 +28,11 @@ class EstimatorMember(Member):
     def predict(self, inputs: Inputs) -> Array:
         if not self.model.fitted:
             return np.full(len(inputs), np.nan)
-        with config_context(**UNCHECKED):
-            return self.model.predict(self._scaled(inputs))[0]
+        return self.model.predict(self._scaled(inputs))[0]
 
     def learn(self, inputs: Inputs, labels: Array) -> bool:
         self._scaler.learn(np.ascontiguousarray(inputs.features.T))
-        with config_context(**UNCHECKED):
-            return self.model.learn(self._scaled(inputs), labels)
+        return self.model.learn(self._scaled(inputs), labels)
 
     def state(self) -> dict[str, Any]:
         return {"model": self.model.state(), "scaler": self._scaler.state()}
@@ -52,8 +46,11 @@ class EstimatorMember(Member):
         return EstimatorMember(self.recipe, self.columns, scale_target=model.scale_target, limit=model.limit)
 
     def _scaled(self, inputs: Inputs) -> Array:
-        shift, factor = self._scaler.scale()
-        scaled: Array = (inputs.features - shift) * factor
-        if self._scaler.limit:
-            np.clip(scaled, -self._scaler.limit, self._scaler.limit, out=scaled)
+        (shift, factor), limit = self._scaler.scale(), self._scaler.limit
+        scaled: Array = aligned_empty(inputs.features.size, np.float64).reshape(inputs.features.shape)
+        np.subtract(inputs.features, shift, out=scaled)
+        scaled *= factor
+        if limit:
+            np.maximum(scaled, -limit, out=scaled)  # half the time of np.clip
+            np.minimum(scaled, limit, out=scaled)
         return scaled

@@ -1,0 +1,160 @@
+"""A batch of one row takes shorter ways to the same bits: each is held to what it shortens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streampiped.cleaning.label_gate import LabelGate
+from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
+from streampiped.learn.estimators import equal
+from streampiped.learn.moments import Moments
+from streampiped.learn.past import LAGS, MEMORIES, Looks, Past
+from streampiped.learn.scaling import Standardiser
+from streampiped.measure import recent as recent_scores
+from streampiped.measure.discounted import DiscountedMean
+from streampiped.measure.metrics import Guesses
+from streampiped.measure.recent import Recent
+from streampiped.records import Array, Batch, Span, held_out
+
+ROWS = 300
+SEEDS = range(5)
+
+
+def labels_of(seed: int) -> Array:
+    """With a level of its own for each seed, repetitions, and something far off."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    labels = 10.0**seed + generator.standard_normal(ROWS)
+    labels[50:60] = labels[50]
+    labels[200] += 1e6
+    return labels
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_moments_and_scale(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows one by one, some with missing values: moments, bounds and scale as without the shorter way."""
+
+    def run() -> tuple[Any, list[Array]]:
+        scaler, seen = Standardiser(3, 4.0), []
+        for row in np.stack((labels_of(seed), labels_of(seed + 1) ** 2, np.full(ROWS, 7.0))).T:
+            row[1] = np.nan if int(row[0] * 1e6) % 11 == 0 else row[1]
+            seen += [scaler.learn(row[:, None]).copy(), *scaler.scale(), scaler.deviation()]
+        return scaler.state(), seen
+
+    short = run()
+    monkeypatch.setattr(Moments, "_update_one", lambda *_: False)
+    long = run()
+    assert equal(short[0], long[0])
+    assert equal(short[1], long[1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_past(seed: int) -> None:
+    """What a row may know of the labels before it, row by row: by their definition, and as in one block of two."""
+    labels, past = labels_of(seed), Past()
+    known = np.arange(ROWS) % 7 != 3
+    told: list[float] = []
+    for row in range(0, ROWS, 2):
+        twin, pair = past.copy(), slice(row, row + 2)
+        whole = twin.follow(labels[pair], known[pair])
+        for place in range(2):
+            one = past.follow(labels[row + place : row + place + 1], known[row + place : row + place + 1])
+            for name in Looks.__slots__:
+                assert getattr(one, name)[0].tobytes() == getattr(whole, name)[place].tobytes() or name == "mean"
+            assert one.mean[0] == pytest.approx(whole.mean[place], rel=1e-12)  # its sums begin anew with each block
+            newest = told[::-1][:LAGS]
+            assert one.lags[0].tolist() == (newest + newest[-1:] * (LAGS - len(newest)) if told else [0.0] * LAGS)
+            assert one.discounted.shape == (1, len(MEMORIES))
+            told += [labels[row + place]] if known[row + place] else []
+        past = twin
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_drift(seed: int) -> None:
+    """An alarm is found in a row as it is found by the sums of a block."""
+    residuals = np.abs(labels_of(seed) - 10.0**seed)
+    one = PageHinkley()
+    for size in residuals:
+        row = np.array([size])
+        found, heights = one.find(row), one._heights(row) if one._mean else np.zeros(1)
+        assert (found is not None) == (one.rows >= WARM_UP and bool(heights[0] > ALARM)) or one._mean == 0.0
+        assert one._height(size) == heights[0] if one._mean else True
+        one.learn(row)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_guesses_and_scores(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running mean, last value, discounted mean and recent scores, one row at a time, against the same in arrays."""
+    labels = labels_of(seed)
+    labels[250] = 1e300
+
+    def run() -> list[Any]:
+        guesses, discounted, recent, seen = Guesses(), DiscountedMean(), Recent(), []
+        for row in range(ROWS):
+            part = labels[row : row + 1]
+            seen += [*guesses.follow(part), discounted.follow(part)]
+            recent.add(part, part * 0.9)
+        return [*seen, guesses.state(), discounted.state(), recent.state()]
+
+    with np.errstate(all="ignore"):
+        short = run()
+        monkeypatch.setattr(recent_scores, "sums_of_one", recent_scores.sums_of)
+        monkeypatch.setattr(Guesses, "_follow_one", _guesses_by_sums)
+        monkeypatch.setattr(DiscountedMean, "_follow_one", _discounted_by_sums)
+        assert equal(short, run())
+
+
+def _guesses_by_sums(self: Guesses, target: float) -> tuple[Array, Array]:
+    targets = np.array([target])
+    origin = self.mean if self.rows else target
+    known = self.rows + np.arange(1, 2)
+    means = origin + np.cumsum(targets - origin) / known
+    before = np.array([self.mean]), np.array([self.last])
+    self.rows, self.mean, self.last = int(known[-1]), float(means[-1]), float(targets[-1])
+    return before
+
+
+def _discounted_by_sums(self: DiscountedMean, target: float) -> Array:
+    result, part = np.array([self.mean]), np.array([target])
+    if not self.rows:
+        self.mean = target
+    means = np.cumsum(part - self.mean) / self._weights(1) + self.mean
+    self.mean, self.rows = float(means[0]), self.rows + 1
+    if not np.isfinite(self.mean):
+        self.mean, self.rows = 0.0, 0
+    return result
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_label_gate(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels one by one: what is believed is the same to the last bit where one is believed as a block is."""
+
+    def run() -> list[Any]:
+        gate = LabelGate()
+        bad = [gate.take(np.array([label]))[0] for label in labels_of(seed)]
+        return [*bad, gate.state()]
+
+    def by_arrays(self: LabelGate, labels: Array) -> None:
+        series = np.concatenate(([self.last], labels)) if np.isfinite(self.last) else labels
+        self.steps.learn(series[1:] - series[:-1])
+        self.level.learn(labels)
+        self.last = float(labels[-1])
+        self.low, self.high = min(self.low, float(labels.min())), max(self.high, float(labels.max()))
+
+    short = run()
+    monkeypatch.setattr(LabelGate, "_believe", by_arrays)
+    assert equal(short, run())
+
+
+def test_held_out_rows() -> None:
+    """A row is held out or not whether it comes alone or among others, at any position and share."""
+    for share in (0.0, 0.02, 0.5, 1.0):
+        for start in (0, 7, 2**40, 2**63 - 200):
+            column = {"x": np.zeros(100)}
+            whole = held_out(3, Batch.build(column, spans=(Span("s", start, 100),)), share)
+            alone = [
+                held_out(3, Batch.build({"x": [0.0]}, spans=(Span("s", start + n, 1),)), share) for n in range(100)
+            ]
+            assert whole.tolist() == np.concatenate(alone).tolist()
