@@ -5,6 +5,8 @@
 #   make test-pythons   the pure and stage tests on the other Pythons of this machine
 #   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, recovery times,
 #                       what exactly-once costs; half an hour
+#   make bench          what the pipeline costs, beside a loop in one process, queues, ZeroMQ, Bytewax, Ray and
+#                       Pathway; writes docs/performance.md; a quarter of an hour; ARGS=--quick for a minute of it
 #   make bench-learning what the learning is worth, beside River, scikit-learn and Vowpal Wabbit; writes
 #                       docs/learning.md; six minutes; ARGS=--quick for the short streams
 #   make choose-defaults what the learners' defaults give on real data sets; ARGS=--descend tries others
@@ -20,12 +22,13 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 INTERPRETER ?=
 VENV ?= .venv
+PATHWAY ?= build/pathway
 ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 OTHER_PYTHONS := 3.11 3.12 3.13
 
-.PHONY: run test test-pythons law bench-learning choose-defaults lint venv install uninstall deb clean
+.PHONY: run test test-pythons law bench bench-learning choose-defaults lint venv install uninstall deb clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
@@ -42,6 +45,10 @@ law: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none --pairs 14
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink none --pairs 10 --interval 50ms
 	PYTHONPATH=tests $(BIN)/python -m support.cost --sink sqlite
+
+bench: $(VENV)/installed-peers $(PATHWAY)/installed
+	PYTHONPATH=tests $(BIN)/python -m speed.run --pathway $(PATHWAY)/bin/python --markdown docs/performance.md \
+	    --json build/performance.json $(ARGS)
 
 bench-learning: $(VENV)/installed-bench
 	PYTHONPATH=tests $(BIN)/python -m bench.run --markdown docs/learning.md $(ARGS)
@@ -95,6 +102,17 @@ $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/pip
 $(VENV)/installed-bench: pyproject.toml | $(VENV)/bin/pip
 	$(PIP) install --editable '.[bench]'
 	@touch $(VENV)/installed $@
+
+$(VENV)/installed-peers: pyproject.toml | $(VENV)/bin/pip
+	$(PIP) install --editable '.[peers]'
+	@touch $(VENV)/installed $@
+
+# scikit-learn imports pandas where it is there, and pandas pyarrow: beside them every process that is measured would
+# begin later and be larger.
+$(PATHWAY)/installed: pyproject.toml
+	@python=$$($(FIND_PYTHON)) && $$python -m venv $(PATHWAY)
+	$(PATHWAY)/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[pathway]'
+	@touch $@
 
 # An environment for each of them in build/, kept for the next time.
 test-pythons:

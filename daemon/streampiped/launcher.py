@@ -18,6 +18,8 @@ import os
 
 # before numpy is imported: OpenBLAS and OpenMP would start threads, and a fork of a process with threads is unsafe
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+# and before pyarrow, whose allocator has a thread: scikit-learn imports pandas where it is installed, and that pyarrow
+os.environ.update(JE_ARROW_MALLOC_CONF="background_thread:false")
 
 import contextlib
 import errno

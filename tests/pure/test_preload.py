@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,11 @@ def test_guess_from_the_file(text: str, learns: bool, tmp_path: Path) -> None:
 def test_guess_without_a_file(arguments: list[str]) -> None:
     """Without a file to read everything is preloaded."""
     assert set(guess(arguments)) >= {"sklearn.linear_model", "psutil"}
+
+
+def test_pyarrow_starts_no_thread() -> None:
+    """Where pandas and pyarrow are installed, which scikit-learn imports then, the launcher can still fork."""
+    pytest.importorskip("pyarrow")
+    code = "import streampiped.launcher, pyarrow; from streampiped.runtime.linux import threads; assert threads() == 1"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60.0, check=False)
+    assert done.returncode == 0, done.stderr

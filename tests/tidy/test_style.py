@@ -22,6 +22,7 @@ from support.tree import REPOSITORY
             "systemd/package.py",
             "docs/man/generate.py",
             "tests/bench",
+            "tests/speed",
             "tests/support",
             "tests/tidy",
             "tests/systemd",

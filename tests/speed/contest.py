@@ -1,0 +1,117 @@
+"""Runs one contestant over one work in a process of its own, which says what it found in a line of JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from speed import usage
+from speed.clock import Clock
+from speed.work import Work
+
+DEADLINE_S: Final = 600.0
+PINNED: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Threads of a library for linear algebra would compete with the processes of whoever has several."""
+MARK: Final = "ran "
+PYTHONS: Final[dict[str, str]] = {}
+"""Contestant -> the interpreter of an environment of its own; the others have this one."""
+
+
+def python_of(name: str) -> str:
+    return PYTHONS.get(name, sys.executable)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One contestant, once over the work."""
+
+    records: int
+    mse: float
+    seconds: float
+    """Wall time."""
+    cpu: float
+    """Seconds on the CPU of all processes that took part."""
+    parts: dict[str, float]
+    began_ns: int
+    """CLOCK_MONOTONIC, when the process was started."""
+    peak_mib: float
+    """Sum of PSS; 0 when it was not watched."""
+
+    @property
+    def ns(self) -> float:
+        """On the CPU for each record."""
+        return self.cpu / self.records * 1e9
+
+    @property
+    def rate(self) -> float:
+        """Records per second of wall time."""
+        return self.records / self.seconds
+
+
+class NotThereError(Exception):
+    """The contestant's library is not installed."""
+
+
+class FailedError(Exception):
+    """It did not come to its end, with the last lines that it said."""
+
+
+def run(name: str, work: Work, function: str = "run", *, watched: bool = False, deadline: float = DEADLINE_S) -> Ran:
+    """A fresh process, ended with everything below it. `function`: of the contestant's module. `watched`: also its
+    memory."""
+    began = time.monotonic_ns()
+    process = subprocess.Popen(
+        [python_of(name), "-W", "ignore", "-m", "speed.contest", name, function, json.dumps(dataclasses.asdict(work))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **PINNED},
+        start_new_session=True,
+    )
+    peak = usage.Peak(process.pid, without_root=name.startswith("streampipe")) if watched else None
+    family: list[int] = []
+    try:
+        with peak or contextlib.nullcontext():
+            try:
+                out, err = process.communicate(timeout=deadline)
+            except subprocess.TimeoutExpired:
+                family = usage.family(process.pid)
+                raise FailedError(f"{name}: not within {deadline:.0f} s") from None
+    finally:
+        for pid in (*family, process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+    return _read(name, work, out, err, began, peak.mib if peak else 0.0)
+
+
+def _read(name: str, work: Work, out: str, err: str, began: int, peak: float) -> Ran:
+    line = next((line for line in out.splitlines() if line.startswith(MARK)), None)
+    if line is None:
+        if "ModuleNotFoundError" in err:
+            raise NotThereError(name)
+        raise FailedError(f"{name}: " + " | ".join(err.splitlines()[-4:]))
+    found: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    found["began_ns"] = found["began_ns"] or began
+    return Ran(records=work.records, peak_mib=peak, **found)
+
+
+def main() -> None:
+    name, function, text = sys.argv[1:]
+    fields = json.loads(text)
+    work, clock = Work(**{**fields, "members": tuple(fields["members"])}), Clock()
+    mse = getattr(importlib.import_module(f"speed.peer_{name}"), function)(work, clock)
+    print(MARK + json.dumps({"mse": mse, **dataclasses.asdict(clock)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
