@@ -17,6 +17,7 @@ from typing import Any, Final
 from speed import usage
 from speed.clock import Clock
 from speed.work import Work
+from support.daemon import TESTS
 
 DEADLINE_S: Final = 600.0
 PINNED: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -74,7 +75,7 @@ def run(name: str, work: Work, function: str = "run", *, watched: bool = False, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **PINNED},
+        env={**os.environ, **PINNED, "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"},
         start_new_session=True,
     )
     peak = usage.Peak(process.pid, without_root=name.startswith("streampipe")) if watched else None

@@ -135,7 +135,7 @@ def _write(path: Path, work: Work) -> None:
 
 
 HEAD: Final = """{records:,} records of 16 float64 columns and a target in batches of 8,192 through generator,
-normalizer, consumer (no sink), trainer (one member, scikit-learn's SGD) and evaluator. Everybody calls the same
+normalizer, consumer (no sink), trainer (one member, `sgd`) and evaluator. Everybody calls the same
 stages on the same records. From 'everything is ready' to the end of the stream, which for streampipe includes its
 last epoch; medians of runs in turn. CPU is the sum over all processes, *above the loop* the median of
 differences within a round, *peak* the largest sum of PSS in one more run. *No epochs*: one every {never}."""

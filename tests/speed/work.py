@@ -35,9 +35,11 @@ class Work:
     passes: int = 0
     """So many stages that only pass batches on, instead of the chain behind the generator."""
     sink: str = "none"
-    members: tuple[str, ...] = ("estimator",)
+    members: tuple[str, ...] = ("sgd",)
     """The trainer's; none: those that it has by default."""
 
+    estimator: str = ""
+    """The trainer's; "": the built-in model."""
     csv: str = ""
     """A file of so many records and columns, instead of the synthetic source."""
 
@@ -63,7 +65,8 @@ class Work:
             case "consumer":
                 return {"sink": {"type": self.sink}}
             case "trainer":
-                return {"members": list(self.members)} if self.members else {}
+                chosen = {"members": list(self.members)} if self.members else {}
+                return chosen | ({"estimator": self.estimator} if self.estimator else {})
             case "evaluator" if self.log:
                 return {"log": self.log}
         return {}
