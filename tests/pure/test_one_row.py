@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streampiped.cleaning.label_gate import LabelGate
+from streampiped.holdout import held_out
 from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
 from streampiped.learn.estimators import equal
 from streampiped.learn.moments import Moments
@@ -17,7 +18,7 @@ from streampiped.measure import recent as recent_scores
 from streampiped.measure.discounted import DiscountedMean
 from streampiped.measure.metrics import Guesses
 from streampiped.measure.recent import Recent
-from streampiped.records import Array, Batch, Span, held_out
+from streampiped.records import Array, Batch, Span
 
 ROWS = 300
 SEEDS = range(5)

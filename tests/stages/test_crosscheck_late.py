@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streampiped.holdout import held_out
 from streampiped.learn.estimators import equal
-from streampiped.records import Batch, Span, held_out, origins
+from streampiped.records import Batch, Span, origins
 from streampiped.stages.base import ApiCall, StageContext
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 from streampiped.stages.trainer import Trainer, TrainerOptions

@@ -10,10 +10,11 @@ import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from streampiped.errors import OptionError, StateError
+from streampiped.holdout import held_out
 from streampiped.learn.estimators import equal
 from streampiped.learn.past import Looks, Past
 from streampiped.marks import BOUNDED, MARKS, QUARANTINED
-from streampiped.records import Batch, Span, held_out
+from streampiped.records import Batch, Span
 from streampiped.stages.base import ApiCall, StageContext
 from streampiped.stages.crosscheck import CELLS_MAX, STRIDE
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions

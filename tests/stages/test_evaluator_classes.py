@@ -12,11 +12,12 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from streampiped.classes import CLASSES_MAX, ClassGuesses
 from streampiped.errors import OptionError
+from streampiped.holdout import held_out
 from streampiped.learn.estimators import equal
 from streampiped.marks import MARKS, QUARANTINED
 from streampiped.measure.class_metrics import AUC_BINS, Confusion, confusion_of
 from streampiped.measure.report import render
-from streampiped.records import Batch, Span, held_out
+from streampiped.records import Batch, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 

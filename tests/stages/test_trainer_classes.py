@@ -10,10 +10,11 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from streampiped.errors import OptionError, StateError
+from streampiped.holdout import held_out
 from streampiped.learn.estimators import equal
 from streampiped.learn.known_classes import CLASSES_MAX
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED
-from streampiped.records import Batch, Span, held_out
+from streampiped.records import Batch, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 from streampiped.stages.trainer import Trainer, TrainerOptions

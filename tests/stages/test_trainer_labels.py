@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from streampiped.errors import OptionError
+from streampiped.holdout import held_out
 from streampiped.learn.estimators import equal
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED
-from streampiped.records import Batch, Span, held_out
+from streampiped.records import Batch, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 from streampiped.stages.normalizer import Normalizer, NormalizerOptions

@@ -15,6 +15,7 @@ from support.tree import files, imports, modules, parse, shown
 
 VOCABULARY: Final = {
     "classes",
+    "holdout",
     "records",
     "errors",
     "events",

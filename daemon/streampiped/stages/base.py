@@ -58,7 +58,7 @@ class StageContext:
     seed: int = 0
     """The stage's own seed, derived from the pipeline's seed and the stage's name."""
     pipeline_seed: int = 0
-    """The same for every stage; `records.held_out` wants this one."""
+    """The same for every stage; `holdout.held_out` wants this one."""
     directory: Path = field(default_factory=Path)
     """A directory of the stage's own under the state directory; it exists."""
     emit: Emit = _silent

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from streampiped.errors import StateError
+from streampiped.holdout import held_out
 from streampiped.measure.report import judged, render
-from streampiped.records import Batch, held_out
+from streampiped.records import Batch
 from streampiped.stages.base import ApiCall, Stage, StageContext, StageOptions, State
 from streampiped.stages.crosscheck import CrossCheck
 from streampiped.stages.tasks import GUESSES, PROBABILITIES, Classification, Regression, Task, comes_late, task_of

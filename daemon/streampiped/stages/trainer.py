@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from streampiped.errors import OptionError, StateError
+from streampiped.holdout import held_out
 from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.delayed import LateRows
 from streampiped.learn.features import complete
 from streampiped.learn.lineup import ESTIMATOR, NAMES, SGD, renamed
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
-from streampiped.records import Array, Batch, IntArray, held_out, origins
+from streampiped.records import Array, Batch, IntArray, origins
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.label_join import LabelJoin, LabelOptions, columns_of
 from streampiped.stages.learning_tasks import (
