@@ -64,6 +64,35 @@ def test_a_column_per_column_with_its_type(sink: SqliteSink, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.parametrize("source", ["it's", "a\0b", "ü\N{SNOWMAN}", ""])
+def test_any_source_and_numbers_without_a_gap(sink: SqliteSink, tmp_path: Path, source: str) -> None:
+    """Whatever the source is called, alone in a batch or one of several, its rows say so; ids go on by one over batches
+    of any size, also when rows that a reader has seen were removed by hand."""
+    spans = (
+        (Span(source, 0, 3),),
+        (Span(source, 3, 1),),
+        (Span(source, 4, 2), Span("b", 0, 1)),
+        (),
+        (Span("b", 1, 2),),
+    )
+    for number, each in enumerate(spans):
+        rows = sum(span.count for span in each)
+        epoch(sink, number, Batch.build({"x": np.zeros(rows)}, spans=each))
+    expected = [(source, n) for n in range(6)] + [("b", n) for n in range(3)]
+    # SQLite's own text functions end at a NUL: compared as bytes
+    found = query(tmp_path, "SELECT id, CAST(source AS BLOB), position FROM committed_records ORDER BY id")
+    assert [(text.decode(), position) for _, text, position in found] == expected
+    assert [number for number, _, _ in found] == list(range(1, 10))
+    with closing(sqlite3.connect(tmp_path / "records.sqlite")) as db:
+        db.execute("DELETE FROM records WHERE id > 5")
+        db.commit()
+    sink.write(numbered(0, 3))
+    assert query(tmp_path, "SELECT id FROM committed_records ORDER BY id") == [(n,) for n in range(1, 6)]
+    sink.prepare(9)
+    sink.commit(9)
+    assert query(tmp_path, "SELECT max(id), count(*) FROM committed_records") == [(12, 8)]
+
+
 def test_floats_keep_their_bits(sink: SqliteSink, tmp_path: Path) -> None:
     """Every finite double comes back as it went in."""
     x = np.random.default_rng(0).integers(0, 1 << 64, 2000, dtype=np.uint64).view(np.float64)

@@ -28,6 +28,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -89,7 +90,7 @@ class SqliteSink(Sink):
         self._refusal = Refusal(self._path)
         self._suspect = False  # an I/O error has happened: the WAL is to be begun anew
         self._columns: dict[str, str] = {}
-        self._statement: tuple[Schema | None, str] = (None, "")
+        self._statement: tuple[Schema | None, str | None, str, str] = (None, None, "", "")  # schema, source, and SQL
         self._last = 0  # id of the newest row
         self._oldest = 1  # id of the oldest row that may be there
         self._floor: tuple[int, int] = (0, 0)  # epoch that still needs every row beyond this id
@@ -100,13 +101,13 @@ class SqliteSink(Sink):
         with self._guarded() as db:
             if not db.in_transaction:
                 db.execute("BEGIN IMMEDIATE")
-            if self._statement[0] != batch.schema:
+            source = _only_source(batch)
+            if self._statement[:2] != (batch.schema, source):
                 sqlite_schema.add_columns(db, self._columns, batch.schema, self._retain)
-                self._statement = (batch.schema, sqlite_schema.insert(self._columns, batch.schema))
-            ids = range(self._last + 1, self._last + batch.rows + 1)
+                self._statement = (batch.schema, source, *sqlite_schema.inserts(self._columns, batch.schema, source))
             values = (v if isinstance(v, list) else v.tolist() for v in batch.columns().values())
-            rows = zip(ids, sources_of(batch), positions_of(batch), *values, strict=True)
-            db.executemany(self._statement[1], rows)
+            first = () if source is not None else (sources_of(batch),)
+            self._insert(db, zip(*first, positions_of(batch), *values, strict=True))
             self._last += batch.rows
             self._delete_old(db, max(DELETE_ROWS, 2 * batch.rows))
 
@@ -222,10 +223,17 @@ class SqliteSink(Sink):
             _sync_directory(self._path.parent)
         return db
 
+    def _insert(self, db: sqlite3.Connection, rows: Iterator[tuple[Any, ...]]) -> None:
+        """The first row brings its id, and SQLite gives those behind it the next ones: a parameter less for each, of
+        which every one costs 4 % of the whole."""
+        for row in islice(rows, 1):
+            db.execute(self._statement[2], (self._last + 1, *row))
+        db.executemany(self._statement[3], rows)
+
     def _load(self, db: sqlite3.Connection) -> None:
         """Know what the file has."""
         self._columns = sqlite_schema.columns(db)
-        self._statement = (None, "")
+        self._statement = (None, None, "", "")
         self._visible = db.execute("SELECT epoch, last_id FROM visible").fetchone()
         self._reach = db.execute("SELECT oldest, newest FROM reach").fetchone()
         first, last = db.execute("SELECT (SELECT min(id) FROM records), (SELECT max(id) FROM records)").fetchone()
@@ -266,6 +274,13 @@ class SqliteSink(Sink):
             self._go_on(db, (max(self._floor[0], self._reach[0] or 0), self._reach[1]))
             db.execute("DELETE FROM records WHERE id <= ?", (end,))
             self._oldest = end + 1
+
+
+def _only_source(batch: Batch) -> str | None:
+    """Of all its rows, when it can stand in an SQL text."""
+    sources = {span.source for span in batch.spans}
+    source = sources.pop() if len(sources) == 1 else ""
+    return source if source and source.isprintable() else None
 
 
 def _mark(db: sqlite3.Connection, epoch: int) -> tuple[int, int] | None:

@@ -83,15 +83,23 @@ def adopt_columns(db: sqlite3.Connection, known: dict[str, str], retain: int) ->
     _make_view(db, retain)
 
 
-def insert(known: dict[str, str], schema: Schema) -> str:
-    """The statement that inserts id, source, position and the columns in `schema`'s order."""
-    names = ["id", "source", "position", *(quoted(known[name]) for name in schema.names)]
-    return f"INSERT INTO records ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+def inserts(known: dict[str, str], schema: Schema, source: str | None) -> tuple[str, str]:
+    """Statements that insert id, source, position and the columns in `schema`'s order, and the same without the id,
+    which is then one more than the largest. A `source` is part of their text; None: a parameter."""
+    names = ["source", "position", *(quoted(known[name]) for name in schema.names)]
+    values = ["?" if source is None else _literal(source), *"?" * (len(names) - 1)]
+    statement = "INSERT INTO records ({}) VALUES ({})"
+    first = statement.format(", ".join(("id", *names)), ", ".join(("?", *values)))
+    return first, statement.format(", ".join(names), ", ".join(values))
 
 
 def quoted(name: str) -> str:
     """An SQL identifier."""
     return '"' + name.replace('"', '""').replace("\0", "_") + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _make_view(db: sqlite3.Connection, retain: int) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -46,11 +48,44 @@ def convert(kind: Kind, values: Sequence[Any], missing: Collection[str]) -> tupl
 
 
 def to_floats(values: Sequence[Any], missing: Collection[str]) -> tuple[NDArray[np.float64], list[int]]:
-    """Numbers, booleans, and text as float() reads it (also nan and inf)."""
+    """Numbers, booleans, and text as float() reads it (also nan and inf), unless that text means 'missing'."""
+    if isinstance(values, np.ndarray):
+        return values, []
     try:
-        return np.fromiter(map(float, values), np.float64, len(values)), []
+        if not numbers_among(missing):
+            return np.fromiter(map(float, values), np.float64, len(values)), []
     except (TypeError, ValueError, OverflowError):
-        pass  # one of them is missing or wrong; value by value takes four times as long
+        pass  # one of them is missing or wrong
+    try:
+        gone = _gone(frozenset(missing))
+        return np.array([math.nan if value in gone else float(value) for value in values], np.float64), []
+    except (TypeError, ValueError, OverflowError):
+        return _to_floats_each(values, missing)
+
+
+def numbers_among(texts: Collection[str]) -> bool:
+    """float() reads one of the texts, as -999, so that it does not tell which values are missing."""
+    return _numbers_among(frozenset(texts))
+
+
+@lru_cache(maxsize=16)
+def _numbers_among(texts: frozenset[str]) -> bool:
+    return not all(map(_is_word, texts))
+
+
+@lru_cache(maxsize=16)
+def _gone(missing: frozenset[str]) -> frozenset[str | None]:
+    return missing | {None}
+
+
+def _is_word(text: str) -> bool:
+    try:
+        return math.isnan(float(text))
+    except ValueError:
+        return True
+
+
+def _to_floats_each(values: Sequence[Any], missing: Collection[str]) -> tuple[NDArray[np.float64], list[int]]:
     column = np.full(len(values), np.nan)
     bad: list[int] = []
     for number, value in enumerate(values):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,12 @@ from streampiped.records import is_column_name
 from streampiped.sources.columns import Table
 from streampiped.sources.text_file import TextFile, TextFileOptions
 from streampiped.stages.base import Emit
+
+INT_BEYOND: Final = 2.0**63
+
+
+Quick: TypeAlias = Callable[[bytes], "dict[str, Any] | None"]
+"""A line's object, or None for a line that is left to `parse`."""
 
 
 class JsonlOptions(TextFileOptions):
@@ -28,36 +35,81 @@ class JsonlSource(TextFile):
 
 
 class JsonlFormat:
-    """Splits lines with the standard library's parser. Columns are those asked for, or the keys of the first lines in
-    the order they were met; keys that come later, or can name no column, are left out: a batch has one layout."""
+    """Splits lines with the standard library's parser, or with orjson where that is installed (the extra `json`):
+    whichever it was, the values are the same, and so is what is rejected. Columns are those asked for, or the keys of
+    the first lines in the order they were met; keys that come later, or can name no column, are left out: a batch has
+    one layout."""
 
     header = False
 
     def __init__(self, wanted: tuple[str, ...]) -> None:
         self._wanted = wanted
+        self._quick = _quick()
 
     def names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
-        parsed = (_parse(line)[0] for line in sample)
+        parsed = (parse(line)[0] for line in sample)
         met = dict.fromkeys(key for record in parsed if record for key in record if is_column_name(key))
         return tuple(dict.fromkeys((*met, *self._wanted)))
 
-    def split(self, lines: Sequence[bytes], names: Sequence[str]) -> Table:
+    def split(self, lines: Sequence[bytes], names: Sequence[str], floats: Collection[str] = ()) -> Table:
+        table = self._split(lines, names, self._quick)
+        if self._quick is None or all(name in floats or _is_exact(table.columns[name]) for name in names):
+            return table
+        return self._split(lines, names, None)
+
+    def _split(self, lines: Sequence[bytes], names: Sequence[str], quick: Quick | None) -> Table:
         records: list[dict[str, Any]] = []
         numbers: list[int] = []
         rejected, first_reason = 0, ""
         for number, line in enumerate(lines):
-            record, reason = _parse(line)
+            record, reason = (quick(line) if quick else None), ""
+            if record is None:
+                record, reason = parse(line)
             if record is not None:
                 records.append(record)
                 numbers.append(number)
             elif reason:
                 rejected += 1
                 first_reason = first_reason or reason
-        columns = {name: [record.get(name) for record in records] for name in names}
-        return Table(columns, np.array(numbers, dtype=np.intp), rejected, first_reason)
+        return Table(_by_column(records, names), np.array(numbers, dtype=np.intp), rejected, first_reason)
 
 
-def _parse(line: bytes) -> tuple[dict[str, Any] | None, str]:
+def _by_column(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    if len(names) > 1 and records:
+        try:
+            return dict(zip(names, zip(*map(itemgetter(*names), records), strict=True), strict=True))
+        except KeyError:
+            pass  # a line lacks one
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _quick() -> Quick | None:
+    """orjson's reading of an ordinary line. How deep is too deep, and what is wrong with a line, the standard library
+    has the word about."""
+    try:
+        import orjson
+    except ImportError:
+        return None
+
+    def quick(line: bytes) -> dict[str, Any] | None:
+        if line.count(b"{") != 1 or b"[" in line:
+            return None
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return None
+        return value if value and isinstance(value, dict) else None
+
+    return quick
+
+
+def _is_exact(values: Sequence[Any]) -> bool:
+    """No value is the float that orjson makes of an integer of more than 64 bits. To a column of floats it is the same
+    number; in a text or an int column it would have other digits."""
+    return not any(isinstance(value, float) and abs(value) >= INT_BEYOND for value in values)
+
+
+def parse(line: bytes) -> tuple[dict[str, Any] | None, str]:
     """The object, or None and why there is none; no reason for a blank line."""
     try:
         text = line.decode()

@@ -6,7 +6,7 @@ header is position n - 2. Blank and rejected lines have positions too, so a posi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol
 
@@ -61,8 +61,9 @@ class LineFormat(Protocol):
     def names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
         """The columns in their order. Raises ValueError."""
 
-    def split(self, lines: Sequence[bytes], names: Sequence[str]) -> Table:
-        """The raw values of the lines."""
+    def split(self, lines: Sequence[bytes], names: Sequence[str], floats: Collection[str] = ()) -> Table:
+        """The raw values of the lines. A column of `floats` may come as an array in which missing is NaN, or with
+        numbers of which float() makes the same."""
 
 
 class TextFile(Connector):
@@ -101,7 +102,8 @@ class TextFile(Connector):
 
     def read(self, limit: int) -> Batch | None:
         start = self._lines.row
-        table = self._format.split(self._lines.take(limit), self._names)
+        floats = [name for name in self._names if self._kind(name) == "float"]
+        table = self._format.split(self._lines.take(limit), self._names, floats)
         columns, keep, reason = self._convert(table)
         rejected = table.rejected + int(np.count_nonzero(~keep))
         if rejected:
@@ -218,13 +220,16 @@ class TextFile(Connector):
 
     # --- rows ------------------------------------------------------------------------------------------------------
 
+    def _kind(self, name: str) -> Kind:
+        return self._options.types.get(name) or self._kinds[name]
+
     def _convert(self, table: Table) -> tuple[dict[str, Any], NDArray[np.bool_], str]:
         """The columns, which of their rows are good, and why the first bad one is not."""
         keep = np.ones(len(table.lines), dtype=np.bool_)
         columns: dict[str, Any] = {}
         reason = ""
         for name in self._options.columns or self._names:
-            kind = self._options.types.get(name) or self._kinds[name]
+            kind = self._kind(name)
             columns[name], bad = convert(kind, table.columns[name], self._missing)
             if bad:
                 keep[bad] = False
