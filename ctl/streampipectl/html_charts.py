@@ -83,7 +83,7 @@ def error(results: Mapping[str, Any]) -> Html | None:
 def scatter(results: Mapping[str, Any]) -> Html | None:
     """What was predicted for the newest held-out rows, with intervals, against what came."""
     found = part(results, "sample")
-    sample = [row for row in map(_quadruple, found if isinstance(found, list) else ()) if row is not None]
+    sample = [row for row in map(_quadruple, found if isinstance(found, list | tuple) else ()) if row is not None]
     if not sample:
         return None
     axis = scale([value for row in sample for value in row[:2]])
