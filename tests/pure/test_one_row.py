@@ -9,11 +9,16 @@ import pytest
 
 from streampiped.cleaning.label_gate import LabelGate
 from streampiped.holdout import held_out
+from streampiped.learn.champion import Contest
 from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
 from streampiped.learn.estimators import equal
+from streampiped.learn.lineup import lineup
+from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.moments import Moments
 from streampiped.learn.past import LAGS, MEMORIES, Looks, Past
+from streampiped.learn.pool import Pool
 from streampiped.learn.scaling import Standardiser
+from streampiped.learn.sgd import SgdRecipe
 from streampiped.measure import recent as recent_scores
 from streampiped.measure.discounted import DiscountedMean
 from streampiped.measure.metrics import Guesses
@@ -159,3 +164,74 @@ def test_held_out_rows() -> None:
                 held_out(3, Batch.build({"x": [0.0]}, spans=(Span("s", start + n, 1),)), share) for n in range(100)
             ]
             assert whole.tolist() == np.concatenate(alone).tolist()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_number_is_scaled_as_a_column(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The single column of a target, value by value, with one far off and one that is infinite: bounds, moments and
+    scale as of arrays."""
+    labels = labels_of(seed)
+    labels[10], labels[280:] = np.nan, labels[280:] * 50.0
+
+    def run() -> tuple[Any, list[Array]]:
+        scaler, seen = Standardiser(1, 4.0), []
+        for label in labels:
+            seen += [scaler.learn(np.array([[label]])), *scaler.scale(), scaler.deviation()]
+        return scaler.state(), seen
+
+    short = run()
+    monkeypatch.setattr(Standardiser, "_learn_number", lambda *_: False)
+    monkeypatch.setattr(Moments, "_update_one", lambda *_: False)
+    assert equal(list(short), list(run()))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_row_of_a_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows one by one through all that compete, with labels that are missing, held out or far off, features that make
+    an answer wild, a drift and a shift of the level: what is served, and what the pool is behind it, as of a block."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    features = generator.standard_normal((2 * ROWS, 3))
+    labels = 10.0**seed + features @ np.array([1.0, -2.0, 0.5]) + 0.1 * generator.standard_normal(2 * ROWS)
+    labels[ROWS:] += 30.0 * features[ROWS:, 0]
+    features[150], labels[220] = 1e9, 1e12
+    known = np.arange(2 * ROWS) % 13 != 5
+    known[:2] = known[220] = False
+    learnable = known & (np.arange(2 * ROWS) % 17 != 3)
+
+    def run() -> list[Any]:
+        def estimator() -> EstimatorMember:
+            recipe = SgdRecipe({"learning_rate": "constant", "eta0": 0.01}, seed)
+            return EstimatorMember(recipe, 3, scale_target=True, limit=10.0)
+
+        pool, seen = Pool(lineup(None, 3, estimator, "sgd"), 3), []
+        for row in range(2 * ROWS):
+            if row == 2 * ROWS - 50:
+                pool.label_shifted(labels[row : row + 1])
+            one = slice(row, row + 1)
+            forecast = pool.work(features[one], labels[one], known[one], learnable[one])
+            seen += [forecast.prediction, forecast.low, forecast.high, forecast.fallback, forecast.fallbacks]
+        return [seen, pool.state(), pool.generation]
+
+    short = run()
+    monkeypatch.setattr(Pool, "_work_one", Pool._work_block)
+    monkeypatch.setattr(Contest, "_may_be_beaten", lambda *_: True)
+    long = run()
+    assert short[2] > 1
+    assert equal(short, long)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_contest_by_one_row(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who becomes champion, and every sum, as without the look whether anybody may."""
+    losses = np.random.Generator(np.random.PCG64(seed)).standard_normal((2000, 4)) ** 2
+    losses[:, 1] *= np.where(np.arange(2000) // 500 % 2, 0.5, 1.5)
+
+    def run() -> list[Any]:
+        contest = Contest((True, False, False, True))
+        return [[contest.follow(losses[row : row + 1]) for row in range(2000)], contest.state()]
+
+    short = run()
+    monkeypatch.setattr(Contest, "_may_be_beaten", lambda *_: True)
+    assert short[0] != [[]] * 2000
+    assert repr(short[0]) == repr((long := run())[0])
+    assert equal(short[1], long[1])

@@ -140,7 +140,7 @@ class ClassPool(Rivals[ClassMember]):
         return ClassForecast(prediction, probability, answer, looks.met, self.fallback, fallbacks)
 
     def _inputs(self, features: Array, looks: ClassLooks) -> ClassInputs:
-        return ClassInputs(features, self._framed(features), looks)
+        return ClassInputs(features, self._framing(features), looks)
 
     def _blank(self) -> Self:
         return type(self)({}, self.columns, self.classes.kind)

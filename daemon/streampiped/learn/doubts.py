@@ -37,6 +37,8 @@ class Doubts:
     def follow(self, labels: Array, known: NDArray[np.bool_]) -> Array | None:
         """The label in doubt that each row may go by, NaN where there is none; then take in these labels. None: no row
         may. A label that is there and not `known` is in doubt."""
+        if isnan(self._newest) and np.count_nonzero(known) == len(known):
+            return None
         doubted = ~known & (np.abs(labels) <= LARGEST)
         if isnan(self._newest) and not doubted.any():
             return None

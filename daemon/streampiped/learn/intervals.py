@@ -10,7 +10,7 @@ the size, had to miss some thirty rows more until it was as wide as residuals th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import exp
 from typing import Any, Final
 
@@ -45,10 +45,14 @@ class Intervals:
         return self._factor * self._size
 
     def follow(self, residuals: Array, known: NDArray[np.bool_]) -> Array:
-        """The half width that each row had, then take in the residuals that are `known`. A plain loop: 60 ns a row."""
+        """The half width that each row had, then take in the residuals that are `known`."""
+        return np.array(self.widths(np.abs(residuals).tolist(), known.tolist()))
+
+    def widths(self, sizes: Iterable[float], known: Iterable[bool]) -> list[float]:
+        """`follow` of residuals without their signs. A plain loop: 60 ns a row."""
         wider, narrower = exp(STEP * COVERAGE), exp(-STEP * (1.0 - COVERAGE))
         size, factor, rows, widths = self._size, self._factor, self._rows, []
-        for apart, is_known in zip(np.abs(residuals).tolist(), known.tolist(), strict=True):
+        for apart, is_known in zip(sizes, known, strict=True):
             widths.append(factor * size)
             if not is_known:
                 continue
@@ -64,7 +68,7 @@ class Intervals:
                 self._largest = max(self._largest, apart)
                 factor = self._largest / size if size > 0.0 else FACTOR
         self._size, self._factor, self._rows = size, factor, rows
-        return np.array(widths)
+        return widths
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""

@@ -11,6 +11,7 @@ Means are kept as the distance from an origin, a column's first value. Chan's ru
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,19 @@ class Moments:
         self.offset = self.offset + apart * share
         self.m2 = self.m2 + apart * apart * (self.count * share)
         self.count = count
+        return True
+
+    def update_number(self, value: float) -> bool:
+        """`_update_one` of a single column that was seen before, in plain numbers."""
+        offset = value - self.origin.item()
+        if not isfinite(offset):
+            return False
+        before, held = self.count.item(), self.offset.item()
+        count = before + 1.0
+        apart, share = offset - held, 1.0 / count
+        self.offset = np.array([held + apart * share])
+        self.m2 = np.array([self.m2.item() + apart * apart * (before * share)])
+        self.count = np.array([count])
         return True
 
     def copy(self) -> Moments:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -71,6 +71,12 @@ class Pool(Rivals[Member]):
         rows = min(len(features), self._block_rows())
         features, labels = features[:rows], labels[:rows]
         known, learnable = known[:rows], learnable[:rows]
+        way = self._work_one if rows == 1 else self._work_block
+        return way(features, labels, known, learnable)
+
+    def _work_block(
+        self, features: Array, labels: Array, known: NDArray[np.bool_], learnable: NDArray[np.bool_]
+    ) -> Forecast:
         self._reframe(features)
         past, doubts = self._past.copy(), self._doubts.copy()
         looks, doubted = past.follow(labels, known), doubts.follow(labels, known)
@@ -83,8 +89,7 @@ class Pool(Rivals[Member]):
         answer = self._believing(by_turns(given, terms), terms, doubted, looks)
         place = self._drift.find((labels - answer)[judged])
         if place is not None:  # what comes behind the alarm is predicted by those who have been told of it
-            rows = until(place, judged)
-            part = slice(rows)
+            part = slice(until(place, judged))
             features, labels, known, learnable = features[part], labels[part], known[part], learnable[part]
             judged, inputs, answer = judged[part], inputs[part], answer[part]
             answers, given = [each[part] for each in answers], [each[part] for each in given]
@@ -95,7 +100,7 @@ class Pool(Rivals[Member]):
         fallback, fallbacks = self.fallback, int(np.count_nonzero(~np.isfinite(by_turns(answers, terms))))
         self._past, self._doubts = past, doubts
         widths = self._intervals.follow(labels - answer, judged)
-        begun, self.rows = self.rows, self.rows + rows
+        begun, self.rows = self.rows, self.rows + len(labels)
         if learnable.any():
             self._learn(inputs, labels, learnable, answers, given)
             self._drift.learn((labels - answer)[judged])
@@ -104,6 +109,61 @@ class Pool(Rivals[Member]):
         if place is not None:
             self._drifted(self.rows - 1)
         return Forecast(answer, answer - widths, answer + widths, fallback, fallbacks)
+
+    def _work_one(
+        self, features: Array, labels: Array, known: NDArray[np.bool_], learnable: NDArray[np.bool_]
+    ) -> Forecast:
+        """`_work_block` of one row, to the same bits in plain numbers. Nothing is tried on copies: an alarm at the only
+        row changes nothing of what that row was answered."""
+        self._reframe(features)
+        told = self._past.rows > 0
+        looks, doubted = self._past.follow(labels, known), self._doubts.follow(labels, known)
+        inputs = self._inputs(features, looks)
+        label, judged = labels.item(), told and learnable.item()
+        answers = [slot.member.predict(inputs).item() for slot in self.slots]
+        given = self._given_one(answers, looks) if told else [looks.mean.item()] * len(answers)
+        contest, first = self._contest.copy(), self._contest.champion
+        changes = contest.follow(np.array([[(label - each) * (label - each) for each in given]])) if judged else []
+        answer = self._believing(np.array([given[first]]), [(0, first)], doubted, looks)
+        residuals = labels - answer
+        place = self._drift.find(residuals) if judged else None
+        fallback, fallbacks = self.fallback, int(not isfinite(answers[first]))
+        width = self._intervals.widths([abs(residuals.item())], [judged])[0]
+        begun, self.rows = self.rows, self.rows + 1
+        if learnable.item():
+            spread = looks.high.item() - looks.low.item()
+
+            def learn(place: int, slot: Slot[Member]) -> bool:
+                raw, bounded = answers[place], given[place]
+                vague = raw == bounded or slot.rows < READY_ROWS or not slot.member.ready
+                return slot.member.learn(inputs, labels) and (vague or abs(raw - bounded) <= WILD * spread)
+
+            self._settle(None, 1, learn)
+            self._drift.learn(residuals if judged else residuals[:0])
+        self._follow(contest, [(0, first), *changes], begun)
+        self._moments.update(features.T)
+        if place is not None:
+            self._drifted(self.rows - 1)
+        return Forecast(answer, answer - width, answer + width, fallback, fallbacks)
+
+    def _given_one(self, answers: list[float], looks: Looks) -> list[float]:
+        """`_given` of one row."""
+        low, high = looks.low.item(), looks.high.item()
+        margin = MARGIN * (high - low)
+        bounds = [(low - margin, high + margin)] * 2
+        if self._contest.rows >= READY_ROWS:
+            low, high = bounds[0]
+            losses, trivial = self._contest.losses().tolist(), [slot.member.trivial for slot in self.slots]
+            loss, best = min((losses[n], n) for n, guesses in enumerate(trivial) if guesses)
+            reach, middle = REACH * sqrt(loss), min(max(answers[best], low), high)
+            bounds[0] = max(low, middle - reach), min(high, middle + reach)
+        given = []
+        for slot, raw in zip(self.slots, answers, strict=True):
+            low, high = bounds[slot.member.trivial]
+            given.append(
+                raw if low <= raw <= high else min(max(raw if isfinite(raw) else looks.mean.item(), low), high)
+            )
+        return given
 
     def label_shifted(self, labels: Array) -> None:
         """The labels have another level from the next row on, of which these are the first: everything that was learned
@@ -220,7 +280,7 @@ class Pool(Rivals[Member]):
         return bool(np.count_nonzero(sane) * 2 < len(raw))
 
     def _inputs(self, features: Array, looks: Looks) -> Inputs:
-        return Inputs(features, self._framed(features), looks)
+        return Inputs(features, self._framing(features), looks)
 
     def _served(self, raw: Array, inputs: Inputs, within: tuple[Array, Array]) -> tuple[Array, int]:
         """Within bounds, and the mean where there is no finite answer; how many of these there were. `raw` itself when

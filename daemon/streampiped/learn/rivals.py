@@ -231,8 +231,9 @@ class Rivals(Generic[M]):
                 slot.member.move(*self._frame.map_to(new))
         self._frame, self._frame_rows = new, max(1, self.rows)
 
-    def _framed(self, features: Array) -> Array:
-        return features if self._frame is None else self._frame.place(features)
+    def _framing(self, features: Array) -> Array | Callable[[Array], Array]:
+        """As `Seen` takes it."""
+        return features if self._frame is None else self._frame.place
 
     def _settle(self, losses: Array | None, rows: int, learn: Callable[[int, Slot[M]], bool]) -> None:
         """Compare by the losses `(compared rows, members)`, or None where that is done; then let each member learn so

@@ -167,6 +167,8 @@ class SgdRecipe(Recipe):
 
     def is_finite(self, estimator: Any) -> bool:
         learned = estimator.coef_, estimator.intercept_
+        if learned[1].size == 1 and isfinite(learned[1].item() + float(learned[0].dot(learned[0]))):
+            return True
         return all(np.count_nonzero(np.isfinite(each)) == len(each) for each in learned)
 
     def mark(self, estimator: Estimator) -> Any:

@@ -25,16 +25,18 @@ L = TypeVar("L", bound=Looking)
 
 class Seen(Generic[L]):
     """Rows as members see them: `features` `(rows, columns)`, C order, finite, in their own units; the same `framed`,
-    in coordinates that stand still (`frame.py`); `looks` at the labels before each row.
+    in coordinates that stand still (`frame.py`), made when it is first asked for; `looks` at the labels before each
+    row.
 
     What several members make of the same rows is made once: `shared`.
     """
 
-    __slots__ = ("_made", "features", "framed", "looks")
+    __slots__ = ("_framed", "_made", "features", "looks")
 
-    def __init__(self, features: Array, framed: Array, looks: L) -> None:
+    def __init__(self, features: Array, framed: Array | Callable[[Array], Array], looks: L) -> None:
+        """`framed`: an array, or what makes it of the features, each row by itself."""
         self.features = features
-        self.framed = framed
+        self._framed = framed
         self.looks = looks
         self._made: dict[str, Any] = {}
 
@@ -42,7 +44,14 @@ class Seen(Generic[L]):
         return len(self.features)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Self:
-        return type(self)(self.features[rows], self.framed[rows], self.looks[rows])
+        framed = self._framed if callable(self._framed) else self._framed[rows]
+        return type(self)(self.features[rows], framed, self.looks[rows])
+
+    @property
+    def framed(self) -> Array:
+        if callable(self._framed):
+            self._framed = self._framed(self.features)
+        return self._framed
 
     def shared(self, name: str, make: Callable[[], Made]) -> Made:
         """What `make` gives, made at the first call under this name."""
