@@ -188,16 +188,25 @@ def endless(tmp_path: Path) -> Iterator[Daemon]:
 def test_generations_leave_no_memory_behind(endless: Daemon) -> None:
     """After many generations every process that lives has the mappings and descriptors that it had after the first
     ones, and so has the supervisor, which maps nothing."""
-    seen: list[dict[str, tuple[int, ...]]] = []
+
+    def look() -> dict[str, tuple[int, ...]]:
+        pids = {**endless.pids(), "supervisor": endless.process.pid}
+        return {name: (*memories(pid), descriptors(pid)) for name, pid in pids.items()}
+
+    first: dict[str, tuple[int, ...]] = {}
     for number in range(GENERATIONS):
         before = endless.status()
         os.kill(endless.pids()["first"], signal.SIGKILL)
         endless.wait_running(before["generation"] + 1)
         endless.wait_progress(2048)
-        if number % 10 == 9:
-            found = {name: (*memories(pid), descriptors(pid)) for name, pid in endless.pids().items()}
-            pid = endless.process.pid
-            seen.append(found | {"supervisor": (*memories(pid), descriptors(pid))})
-    assert seen[-1] == seen[0], seen
-    assert seen[-1]["supervisor"][0] == 0
-    assert [seen[-1][name][0] for name in ("wide", "first", "last")] == [1, 2, 2]
+        if number == 9:
+            first = look()
+
+    def no_more() -> dict[str, tuple[int, ...]] | None:  # at any one moment a file is being written
+        last = look()
+        pairs = [pair for name in first for pair in zip(last[name], first[name], strict=True)]
+        return last if all(now <= then for now, then in pairs) else None
+
+    last = wait_for(no_more, f"no more than after ten generations: {first}")
+    assert last["supervisor"][0] == 0
+    assert [last[name][0] for name in ("wide", "first", "last")] == [1, 2, 2]

@@ -154,8 +154,10 @@ def test_documented_queries(service: Service) -> None:
     page = (REPOSITORY / "docs" / "operations" / "journal.md").read_text()
     queries = re.findall(r"^journalctl[^|#\n]*", page, re.MULTILINE)
     assert len(queries) > 10
+    epochs = (each.get("STREAMPIPE_EPOCH") for each in _entries(service, "STREAMPIPE_EVENT=stage_died"))
+    epoch = next(each for each in epochs if each)
     for query in queries:
-        here = query.replace(" -f", "").replace("=231", "=1").replace("=alice", "=root")
+        here = query.replace(" -f", "").replace("=231", f"={epoch}").replace("=alice", "=root")
         shown = service.box.run(*shlex.split(here), "--no-pager", "--quiet").stdout
         assert shown, query
 
