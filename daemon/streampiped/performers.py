@@ -25,7 +25,7 @@ from streampiped.foreground import Foreground
 from streampiped.phases import Phase
 from streampiped.runtime.event_log import EventLog
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
-from streampiped.runtime.scheduled import scheduled
+from streampiped.runtime.scheduled import scheduled, scheduled_with_children
 from streampiped.runtime.spawn import Child, Spawner
 from streampiped.stops import Stops
 from streampiped.topology import Plan
@@ -146,7 +146,7 @@ class Performers:
         child = spawner.child(command.name, command.incarnation)
         spawner.reap()
         if child is None and spawner.launcher_pid and spawner.is_ordered(command.name, command.incarnation):
-            told = replace(FORKED, **scheduled(spawner.launcher_pid)._asdict())
+            told = replace(FORKED, **scheduled_with_children(spawner.launcher_pid)._asdict())
             self._shell.follow(p.Sampled(command.name, command.incarnation, told))
         if child is None or child.channel.fileno() < 0:
             return

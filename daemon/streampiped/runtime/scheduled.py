@@ -34,6 +34,17 @@ def scheduled(pid: int) -> Scheduled:
     return Scheduled(kernel, cpu, queued)
 
 
+def scheduled_with_children(pid: int) -> Scheduled:
+    """A process and those that it has forked, together: who waits for a child that has no CPU has none either."""
+    try:
+        children = [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
+    except (OSError, ValueError):
+        children = []
+    looks = [scheduled(each) for each in (pid, *children)]
+    kernel = "R" if any(look.kernel == "R" for look in looks) else looks[0].kernel
+    return Scheduled(kernel, sum(look.cpu for look in looks), sum(look.queued for look in looks))
+
+
 def _times(task: str) -> tuple[float, float, float]:
     """Seconds on a CPU, in its queue, and how often. Without scheduler statistics in the kernel: clock ticks."""
     try:
