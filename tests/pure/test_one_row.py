@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streampiped.cleaning import column_gate
+from streampiped.cleaning.column_gate import Gate
 from streampiped.cleaning.label_gate import LabelGate
+from streampiped.cleaning.look import Look
 from streampiped.holdout import held_out
 from streampiped.learn.champion import Contest
 from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
@@ -235,3 +238,34 @@ def test_a_contest_by_one_row(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert short[0] != [[]] * 2000
     assert repr(short[0]) == repr((long := run())[0])
     assert equal(short[1], long[1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_row_in_the_gate(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows one by one, with values far off, missing, repeated and of another level: what passes and what is believed
+    are as where least, most, runs and moments are those of a block."""
+    table = np.stack((labels_of(seed), labels_of(seed + 1)[::-1], np.repeat(np.arange(ROWS // 20), 20) * 1.0))
+    table[1, 100:150] += 1e5
+    table[0, 70] = np.nan
+
+    def run() -> list[Any]:
+        gate, every = Gate(3), np.ones(3, dtype=np.bool_)
+        seen = [gate.take(table[:, row : row + 1], every, impute=True).table.copy() for row in range(ROWS)]
+        return [seen, gate.state()]
+
+    short = run()
+    monkeypatch.setattr(column_gate, "look_at", _look_by_passes)
+    monkeypatch.setattr(column_gate, "moments_of", _moments_by_passes)
+    monkeypatch.setattr(Look, "tail", lambda look, run: np.where(look.begins, run + 1, 0))
+    assert equal(short, run())
+
+
+def _look_by_passes(table: Array, last: Array) -> Look:
+    same = table[:, 1:] == table[:, :-1]
+    least, most = np.minimum.reduce(table, axis=1), np.maximum.reduce(table, axis=1)
+    return Look(table, least, most, same, table[:, 0] == last, np.count_nonzero(same, axis=1))
+
+
+def _moments_by_passes(table: Array) -> tuple[Array, Array]:
+    mean = np.add.reduce(table, axis=1) / table.shape[1]
+    return mean, np.add.reduce(np.square(table - mean[:, None]), axis=1) / table.shape[1]

@@ -16,20 +16,9 @@ from typing import Any, Final, TypeAlias
 import msgpack
 import numpy as np
 
+from streampiped.aligned import COLUMN_ALIGN_BYTES, ITEM_BYTES
 from streampiped.errors import FrameError
-from streampiped.records import (
-    COLUMN_ALIGN_BYTES,
-    ITEM_BYTES,
-    PARTS_MAX,
-    ROWS_MAX,
-    Batch,
-    Block,
-    Place,
-    Schema,
-    Span,
-    schema_of,
-    stride_of,
-)
+from streampiped.records import PARTS_MAX, ROWS_MAX, Batch, Block, Place, Schema, Span, schema_of, stride_of
 
 MAGIC: Final = b"SPFR"
 VERSION: Final = 2
@@ -271,7 +260,7 @@ class FrameReader:
         if schema is None:
             raise FrameError("the first frame of a generation must be hello")
         fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
-        if not fits or any(len(text) != rows for text in texts):
+        if not fits or (texts and any(len(text) != rows for text in texts)):
             raise self._misfit(rows, data)
         floats, ints = self._blocks(data, rows, said or [[len(n)] for n in (schema.floats, schema.ints) if n])
         return Batch(
@@ -279,9 +268,9 @@ class FrameReader:
             rows,
             floats,
             ints,
-            dict(zip(schema.texts, texts, strict=True)),
+            dict(zip(schema.texts, texts, strict=True)) if texts else {},
             sequence=sequence,
-            spans=tuple(self._span(*span) for span in spans) if self._via else tuple(Span(*span) for span in spans),
+            spans=tuple([self._span(*span) if self._via else Span(*span) for span in spans]),
             ingest_ns=ingest_ns,
         )
 
