@@ -17,15 +17,18 @@ from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
 from streampiped.learn.estimators import equal
 from streampiped.learn.lineup import lineup
 from streampiped.learn.members.estimator import EstimatorMember
+from streampiped.learn.model import OnlineModel
 from streampiped.learn.moments import Moments
 from streampiped.learn.past import LAGS, MEMORIES, Looks, Past
 from streampiped.learn.pool import Pool
 from streampiped.learn.scaling import Standardiser
 from streampiped.learn.sgd import SgdRecipe
 from streampiped.measure import recent as recent_scores
+from streampiped.measure import tally as tallies
 from streampiped.measure.discounted import DiscountedMean
 from streampiped.measure.metrics import Guesses
 from streampiped.measure.recent import Recent
+from streampiped.measure.tally import Tally, merged, split, state_of
 from streampiped.records import Array, Batch, Span
 
 ROWS = 300
@@ -217,6 +220,7 @@ def test_a_row_of_a_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     short = run()
     monkeypatch.setattr(Pool, "_work_one", Pool._work_block)
+    monkeypatch.setattr(OnlineModel, "_unscaled", lambda *_: np.nan)
     monkeypatch.setattr(Contest, "_may_be_beaten", lambda *_: True)
     long = run()
     assert short[2] > 1
@@ -269,3 +273,31 @@ def _look_by_passes(table: Array, last: Array) -> Look:
 def _moments_by_passes(table: Array) -> tuple[Array, Array]:
     mean = np.add.reduce(table, axis=1) / table.shape[1]
     return mean, np.add.reduce(np.square(table - mean[:, None]), axis=1) / table.shape[1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_row_is_tallied(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of rows one by one, held out or not, with an interval, one that holds the target or none: as of blocks."""
+    labels = labels_of(seed)
+    predicted = np.stack((labels * 0.9, labels - 1.0, np.full(ROWS, 3.0)))
+    predicted[0, 17] = 1e200
+    nobody, itself = np.zeros(0, dtype=np.intp), np.zeros(1, dtype=np.intp)
+    insides = [None, np.array([True]), np.array([False]), *(np.array([n], dtype=np.int8) for n in (-1, 0, 1))]
+
+    def run() -> list[Any]:
+        made: tuple[list[Tally], list[Tally]] = [], []
+        for row in range(ROWS):
+            spared = itself if row % 5 == 2 else nobody
+            pair = split(labels[row : row + 1], predicted[:, row : row + 1], spared, insides[row % len(insides)])
+            for each, some in zip(pair, made, strict=True):
+                some.append(each)
+        return [state_of([*some, merged(some, 3)]) for some in made]
+
+    with np.errstate(over="ignore"):
+        short = run()
+        monkeypatch.setattr(tallies, "_fill_one", _tallied_as_a_block)
+        assert equal(short, run())
+
+
+def _tallied_as_a_block(tally: Tally, target: float, predicted: Array, inside: Any) -> None:
+    tallies._fill(tally, target, np.zeros(1), predicted - target, inside)
