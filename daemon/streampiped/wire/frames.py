@@ -197,7 +197,8 @@ class FrameReader:
         buffer grows to hold the whole of it."""
         left = self._end - self._start
         if self._start:
-            self._buffer[:left] = self._buffer[self._start : self._end].copy()
+            if left:
+                self._buffer[:left] = self._buffer[self._start : self._end].copy()
             self._start, self._end = 0, left
         if self._wanted > self._buffer.size:
             grown = _aligned_bytes(self._wanted)
@@ -262,7 +263,7 @@ class FrameReader:
         fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
         if not fits or (texts and any(len(text) != rows for text in texts)):
             raise self._misfit(rows, data)
-        floats, ints = self._blocks(data, rows, said or [[len(n)] for n in (schema.floats, schema.ints) if n])
+        floats, ints = self._blocks(data, rows, said) if said else self._inline(schema, data, rows)
         return Batch(
             schema,
             rows,
@@ -273,6 +274,16 @@ class FrameReader:
             spans=tuple([self._span(*span) if self._via else Span(*span) for span in spans]),
             ingest_ns=ingest_ns,
         )
+
+    def _inline(self, schema: Schema, data: Any, rows: int) -> tuple[Block, Block]:
+        """The float block and the int block of a frame that names no memory: one behind the other."""
+        column = stride_of(rows) * ITEM_BYTES
+        cut = len(schema.floats) * column
+        if data.size != cut + len(schema.ints) * column:
+            raise self._misfit(rows, data)
+        floats = data[:cut].view(np.float64) if cut else _NO_FLOATS
+        ints = data[cut:].view(np.int64) if cut < data.size else _NO_INTS
+        return Block.seen(schema.floats, rows, floats), Block.seen(schema.ints, rows, ints)
 
     def _blocks(self, data: Any, rows: int, said: list[Any]) -> tuple[Block, Block]:
         """The float block and the int block: each part is a stretch of `data`, or of the memory where it lies."""
