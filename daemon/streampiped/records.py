@@ -19,13 +19,11 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMN_ALIGN_BYTES = 64  # one cache line, and one AVX-512 register
-ITEM_BYTES = 8  # both numeric types are 8 bytes wide
+from streampiped.aligned import COLUMN_ALIGN_BYTES, ITEM_BYTES, aligned_empty
+
 COLUMNS_MAX = 4096  # per batch; a header must stay readable and bounded
 ROWS_MAX = 1 << 20  # per batch; bounds what one `process` call may be handed
 NAME_BYTES_MAX = 128  # of a column or stage name, as UTF-8
-PIECES = 16  # small arrays that share an allocation: who keeps one of them keeps the memory of all
-PIECE_LINES_MAX = 64  # 4 KiB: a row of 64 columns
 PARTS_MAX = 8  # of a block; a column is looked for in one after the other, and a frame names each
 
 Array: TypeAlias = NDArray[np.float64]
@@ -82,29 +80,6 @@ def stride_of(rows: int) -> int:
     """Items from one column's start to the next: `rows`, rounded up to the column alignment."""
     per_line = COLUMN_ALIGN_BYTES // ITEM_BYTES
     return -(-rows // per_line) * per_line
-
-
-_PIECES: dict[int, list[NDArray[Any]]] = {lines: [] for lines in range(1, PIECE_LINES_MAX + 1)}
-
-
-def aligned_empty(items: int, dtype: Any) -> NDArray[Any]:
-    """An uninitialised 1-D array of 8-byte items whose first byte is on a column boundary. What is small is cut from
-    memory for PIECES such: to ask where an allocation lies takes 1 us."""
-    lines = stride_of(items) * ITEM_BYTES // COLUMN_ALIGN_BYTES
-    if not 0 < lines <= PIECE_LINES_MAX:
-        return _aligned(items, dtype)
-    try:
-        piece = _PIECES[lines].pop()  # never the same for two threads
-    except IndexError:
-        piece, *others = _aligned(lines * PIECES * COLUMN_ALIGN_BYTES // ITEM_BYTES, np.float64).reshape(PIECES, -1)
-        _PIECES[lines] += others
-    return piece[:items] if dtype is np.float64 else piece[:items].view(dtype)
-
-
-def _aligned(items: int, dtype: Any) -> NDArray[Any]:
-    raw = np.empty(items * ITEM_BYTES + COLUMN_ALIGN_BYTES, dtype=np.uint8)
-    skip = -raw.ctypes.data % COLUMN_ALIGN_BYTES
-    return raw[skip : skip + items * ITEM_BYTES].view(dtype)
 
 
 class Place(NamedTuple):
@@ -187,7 +162,7 @@ class Block:
 
     def index(self, name: str) -> int:
         if self._index is None:
-            self._index = {n: i for i, n in enumerate(self.names)}
+            self._index = _places_of(self.names)
         return self._index[name]
 
     def column(self, name: str) -> NDArray[Any]:
@@ -202,18 +177,30 @@ class Block:
     def matrix(self, names: Sequence[str]) -> NDArray[Any]:
         """`(rows, len(names))`, Fortran order: a view when the names stand together in one part, else a copy in the
         same layout, so that what is computed from it does not depend on which of both it was."""
-        places = [self.index(name) for name in names]
-        if places and places == list(range(places[0], places[0] + len(places))):
-            first = 0
+        start = _run_of(self.names, tuple(names))
+        if start is not None:
+            first, stop = 0, start + len(names)
             for part in self.parts:
-                if first <= places[0] and places[-1] < first + len(part.names):
+                if first <= start and stop <= first + len(part.names):
                     table = part.data.reshape(len(part.names), self.stride)
-                    view = table[places[0] - first : places[-1] + 1 - first, : self.rows].T
+                    view = table[start - first : stop - first, : self.rows].T
                     view.flags.writeable = False
                     return view
                 first += len(part.names)
         columns = (self.column(n) for n in names)
         return Block.build(tuple(names), self.rows, columns, self.parts[0].data.dtype).matrix(names)
+
+
+@lru_cache(maxsize=64)
+def _places_of(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}
+
+
+@lru_cache(maxsize=64)
+def _run_of(names: tuple[str, ...], wanted: tuple[str, ...]) -> int | None:
+    """Where the wanted ones begin, if they stand together; KeyError for one that is not there."""
+    found = [_places_of(names)[name] for name in wanted]
+    return found[0] if found and found == list(range(found[0], found[0] + len(found))) else None
 
 
 class Batch:

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streampiped.aligned import COLUMN_ALIGN_BYTES
 from streampiped.errors import FrameError
-from streampiped.records import COLUMN_ALIGN_BYTES, COLUMNS_MAX, NAME_BYTES_MAX, ROWS_MAX, Batch, Schema, Span
+from streampiped.records import COLUMNS_MAX, NAME_BYTES_MAX, ROWS_MAX, Batch, Schema, Span
 from streampiped.wire.frames import (
     BARRIER,
     BATCH,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from test_frames import raw
 
+from streampiped.aligned import COLUMN_ALIGN_BYTES, aligned_empty
 from streampiped.errors import FrameError
-from streampiped.records import COLUMN_ALIGN_BYTES, PARTS_MAX, Batch, Place, aligned_empty
+from streampiped.records import PARTS_MAX, Batch, Place
 from streampiped.wire.frames import BATCH, FrameReader, FrameWriter, Hello, parts_of
 from support.link_bytes import GENERATION, encoded, feed, floats, plain
 

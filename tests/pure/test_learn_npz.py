@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streampiped.aligned import COLUMN_ALIGN_BYTES
 from streampiped.errors import StateError
 from streampiped.learn.estimators import equal
 from streampiped.learn.npz import from_npz, to_npz
-from streampiped.records import COLUMN_ALIGN_BYTES
 
 STATE: dict[str, Any] = {
     "none": None,

@@ -7,22 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streampiped.cleaning import column_gate
+from streampiped.cleaning.column_gate import Gate
 from streampiped.cleaning.label_gate import LabelGate
+from streampiped.cleaning.look import Look
 from streampiped.holdout import held_out
 from streampiped.learn.champion import Contest
 from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
 from streampiped.learn.estimators import equal
 from streampiped.learn.lineup import lineup
 from streampiped.learn.members.estimator import EstimatorMember
+from streampiped.learn.model import OnlineModel
 from streampiped.learn.moments import Moments
 from streampiped.learn.past import LAGS, MEMORIES, Looks, Past
 from streampiped.learn.pool import Pool
 from streampiped.learn.scaling import Standardiser
 from streampiped.learn.sgd import SgdRecipe
 from streampiped.measure import recent as recent_scores
+from streampiped.measure import tally as tallies
 from streampiped.measure.discounted import DiscountedMean
 from streampiped.measure.metrics import Guesses
 from streampiped.measure.recent import Recent
+from streampiped.measure.tally import Tally, merged, split, state_of
 from streampiped.records import Array, Batch, Span
 
 ROWS = 300
@@ -214,6 +220,7 @@ def test_a_row_of_a_pool(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     short = run()
     monkeypatch.setattr(Pool, "_work_one", Pool._work_block)
+    monkeypatch.setattr(OnlineModel, "_unscaled", lambda *_: np.nan)
     monkeypatch.setattr(Contest, "_may_be_beaten", lambda *_: True)
     long = run()
     assert short[2] > 1
@@ -235,3 +242,62 @@ def test_a_contest_by_one_row(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert short[0] != [[]] * 2000
     assert repr(short[0]) == repr((long := run())[0])
     assert equal(short[1], long[1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_row_in_the_gate(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows one by one, with values far off, missing, repeated and of another level: what passes and what is believed
+    are as where least, most, runs and moments are those of a block."""
+    table = np.stack((labels_of(seed), labels_of(seed + 1)[::-1], np.repeat(np.arange(ROWS // 20), 20) * 1.0))
+    table[1, 100:150] += 1e5
+    table[0, 70] = np.nan
+
+    def run() -> list[Any]:
+        gate, every = Gate(3), np.ones(3, dtype=np.bool_)
+        seen = [gate.take(table[:, row : row + 1], every, impute=True).table.copy() for row in range(ROWS)]
+        return [seen, gate.state()]
+
+    short = run()
+    monkeypatch.setattr(column_gate, "look_at", _look_by_passes)
+    monkeypatch.setattr(column_gate, "moments_of", _moments_by_passes)
+    monkeypatch.setattr(Look, "tail", lambda look, run: np.where(look.begins, run + 1, 0))
+    assert equal(short, run())
+
+
+def _look_by_passes(table: Array, last: Array) -> Look:
+    same = table[:, 1:] == table[:, :-1]
+    least, most = np.minimum.reduce(table, axis=1), np.maximum.reduce(table, axis=1)
+    return Look(table, least, most, same, table[:, 0] == last, np.count_nonzero(same, axis=1))
+
+
+def _moments_by_passes(table: Array) -> tuple[Array, Array]:
+    mean = np.add.reduce(table, axis=1) / table.shape[1]
+    return mean, np.add.reduce(np.square(table - mean[:, None]), axis=1) / table.shape[1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_row_is_tallied(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of rows one by one, held out or not, with an interval, one that holds the target or none: as of blocks."""
+    labels = labels_of(seed)
+    predicted = np.stack((labels * 0.9, labels - 1.0, np.full(ROWS, 3.0)))
+    predicted[0, 17] = 1e200
+    nobody, itself = np.zeros(0, dtype=np.intp), np.zeros(1, dtype=np.intp)
+    insides = [None, np.array([True]), np.array([False]), *(np.array([n], dtype=np.int8) for n in (-1, 0, 1))]
+
+    def run() -> list[Any]:
+        made: tuple[list[Tally], list[Tally]] = [], []
+        for row in range(ROWS):
+            spared = itself if row % 5 == 2 else nobody
+            pair = split(labels[row : row + 1], predicted[:, row : row + 1], spared, insides[row % len(insides)])
+            for each, some in zip(pair, made, strict=True):
+                some.append(each)
+        return [state_of([*some, merged(some, 3)]) for some in made]
+
+    with np.errstate(over="ignore"):
+        short = run()
+        monkeypatch.setattr(tallies, "_fill_one", _tallied_as_a_block)
+        assert equal(short, run())
+
+
+def _tallied_as_a_block(tally: Tally, target: float, predicted: Array, inside: Any) -> None:
+    tallies._fill(tally, target, np.zeros(1), predicted - target, inside)

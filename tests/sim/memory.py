@@ -13,9 +13,9 @@ from typing import Final
 
 from sim.stages import Node
 from sim.world import Actor, ViolationError, World
+from streampiped.aligned import ITEM_BYTES, aligned_empty
 from streampiped.core.slots import SLOT_STEP_BYTES, Slots
 from streampiped.errors import FrameError
-from streampiped.records import ITEM_BYTES, aligned_empty
 from streampiped.stage_memory import Bytes, Sharing
 from streampiped.topology import Links, Paths, Plan, StageSpec
 

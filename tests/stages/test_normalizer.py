@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streampiped.aligned import COLUMN_ALIGN_BYTES
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.estimators import equal
 from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
-from streampiped.records import COLUMN_ALIGN_BYTES, Batch, Schema, Span
+from streampiped.records import Batch, Schema, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.normalizer import Normalizer, NormalizerOptions
 

@@ -16,6 +16,7 @@ from support.tree import files, imports, modules, parse, shown
 VOCABULARY: Final = {
     "classes",
     "holdout",
+    "aligned",
     "records",
     "errors",
     "events",

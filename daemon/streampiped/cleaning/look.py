@@ -31,11 +31,13 @@ class Look:
     def tail(self, run: IntArray) -> IntArray:
         """Values before the next that are equal to the last, `run` having been that before this table."""
         columns, rows = self.table.shape
-        if rows > 1 and not self.same[:, -1].any():
+        if rows == 1:
+            return np.where(self.begins, run + 1, 0)
+        if not self.same[:, -1].any():
             return np.zeros(columns, dtype=np.int64)
         tail = rows - 1 + np.where(self.begins, run + 1, 0)
         ended = ~self.same[:, ::-1]
-        return np.asarray(np.where(ended.any(axis=1), ended.argmax(axis=1), tail) if rows > 1 else tail)
+        return np.asarray(np.where(ended.any(axis=1), ended.argmax(axis=1), tail))
 
     def has_run(self, need: IntArray, run: IntArray) -> Flags:
         """Which columns have a run of at least so many equal values, `run` as in `tail`."""
@@ -57,6 +59,10 @@ def filled(table: Array, present: Flags, last: Array) -> Array:
 
 def look_at(table: Array, last: Array) -> Look:
     """`last`: the last value of each column before this table, NaN where there was none."""
+    if table.shape[1] == 1:
+        row = table[:, 0]
+        same, none = np.zeros((len(table), 0), dtype=np.bool_), np.zeros(len(table), dtype=np.int64)
+        return Look(table, row, row, same, row == last, none)
     same = table[:, 1:] == table[:, :-1]
     repeats = np.count_nonzero(same, axis=1) if np.count_nonzero(same) else np.zeros(len(table), dtype=np.int64)
     least, most = np.minimum.reduce(table, axis=1), np.maximum.reduce(table, axis=1)
@@ -71,6 +77,8 @@ def chosen(which: Flags | None, new: NDArray[Item], old: NDArray[Item]) -> NDArr
 def moments_of(table: Array) -> tuple[Array, Array]:
     """Mean and variance of each column of `(columns, rows)`, whole and finite."""
     rows = table.shape[1]
+    if rows == 1:
+        return table[:, 0], np.zeros(len(table))
     mean = np.add.reduce(table, axis=1) / rows
     apart = table - mean[:, None]
     return mean, np.add.reduce(np.multiply(apart, apart, out=apart), axis=1) / rows

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.aligned import aligned_empty
 from streampiped.learn.past import LAGS, MEMORIES, Looks
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 SERVED: Final = ("prediction", "low", "high", "version", "row")
 LOOKS: Final = 2 + LAGS + len(MEMORIES) + 2  # numbers of a `Looks` row

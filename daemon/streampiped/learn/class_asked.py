@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.aligned import aligned_empty
 from streampiped.classes import UNKNOWN, Codes, Label
 from streampiped.learn.class_past import MEMORIES, ClassLooks
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 SERVED: Final = ("prediction", "probability", "score", "version", "row")
 """`prediction` is a code of the form."""

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from streampiped.records import Array, aligned_empty
+from streampiped.aligned import aligned_empty
+from streampiped.records import Array
 
 FORGOTTEN: Final = 1e-12  # a weight below is no weight
 

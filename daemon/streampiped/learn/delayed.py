@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.aligned import aligned_empty
 from streampiped.learn.asked import Asked, AskedForm
 from streampiped.learn.members.base import Inputs
 from streampiped.learn.past import Looks, Past
 from streampiped.learn.pending import NO_LINE, Pending
 from streampiped.learn.pool import Pool, by_turns, judged_of
 from streampiped.learn.rivals import chosen
-from streampiped.records import Array, IntArray, aligned_empty
+from streampiped.records import Array, IntArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from streampiped.records import Array, aligned_empty
+from streampiped.aligned import aligned_empty
+from streampiped.records import Array
 
 Rows: TypeAlias = Sequence[Sequence[float | None]] | Mapping[str, Sequence[float | None]]
 """Rows of an API call: a list per row in the order of the features, or name -> column."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from streampiped.records import Array, aligned_empty
+from streampiped.aligned import aligned_empty
+from streampiped.records import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,6 +66,8 @@ class OnlineModel:
             return np.full(rows, mean), 0
         with np.errstate(all="ignore"):
             raw = self.recipe.predict(self.estimator, features)
+            if rows == 1 and self.scale_target and isfinite(answer := self._unscaled(raw.item(), mean, spread)):
+                return np.array([answer]), 0
             if not self.scale_target:
                 bound = self.limit * spread
                 result = np.clip(raw, mean - bound, mean + bound) if self.limit else raw
@@ -76,6 +78,12 @@ class OnlineModel:
         if np.count_nonzero(good) == rows:
             return result, 0
         return np.where(good, result, mean), int(rows - np.count_nonzero(good))
+
+    def _unscaled(self, raw: float, mean: float, spread: float) -> float:
+        """In the target's unit; not finite where `raw` is not."""
+        if not isfinite(raw):
+            return raw
+        return (min(max(raw, -self.limit), self.limit) if self.limit else raw) * spread + mean
 
     def learn(self, features: Array, targets: Array) -> bool:
         """Learn one batch of at least one row. False: it led to what is not finite, and the state is as before."""

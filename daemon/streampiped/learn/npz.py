@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.aligned import ITEM_BYTES, aligned_empty
 from streampiped.errors import StateError
-from streampiped.records import ITEM_BYTES, aligned_empty
 
 TREE: Final = "tree.npy"
 TAG: Final = "~"

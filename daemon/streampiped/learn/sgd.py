@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.aligned import aligned_empty
 from streampiped.learn.estimators import Estimator, Recipe
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 SGD_REGRESSOR: Final = "sklearn.linear_model.SGDRegressor"
 ROWS_MAX: Final = 128  # rows of a block whose steps are taken here; both cost the same at 160, be it 4 columns or 64

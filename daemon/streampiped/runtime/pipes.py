@@ -141,10 +141,15 @@ class PipeWriter:
 
     def write(self, buffers: list[Any]) -> None:
         """Queue the buffers behind what is there, and write what fits now. OSError when the pipe is broken."""
-        was_idle = not self._queue
-        self._queue.extend([memoryview(b).cast("B") for b in buffers])
-        if was_idle and not self._push():
+        written = 0
+        if not self._queue:
+            with contextlib.suppress(BlockingIOError):
+                written = os.writev(self._fd, buffers[:IOV_MAX])
+            if written == sum([len(each) if type(each) is bytes else each.nbytes for each in buffers]):
+                return  # nearly always: no view of each, no queue
             self._loop.add_writer(self._fd, self._writable)
+        self._queue.extend([memoryview(b).cast("B") for b in buffers])
+        self._drop(written)
 
     def close(self) -> None:
         """Forget what is queued and close the descriptor."""
@@ -160,11 +165,16 @@ class PipeWriter:
                 count = os.writev(self._fd, list(islice(queue, IOV_MAX)))
             except BlockingIOError:
                 return False
-            while queue and count >= len(queue[0]):
-                count -= len(queue.popleft())
-            if count:
-                queue[0] = queue[0][count:]
+            self._drop(count)
         return True
+
+    def _drop(self, count: int) -> None:
+        """So many bytes of what is queued have been written."""
+        queue = self._queue
+        while queue and count >= len(queue[0]):
+            count -= len(queue.popleft())
+        if count:
+            queue[0] = queue[0][count:]
 
     def _writable(self) -> None:
         if self._push():

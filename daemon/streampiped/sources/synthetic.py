@@ -18,7 +18,8 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from streampiped.records import Array, Batch, Block, Schema, Span, aligned_empty, stride_of
+from streampiped.aligned import aligned_empty
+from streampiped.records import Array, Batch, Block, Schema, Span, stride_of
 from streampiped.sources.base import Connector, Ready
 from streampiped.sources.defects import DefectOptions, Defects, philox
 from streampiped.stages.base import StageOptions, State

@@ -65,7 +65,8 @@ class CrossCheck:
                 return
             self._columns = tuple(name for name in batch.schema.floats if name not in self._apart)
         rows = self._rows or self._new_rows()
-        table = np.full((len(self._columns) + PAST + 2, len(held.places)), np.nan)
+        shape = len(self._columns) + PAST + 2, len(held.places)
+        table = np.full(shape, np.nan) if len(held.places) else np.empty(shape)
         if self._columns and len(held.places):
             table[: len(self._columns)] = batch.matrix(self._columns)[held.places].T
         table[-2], table[-1] = held.targets, held.predictions

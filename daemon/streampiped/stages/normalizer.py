@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from streampiped.aligned import aligned_empty
 from streampiped.cleaning.column_gate import COUNTS, LIMIT, Gate, Passed
 from streampiped.cleaning.label_gate import LabelGate
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.features import numbers_of
 from streampiped.learn.scaling import Standardiser
 from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINED, REBASED
-from streampiped.records import Array, Batch, Block, IntArray, aligned_empty, schema_of, stride_of
+from streampiped.records import Array, Batch, Block, IntArray, schema_of, stride_of
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 
 Policy: TypeAlias = Literal["clean", "scale", "center", "pass", "drop"]

@@ -16,20 +16,9 @@ from typing import Any, Final, TypeAlias
 import msgpack
 import numpy as np
 
+from streampiped.aligned import COLUMN_ALIGN_BYTES, ITEM_BYTES
 from streampiped.errors import FrameError
-from streampiped.records import (
-    COLUMN_ALIGN_BYTES,
-    ITEM_BYTES,
-    PARTS_MAX,
-    ROWS_MAX,
-    Batch,
-    Block,
-    Place,
-    Schema,
-    Span,
-    schema_of,
-    stride_of,
-)
+from streampiped.records import PARTS_MAX, ROWS_MAX, Batch, Block, Place, Schema, Span, schema_of, stride_of
 
 MAGIC: Final = b"SPFR"
 VERSION: Final = 2
@@ -208,7 +197,8 @@ class FrameReader:
         buffer grows to hold the whole of it."""
         left = self._end - self._start
         if self._start:
-            self._buffer[:left] = self._buffer[self._start : self._end].copy()
+            if left:
+                self._buffer[:left] = self._buffer[self._start : self._end].copy()
             self._start, self._end = 0, left
         if self._wanted > self._buffer.size:
             grown = _aligned_bytes(self._wanted)
@@ -271,19 +261,29 @@ class FrameReader:
         if schema is None:
             raise FrameError("the first frame of a generation must be hello")
         fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
-        if not fits or any(len(text) != rows for text in texts):
+        if not fits or (texts and any(len(text) != rows for text in texts)):
             raise self._misfit(rows, data)
-        floats, ints = self._blocks(data, rows, said or [[len(n)] for n in (schema.floats, schema.ints) if n])
+        floats, ints = self._blocks(data, rows, said) if said else self._inline(schema, data, rows)
         return Batch(
             schema,
             rows,
             floats,
             ints,
-            dict(zip(schema.texts, texts, strict=True)),
+            dict(zip(schema.texts, texts, strict=True)) if texts else {},
             sequence=sequence,
-            spans=tuple(self._span(*span) for span in spans) if self._via else tuple(Span(*span) for span in spans),
+            spans=tuple([self._span(*span) if self._via else Span(*span) for span in spans]),
             ingest_ns=ingest_ns,
         )
+
+    def _inline(self, schema: Schema, data: Any, rows: int) -> tuple[Block, Block]:
+        """The float block and the int block of a frame that names no memory: one behind the other."""
+        column = stride_of(rows) * ITEM_BYTES
+        cut = len(schema.floats) * column
+        if data.size != cut + len(schema.ints) * column:
+            raise self._misfit(rows, data)
+        floats = data[:cut].view(np.float64) if cut else _NO_FLOATS
+        ints = data[cut:].view(np.int64) if cut < data.size else _NO_INTS
+        return Block.seen(schema.floats, rows, floats), Block.seen(schema.ints, rows, ints)
 
     def _blocks(self, data: Any, rows: int, said: list[Any]) -> tuple[Block, Block]:
         """The float block and the int block: each part is a stretch of `data`, or of the memory where it lies."""

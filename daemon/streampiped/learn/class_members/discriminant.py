@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.aligned import aligned_empty
 from streampiped.classes import Codes
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
 from streampiped.learn.comoments import Comoments
 from streampiped.learn.members.bases import Basis, moved, width_of, with_squares
 from streampiped.learn.members.ridge import FLAT, PENALTY_MIN
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 ROWS_MIN: Final = 3  # below there is no direction to be had
 BOLDNESS: Final[Array] = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0])

@@ -7,9 +7,10 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.aligned import aligned_empty
 from streampiped.learn.members.base import Inputs
 from streampiped.learn.past import LAGS
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 Basis: TypeAlias = Literal["linear", "squares", "lagged"]
 SQUARES_COLUMNS_MAX: Final = 16

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from streampiped.aligned import aligned_empty
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.model import OnlineModel
 from streampiped.learn.scaling import Standardiser
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 
 class EstimatorMember(Member):

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from streampiped.aligned import aligned_empty
 from streampiped.learn.comoments import Comoments
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.members.bases import Basis, anchor_of, columns_of, moved, usable_of
-from streampiped.records import Array, aligned_empty
+from streampiped.records import Array
 
 PENALTY: Final = 1.0  # rows' worth: with n rows seen the ridge is PENALTY / n of a standardised column's variance
 PENALTY_MIN: Final = 1e-9  # of a variance: two columns that are the same leave no matrix without it
