@@ -20,7 +20,7 @@ def aligned_empty(items: int, dtype: Any) -> NDArray[Any]:
     memory for PIECES such: to ask where an allocation lies takes 1 us."""
     lines = -(-items * ITEM_BYTES // COLUMN_ALIGN_BYTES)
     if not 0 < lines <= PIECE_LINES_MAX:
-        return _aligned(items, dtype)
+        return _aligned(items, dtype) if lines else np.empty(0, dtype)
     try:
         piece = _PIECES[lines].pop()  # never the same for two threads
     except IndexError:

@@ -28,6 +28,7 @@ from streampiped.stages.base import Ended, Idle, SinkStage, SourceStage, Stage
 from streampiped.wire import messages as m
 from streampiped.wire.frames import Barrier, End, Frame, Hello
 
+TICK_S: Final = 0.001  # the loop counts in these: less than half of one would be none, and a source asked all the time
 TURN_S: Final = 0.01  # work between two looks at the control socket: `status` must not wait for a busy stage
 
 _PHASES: Final = {
@@ -194,7 +195,8 @@ class DataPath:
     def _next_turn(self, delay: float = 0.0) -> None:
         """Go on as soon as the loop has looked at everything else, or after `delay` seconds."""
         self._cancel_turn()
-        self._turn = self._loop.call_later(delay, self._run) if delay > 0 else self._loop.call_soon(self._run)
+        later, soon = self._loop.call_later, self._loop.call_soon
+        self._turn = later(max(delay, TICK_S), self._run) if delay > 0 else soon(self._run)
 
     def _cancel_turn(self) -> None:
         if self._turn is not None:
