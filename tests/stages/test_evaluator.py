@@ -12,11 +12,12 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from streampiped.errors import OptionError, StateError
 from streampiped.holdout import held_out
 from streampiped.learn.estimators import equal
+from streampiped.learn.lookback import Lookback
 from streampiped.learn.past import Looks, Past
 from streampiped.marks import BOUNDED, MARKS, QUARANTINED
 from streampiped.records import Batch, Span
 from streampiped.stages.base import ApiCall, StageContext
-from streampiped.stages.crosscheck import CELLS_MAX, STRIDE
+from streampiped.stages.crosscheck import CELLS_MAX, PAST, STRIDE, Late
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 
 NAN = float("nan")
@@ -351,3 +352,28 @@ def test_a_snapshot_of_another_layout_is_refused() -> None:
     del state["layout"]
     with pytest.raises(StateError, match="layout 1"):
         evaluator().restore(state)
+
+
+@pytest.mark.parametrize("every", [1, 7, 1000])
+def test_snapshots_in_between_change_nothing(every: int) -> None:
+    """What waits to be looked at together is the same, and becomes the same, however often it was asked for its state,
+    and that state is not touched by what comes later."""
+    one, other, seen = Late(), Late(), []
+    labels = np.random.default_rng(0).normal(size=300)
+    for row in range(300):
+        places = np.zeros(int(row % 11 == 3), dtype=np.intp)
+        table = np.full((3 + PAST, len(places)), float(row))
+        for late in (one, other):
+            late.add(labels[row : row + 1], places, table.copy())
+        if row % every == 0:
+            state = other.state()
+            assert state is not None
+            seen.append((state, {name: value.copy() for name, value in state.items()}))
+    first, second = one.told(Lookback(), 1), other.told(Lookback(), 1)
+    assert first.tobytes() == second.tobytes()
+    assert np.isfinite(first).all()
+    ends = [late.state() for late in (one, other)]
+    for ours, theirs in [*seen, (ends[0], ends[1])]:
+        assert ours is not None
+        assert theirs is not None
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ("labels", "places", "table"))

@@ -191,14 +191,15 @@ class Late:
     def add(self, labels: Array, places: NDArray[np.intp], table: Array) -> None:
         """`labels` of a batch, NaN where it is not known, and a column of the `table` for each of the `places`."""
         self._labels.append(labels)
-        self._places.append(places + self.rows)
-        self._tables.append(table)
+        if len(places) or not self._tables:
+            self._places.append(places + self.rows)
+            self._tables.append(table)
         self.rows += len(labels)
 
     def told(self, past: Lookback, place: int) -> Array:
         """The table of all, with the past of its rows from line `place` on; `past` goes on by the labels."""
-        labels, table = np.concatenate(self._labels), np.concatenate(self._tables, axis=1)
-        looks = past.follow(labels, np.isfinite(labels), np.concatenate(self._places))
+        labels, places, table = self._gathered()
+        looks, table = past.follow(labels, np.isfinite(labels), places), table.copy()
         for name in Looks.__slots__:
             width = WIDE.get(name, 1)
             table[place : place + width] = getattr(looks, name).T
@@ -209,8 +210,15 @@ class Late:
         """Portable and exact: the argument of `restore`."""
         if not self.rows:
             return None
-        table = np.concatenate(self._tables, axis=1)
-        return {"labels": np.concatenate(self._labels), "places": np.concatenate(self._places), "table": table}
+        return dict(zip(("labels", "places", "table"), self._gathered(), strict=True))
+
+    def _gathered(self) -> tuple[Array, NDArray[np.intp], Array]:
+        """Labels, places and table of all, which stay in one piece: a snapshot puts together what came since the last
+        one, and not thousands of batches of one row again and again while the stream waits."""
+        if len(self._labels) > 1:
+            self._labels, self._places = [np.concatenate(self._labels)], [np.concatenate(self._places)]
+            self._tables = [np.concatenate(self._tables, axis=1)]
+        return self._labels[0], self._places[0], self._tables[0]
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Become what `state` saw; to be called on a new one."""
