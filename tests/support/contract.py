@@ -108,11 +108,13 @@ def garble(batch: Batch) -> None:
 
 
 def memory(block: Block) -> Any:
-    """The bytes below the read-only views of a block built in this process."""
-    data: Any = block.data
-    while data.base is not None:
-        data = data.base
-    return data
+    """The bytes below the read-only views of a block built in this process; not those of others in the same piece."""
+    base: Any = block.data
+    while base.base is not None:
+        base = base.base
+    whole = base.reshape(-1).view(np.uint8)
+    first = block.data.ctypes.data - whole.ctypes.data
+    return whole[first : first + block.data.nbytes]
 
 
 def steps(stage: Any) -> Iterator[Any]:
