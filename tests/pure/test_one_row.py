@@ -300,4 +300,8 @@ def test_a_row_is_tallied(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _tallied_as_a_block(tally: Tally, target: float, predicted: Array, inside: Any) -> None:
-    tallies._fill(tally, target, np.zeros(1), predicted - target, inside)
+    if inside is not None:
+        tally.intervals, tally.covered = int(np.count_nonzero(inside >= 0)), int(np.count_nonzero(inside > 0))
+    errors = np.abs(predicted - target)
+    tally.rows, tally.origin = 1, target
+    tally.absolute, tally.squared = (np.add.reduce(each, axis=1).tolist() for each in (errors, errors * errors))

@@ -32,19 +32,23 @@ def test_all_of_it_in_order(room: int, more: int) -> None:
         writer = PipeWriter(fd, asyncio.get_running_loop(), told.set)
         writer.write(buffers)
         writer.write(late)
-        was_idle, found = writer.idle, b""
-        while len(found) < PIPE_BYTES - room + len(every):
-            try:
-                found += os.read(reader, 1000)
-            except BlockingIOError:
-                await asyncio.sleep(0)
+        was_idle, found, whole = writer.idle, bytearray(), asyncio.Event()
+
+        def readable() -> None:
+            found.extend(os.read(reader, 1000))
+            if len(found) == PIPE_BYTES - room + len(every):
+                whole.set()
+
+        asyncio.get_running_loop().add_reader(reader, readable)
+        await whole.wait()
+        asyncio.get_running_loop().remove_reader(reader)
         if not was_idle:
             await told.wait()
         assert writer.idle
         assert told.is_set() != was_idle
         writer.close()
         os.close(reader)
-        return found, PIPE_BYTES - room
+        return bytes(found), PIPE_BYTES - room
 
     found, before = asyncio.run(asyncio.wait_for(run(), DEADLINE_S))
     assert found[before:] == every
