@@ -104,7 +104,8 @@ def bits(batch: Batch | None) -> Any:
 def garble(batch: Batch) -> None:
     """Overwrite the columns' memory, as the next frame of a link does with the one before."""
     for block in (*batch.floats.parts, *batch.ints.parts):
-        memory(block).fill(GARBAGE)
+        if block.nbytes:
+            memory(block).fill(GARBAGE)
 
 
 def memory(block: Block) -> Any:
