@@ -28,7 +28,7 @@ from streampiped.sinks.base import Sink
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
 from streampiped.sinks.sqlite import CHECKPOINT_PAGES, PAGE_BYTES, SqliteOptions, SqliteSink
 from support.cost import cpu_seconds
-from support.daemon import running, wait_for
+from support.daemon import chain, running, wait_for
 from support.streams import Events, generator
 
 NAMES: Final = (*(f"x{number}" for number in range(1, 16)), "y")
@@ -37,30 +37,7 @@ EPOCH_ROWS: Final = 200_000
 """Between two epochs: a second of the pipeline at full speed."""
 FINISHED_S: Final = 600.0
 
-PIPELINE: Final = """
-[log_extractor]
-enabled = false
-[service_monitor]
-enabled = false
-[stages.generator]
-class = "generator"
-batch_max = 8192
-source = {{ type = "csv", path = {path} }}
-[stages.normalizer]
-class = "normalizer"
-input = "generator"
-[stages.consumer]
-class = "consumer"
-input = "normalizer"
-sink = {{ type = "sqlite", retain = 0 }}
-[stages.trainer]
-class = "trainer"
-input = "consumer"
-members = ["estimator"]
-[stages.evaluator]
-class = "evaluator"
-input = "trainer"
-"""
+OFF: Final = "[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -201,7 +178,9 @@ def _fill(directory: Path, make: Callable[[Path], Sink], batches: list[Batch]) -
 def pipeline(path: Path, rows: int) -> str:
     """The file through five processes into SQLite, from "ready" to "finished"; then every row is there once."""
     cpu: dict[str, float] = {}
-    with running(PIPELINE.format(path=json.dumps(str(path)))) as daemon:
+    generator = f'batch_max = 8192\nsource = {{ type = "csv", path = {json.dumps(str(path))} }}'
+    consumer, trainer = 'sink = { type = "sqlite", retain = 0 }\n', 'members = ["sgd"]\n'
+    with running(OFF + chain(generator, consumer, trainer)) as daemon:
 
         def is_finished() -> bool:
             status = daemon.status()

@@ -46,10 +46,7 @@ def look(daemon: Daemon) -> tuple[float, int, float, int]:
 
 def measure(interval: str, sink: str, seconds: float) -> Run:
     """The chain for so many seconds, once it flows."""
-    text = HEAD.format(interval=interval) + chain().replace(
-        'class = "consumer"\ninput = "normalizer"\n', f'class = "consumer"\ninput = "normalizer"\n{SINKS[sink]}'
-    )
-    with running(text) as daemon:
+    with running(HEAD.format(interval=interval) + chain(consumer=SINKS[sink])) as daemon:
         daemon.wait_progress(200_000)
         began = look(daemon)
         time.sleep(seconds)

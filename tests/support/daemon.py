@@ -52,10 +52,10 @@ input = "generator"
 [stages.consumer]
 class = "consumer"
 input = "normalizer"
-[stages.trainer]
+{consumer}[stages.trainer]
 class = "trainer"
 input = "consumer"
-[stages.evaluator]
+{trainer}[stages.evaluator]
 class = "evaluator"
 input = "trainer"
 """
@@ -80,9 +80,10 @@ def simple(count: str = "", middle: str = "", total: str = "", head: str = "", *
     return head + SIMPLE.format(rate=rate, count=count, middle=middle, total=total) + off
 
 
-def chain(generator: str = "") -> str:
-    """A configuration of the five built-in stages, without end and as fast as it goes; `generator` are its options."""
-    return CHAIN.format(generator=generator)
+def chain(generator: str = "", consumer: str = "", trainer: str = "") -> str:
+    """A configuration of the five built-in stages, without end and as fast as it goes; the options of three of them,
+    those of the last two in whole lines."""
+    return CHAIN.format(generator=generator, consumer=consumer, trainer=trainer)
 
 
 class Daemon:
