@@ -165,6 +165,8 @@ def test_summary_counts() -> None:
         ({"source": {"type": "synthetic", "target": "x1"}}, "target"),
         ({"source": {"type": "synthetic", "defects": {"dead": {"at": 1, "column": "z"}}}}, "'z'"),
         ({"source": {"type": "csv", "path": "a.csv", "speed": 2}}, "time_column"),
+        ({"source": {"type": "csv", "path": "a.csv", "delimiter": '"'}}, "delimiter"),
+        ({"source": {"type": "csv", "path": "a.csv", "delimiter": "\n"}}, "delimiter"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, object], where: str) -> None:

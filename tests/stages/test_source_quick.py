@@ -74,7 +74,7 @@ def ordinary_csv(lines: Sequence[bytes], names: Sequence[str], delimiter: str) -
 @given(
     rows=st.lists(st.lists(fields, min_size=3, max_size=3), max_size=6),
     extra=st.lists(st.tuples(st.integers(0, 6), st.text('1,;."\r e\x00ü', max_size=6)), max_size=2),
-    delimiter=st.sampled_from([",", ",", ";", "\t", " ", "ü", "1", '"']),
+    delimiter=st.sampled_from([",", ",", ";", "\t", " ", "ü", "1"]),
     kinds=st.sampled_from([FLOATS, FLOATS, ("text", "float", "int")]),
     width=st.sampled_from([3, 3, 3, 1]),
     missing=st.sampled_from([MISSING, MISSING, frozenset(("NA",)), frozenset(("-", "-999", ""))]),

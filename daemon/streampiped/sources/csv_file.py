@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from streampiped.records import is_column_name
 from streampiped.sources import arrow_csv
@@ -22,6 +22,9 @@ from streampiped.stages.base import Emit
 
 QUOTING: Final = ('"', "\r", "\0")
 """A block without these is split at every delimiter."""
+
+NO_DELIMITERS: Final = (*QUOTING, "\n")
+"""They already mean something in a line; Python's csv refuses some of them, which ones depends on its version."""
 
 ARROW_LINES_MIN: Final = 128
 """pyarrow takes a quarter of a millisecond to begin; of 16 columns it is faster from about 100 lines on."""
@@ -42,6 +45,13 @@ class CsvOptions(TextFileOptions):
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"names should differ, got {list(self.names)}")
         return self
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimits(cls, delimiter: str) -> str:
+        if delimiter in NO_DELIMITERS:
+            raise ValueError(f"delimiter should be a character that neither quotes nor ends a line, got {delimiter!r}")
+        return delimiter
 
 
 class CsvSource(TextFile):
@@ -136,7 +146,7 @@ def _split_plain(lines: Sequence[bytes], names: Sequence[str], delimiter: str) -
         text = mark.encode().join(lines).decode()
     except UnicodeDecodeError:
         return None
-    if any(sign in text or sign == delimiter for sign in QUOTING) or (len(names) == 1 and b"" in lines):
+    if any(sign in text for sign in QUOTING) or (len(names) == 1 and b"" in lines):
         return None
     width = len(names) + 1
     fields = text.split(delimiter)
