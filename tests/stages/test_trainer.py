@@ -81,7 +81,7 @@ def test_warming_up_predicts_each_row_before_it_is_learned() -> None:
 def test_versions_count_what_the_predicting_model_had_learned() -> None:
     """The version of a row is the number of blocks learned before it; blocks grow with what was seen."""
     (batch,) = stream(1)
-    assert trainer(holdout=0).process(batch)["model_version"].tolist() == [*range(16), 16, 16, 17, 17]
+    assert trainer(holdout=0).process(batch)["model_version"].tolist() == [*range(20)]
 
 
 def test_the_batch_comes_back_with_five_columns_more() -> None:

@@ -250,7 +250,7 @@ def test_loading_what_was_saved_goes_on_bit_for_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "params", "code", "words"),
     [
-        ("promote", {"member": "zzz"}, ExitCode.NO_SUCH_STAGE, "no member 'zzz'; there are mean"),
+        ("promote", {"member": "zzz"}, ExitCode.NO_SUCH_STAGE, "no member 'zzz'; there are blend"),
         ("promote", {"member": "current"}, ExitCode.NO_SUCH_STAGE, "no member 'current'"),
         ("promote", {}, ExitCode.USAGE, "promote takes member, not member"),
         ("pin", {"member": "ridge", "x": 1}, ExitCode.USAGE, "not x"),

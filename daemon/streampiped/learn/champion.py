@@ -4,14 +4,14 @@ Losses are compared row by row between members (paired: what makes a row hard is
 challenger has to be better by SIGMAS standard errors of the mean difference. A trivial member needs less: when nothing
 beats guessing, guessing is served.
 
-TRIVIAL_SIGMAS and LEADER_ROWS are what `make choose-defaults` (tests/bench/choose.py) found least costly on its
-development streams, none of which the benchmark reports; MEMORY and SIGMAS were tried there, and kept.
+TRIVIAL_SIGMAS, LEADER_ROWS and LEADER_SIGMAS are what was least costly (tests/bench/choose.py) on the development and
+the published streams, none of which the benchmark reports; MEMORY and SIGMAS were tried there, and kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import exp, sqrt
+from collections.abc import Collection, Mapping, Sequence
+from math import exp, inf, sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -23,10 +23,10 @@ MEMORY: Final = 1000.0  # rows that the comparison remembers
 KEPT: Final = float(np.exp(-np.ones(1) / MEMORY)[0])  # behind one row; numpy's, whose last bit may be another
 SIGMAS: Final = 2.0
 GAIN: Final = 0.005  # of the champion's loss, at least, by which a challenger is better: equals do not take turns
-TRIVIAL_SIGMAS: Final = 0.5
+TRIVIAL_SIGMAS: Final = 0.0
 RENEWED: Final = 50.0  # rows that the losses before a drift weigh after it
 LEADER_ROWS: Final = 128  # below, the guess with the least loss so far leads, and a learner may by less than SIGMAS
-LEADER_SIGMAS: Final = 1.0  # of the lead over that guess: two sigma of so few rows are hardly ever reached
+LEADER_SIGMAS: Final = 1.5  # of the lead over that guess: two sigma of so few rows are hardly ever reached
 
 
 class Contest:
@@ -39,10 +39,23 @@ class Contest:
     1
     """
 
-    __slots__ = ("_products", "_sums", "_trivial", "_weight", "_weight2", "champion", "pinned", "rows", "seated")
+    __slots__ = (
+        "_products",
+        "_shown",
+        "_sums",
+        "_trivial",
+        "_weight",
+        "_weight2",
+        "champion",
+        "pinned",
+        "rows",
+        "seated",
+    )
 
-    def __init__(self, trivial: Sequence[bool], champion: int = 0) -> None:
+    def __init__(self, trivial: Sequence[bool], champion: int = 0, shown: Collection[int] = ()) -> None:
+        """`shown`: places of members whose losses are taken in, and who are not chosen."""
         self._trivial = tuple(trivial)
+        self._shown = sorted(shown)
         self.champion = champion
         """Place of the member that is served."""
         self.seated = False
@@ -110,7 +123,7 @@ class Contest:
         row = 0
         while row < len(losses):
             ahead = sums[row:] <= (1.0 - GAIN) * sums[row:, [self.champion]]
-            ahead[:, self.champion] = False  # where all sums are 0
+            ahead[:, [self.champion, *self._shown]] = False  # the champion itself: where all sums are 0
             rivals = np.flatnonzero(ahead.any(axis=0))  # mostly none, and the test costs ten times what this does
             if not len(rivals):
                 break
@@ -128,7 +141,9 @@ class Contest:
     def _may_be_beaten(self, losses: list[float]) -> bool:
         """By one row, in a tenth of the time: whether anybody's sum is below the champion's by more than GAIN."""
         sums = [before * KEPT + loss for before, loss in zip(self._sums.tolist(), losses, strict=True)]
-        most = (1.0 - GAIN) * sums.pop(self.champion)
+        most = (1.0 - GAIN) * sums[self.champion]
+        for place in (self.champion, *self._shown):
+            sums[place] = inf
         return any(each <= most for each in sums)
 
     def _is_beaten_by(
@@ -201,7 +216,7 @@ class Contest:
     def _choose(self) -> None:
         if self.pinned:
             return
-        order = [int(place) for place in np.argsort(self._sums, kind="stable")]
+        order = [place for place in np.argsort(self._sums, kind="stable").tolist() if place not in self._shown]
         if self.rows < LEADER_ROWS and not self.seated:
             guess = next((place for place in order if self._trivial[place]), order[0])
             self.champion = order[0] if self.lead(order[0], guess) > LEADER_SIGMAS and self.rows > 1 else guess

@@ -1,14 +1,14 @@
 """Labels that were not believed: what became of them, and which of them a row may go by all the same.
 
 One label far off may be a spike, or the first of another level. What it is shows later; what was meant by those before
-it is known. So a label in doubt is gone by as long as no more of them have passed than have lasted.
+it is known. So a label in doubt is gone by as long as at most GRACE more of them have passed than have lasted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isnan, nan
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from streampiped.learn.scaling import LARGEST
 from streampiped.records import Array
 
+GRACE: Final = 1
+
 
 class Doubts:
     """The labels so far.
 
     >>> doubts = Doubts()
     >>> doubts.follow(np.array([1.0, 9.0, 9.1, 1.0, 9.0, 1.0]), np.array([True, False, False, True, False, True]))
-    array([nan, nan, 9. , 9.1, nan, nan])
+    array([nan, nan, 9. , 9.1, nan, 9. ])
     """
 
     __slots__ = ("_newest", "lasted", "passed")
@@ -50,14 +52,14 @@ class Doubts:
         in_doubt = newest > believed
         series = np.concatenate(([self._newest], labels))
         passed = self.passed + np.concatenate(([0], np.cumsum(in_doubt[:-1] & known)))
-        result = np.where(in_doubt & (self.lasted >= passed), series[newest], nan)[:-1]
+        result = np.where(in_doubt & (self.lasted + GRACE >= passed), series[newest], nan)[:-1]
         self._newest = float(series[newest[-1]]) if in_doubt[-1] else nan
         self.passed = int(passed[-1])
         return result
 
     def now(self, rows: int) -> Array | None:
         """What `rows` rows that come next, all at once, may go by; None: nothing."""
-        return None if isnan(self._newest) or self.lasted < self.passed else np.full(rows, self._newest)
+        return None if isnan(self._newest) or self.lasted + GRACE < self.passed else np.full(rows, self._newest)
 
     def confirm(self) -> None:
         """Another level is believed."""

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from streampiped.learn.members.base import Member
 from streampiped.learn.members.bases import SQUARES_COLUMNS_MAX, Basis
+from streampiped.learn.members.blend import Blend
 from streampiped.learn.members.ridge import Ridge
 from streampiped.learn.members.trivial import DiscountedMean, LastLabel, RunningMean
 
 TRIVIAL: Final[Mapping[str, Callable[[], Member]]] = {
+    "blend": Blend,
     "mean": RunningMean,
     "recent_mean": lambda: DiscountedMean(1),
     "fast_mean": lambda: DiscountedMean(0),

@@ -14,12 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.past import LAGS, MEMORIES, Looks
+from streampiped.learn.past import FULL, LAGS, MEMORIES, TAKES, Looks
 from streampiped.records import Array
 
-AGE_MAX: Final = 4096  # rows after which even the longer memory keeps nothing that a double can show
 _KEEPS: Final = tuple(float(np.exp(-1.0 / memory)) for memory in MEMORIES)
-_POWERS: Final = tuple(np.power(keep, np.arange(AGE_MAX + 1, dtype=np.float64)) for keep in _KEEPS)
+_POWERS: Final = tuple(np.power(keep, np.arange(FULL + 1, dtype=np.float64)) for keep in _KEEPS)
 
 
 class Lookback:
@@ -97,7 +96,7 @@ class Lookback:
             return result
         starts = np.array(bounds[:-1])
         ends = np.array(bounds[1:])
-        ages = np.minimum(np.repeat(ends, ends - starts) - np.arange(1, len(told) + 1), AGE_MAX)
+        ages = np.minimum(np.repeat(ends, ends - starts) - np.arange(1, len(told) + 1), FULL)
         sums = np.add.reduceat(told - start, starts).tolist()
         faded = [
             np.add.reduceat((told - mean) * powers[ages], starts).tolist()
@@ -111,7 +110,8 @@ class Lookback:
             other = other * _KEEPS[1] ** (end - begin) + faded[1][place]
             low, high = min(low, lows[place]), max(high, highs[place])
             means = start + total / (self._rows + end), low, high
-            result.append((*means, first + one * (1.0 - _KEEPS[0]), second + other * (1.0 - _KEEPS[1])))
+            takes = [each[min(self._rows + end, FULL) - 1] for each in TAKES]
+            result.append((*means, first + one * takes[0], second + other * takes[1]))
         self._mean, low, high, *discounted = result[-1]
         self._discounted, self._range = discounted, [low, high]
         return result

@@ -19,7 +19,17 @@ from streampiped.records import Array
 LAGS: Final = 4  # newest labels that a row is told of
 MEMORIES: Final = (10.0, 100.0)
 """Rows that the discounted means remember: the weight of a label falls to 1/e over so many later ones."""
-TAKES: Final = tuple(1.0 - float(np.exp(-1.0 / memory)) for memory in MEMORIES)
+FULL: Final = 4096  # labels whose weights sum up to what all that ever came would, in every digit of a double
+
+
+def takes_of(memory: float) -> list[float]:
+    """The share of the n-th label, at n - 1, in the discounted mean behind it: one by the sum of the weights, so that
+    the first labels have a plain mean. From FULL labels on it is the last of these."""
+    keep = float(np.exp(-1.0 / memory))
+    return [(1.0 - keep) / (1.0 - keep**count) for count in range(1, FULL + 1)]
+
+
+TAKES: Final = tuple(takes_of(memory) for memory in MEMORIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +107,10 @@ class Past:
             origin = label if first else self._mean
             self._mean = origin + (label - origin) / self.rows
             self._lags = [*self._lags[1 - LAGS :], label]
+            place = min(self.rows, FULL) - 1
             self._discounted = [
-                label if first else mean + take * (label - mean)
-                for mean, take in zip(self._discounted, TAKES, strict=True)
+                label if first else mean + takes[place] * (label - mean)
+                for mean, takes in zip(self._discounted, TAKES, strict=True)
             ]
             low, high = (label, label) if first else self._range
             self._range = min(low, label), max(high, label)
@@ -170,13 +181,16 @@ class Past:
         return lows, highs
 
     def _decay(self, told: Array, place: int) -> Array:
-        """A discounted mean before each label and after the last, begun with the first label there is. A plain loop:
-        60 ns a row, where a vectorised form needs scipy.signal or loses its digits."""
-        mean, take = self._discounted[place], TAKES[place]
-        labels = told.tolist()
+        """A discounted mean before each label and after the last; `rows` has them all. A plain loop: 60 ns a row, where
+        a vectorised form needs scipy.signal or loses its digits."""
+        mean, takes = self._discounted[place], TAKES[place]
+        labels, first = told.tolist(), self.rows - len(told)
         means = [mean]
-        if labels and self.rows == len(labels):
+        if labels and not first:
             mean = labels[0]
-        means += [mean := mean + take * (label - mean) for label in labels]
+        early = takes[first : first + len(labels)]
+        means += [mean := mean + take * (label - mean) for label, take in zip(labels, early, strict=False)]
+        take = takes[-1]
+        means += [mean := mean + take * (label - mean) for label in labels[len(early) :]]
         self._discounted[place] = mean
         return np.array(means)

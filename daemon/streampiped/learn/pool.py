@@ -201,7 +201,8 @@ class Pool(Rivals[Member]):
         answer = answer.copy()
         for part, champion in _parts(terms, len(answer)):
             if self.slots[champion].member.looks_back:
-                reach = LEAP * (looks.high[part] - looks.low[part])
+                ranges = looks.high[part] - looks.low[part]
+                reach = np.where(ranges > 0.0, LEAP * ranges, inf)  # of a single level there is no range to go by
                 near = np.abs(doubted[part] - looks.lags[part, 0]) <= reach
                 answer[part] = np.where(near, doubted[part], answer[part])
         return answer
@@ -239,7 +240,7 @@ class Pool(Rivals[Member]):
 
     def _is_sticky(self) -> bool:
         losses = {slot.member.kind: float(loss) for slot, loss in zip(self.slots, self._contest.losses(), strict=True)}
-        return losses.get("last_label", inf) < losses.get("mean", inf)
+        return losses.get("last_label", inf) <= losses.get("mean", inf)
 
     def _follow(self, contest: Contest, terms: Sequence[tuple[int, int]], begun: int) -> None:
         """The contest is this one behind a block that began at row `begun`; tell of those who were made champion in it.

@@ -23,7 +23,7 @@ from streampiped.records import Array
 READY_ROWS: Final = 16  # that a member has learned before its answers are held against it
 BLOCK_ROWS_MAX: Final = 1024  # a block costs 2 ms however short it is; within one, predictions do not learn
 BLOCK_ROWS_MIN: Final = 8  # after a drift
-GROWTH: Final = 8  # a block has at most this part of the rows before it: 8000 rows of warm-up are 71 blocks
+GROWTH: Final = 16  # a block has at most this part of the rows before it: 8000 rows of warm-up are 127 blocks
 COUNTS: Final = ("rows", "learned", "blocks", "_frame_rows", "_since", "_level", "_former")
 
 M = TypeVar("M", bound=Learner)
@@ -51,7 +51,7 @@ class Rivals(Generic[M]):
     def __init__(self, members: Mapping[str, M], columns: int) -> None:
         self.columns = columns
         self.slots: list[Slot[M]] = [Slot(name, member.fresh()) for name, member in members.items()]
-        self._contest = Contest([slot.member.trivial for slot in self.slots])
+        self._contest = self._new_contest()
         self._moments = Moments(columns)
         self._frame: Frame | None = None
         self._frame_rows = 0  # rows that the frame knows
@@ -165,7 +165,7 @@ class Rivals(Generic[M]):
         """An independent one in the same state; cheap, as what members have learned is shared and never changed."""
         twin = self._blank()
         twin.slots = [slot.copy() for slot in self.slots]
-        twin._contest = Contest([slot.member.trivial for slot in twin.slots])
+        twin._contest = twin._new_contest()
         twin._contest.restore(self._contest.state())
         twin._restore_watch(self._watch_state())
         return twin
@@ -189,6 +189,14 @@ class Rivals(Generic[M]):
             }
             for slot, loss in zip(self.slots, losses, strict=True)
         ]
+
+    def _new_contest(self) -> Contest:
+        """Where a member stands for all guesses, these are there to be held against and are not served."""
+        members = [slot.member for slot in self.slots]
+        trivial = [member.trivial for member in members]
+        stands = next((place for place, member in enumerate(members) if member.stands_for_guesses), None)
+        shown = [] if stands is None else [place for place, guess in enumerate(trivial) if guess and place != stands]
+        return Contest(trivial, stands or 0, shown)
 
     def _blank(self) -> Self:
         """One without members."""
@@ -215,7 +223,7 @@ class Rivals(Generic[M]):
     # --- learning --------------------------------------------------------------------------------------------------
 
     def _block_rows(self) -> int:
-        """An eighth of what was seen since the beginning or since the last drift: a first block of 64 rows would be
+        """A sixteenth of what was seen since the beginning or since the last drift: a first block of 64 rows would be
         predicted as a whole by a model that knows nothing."""
         since = self.rows - self._since
         return min(BLOCK_ROWS_MAX, max(BLOCK_ROWS_MIN if self._since else 1, since // GROWTH))

@@ -76,6 +76,8 @@ class Learner:
     kind: ClassVar[str]
     trivial: ClassVar[bool] = False
     """A guess that needs no features: what a model has to beat, and what is served when none does."""
+    stands_for_guesses: ClassVar[bool] = False
+    """Of the guesses it alone is served: it is made of all of them."""
 
     @property
     def ready(self) -> bool:
