@@ -33,9 +33,9 @@ from streampiped.runtime.linux import (
     die_with_parent,
     environment_has,
     keep_freed_memory,
+    let_go_of_files,
     set_comm,
     threads,
-    unmap_read_code,
 )
 from streampiped.runtime.spawn_marks import MARK, WARDEN
 
@@ -53,7 +53,7 @@ def main() -> None:
     set_comm("launcher")
     keep_freed_memory()
     preload(sys.argv[2:])
-    unmap_read_code()
+    let_go_of_files()
     control = os.dup(0)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

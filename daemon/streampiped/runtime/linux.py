@@ -91,16 +91,19 @@ def keep_freed_memory() -> None:
         _libc.mallopt(M_TRIM_THRESHOLD, 4 * ROUND_BYTES)
 
 
-def unmap_read_code() -> None:
-    """Let go of the pages of program files that this process has read so far; they come back when they are run again,
-    without a disk as long as the kernel keeps them. Written pages stay: a mapping that may be run has none of its own.
+def let_go_of_files() -> None:
+    """Let go of the pages of program files that this process has read so far; they come back when they are needed
+    again, without a disk as long as the kernel keeps them. A mapping with a page that was written stays as it is.
 
-    A hundred libraries that were imported and initialised leave 20 MiB of code that the launcher never runs again, and
-    that no other process has touched."""
-    with open("/proc/self/maps") as file:
+    A hundred libraries that were imported and initialised leave 28 MiB that the launcher never runs again, and that no
+    other process has touched. Takes 20 ms."""
+    with open("/proc/self/smaps") as file:
+        stretch = ""
         for line in file:
-            stretch, rights, _, _, inode = line.split(maxsplit=5)[:5]
-            if rights == "r-xp" and inode != "0":
+            key, value, *more = line.split(maxsplit=5)
+            if not key.endswith(":"):  # "7f12a000-7f13b000 r-xp 00001000 08:01 3456 /usr/lib/..."
+                stretch = key if value in ("r-xp", "r--p") and more[2] != "0" else ""
+            elif stretch and key == "Anonymous:" and value == "0":
                 first, end = (int(place, 16) for place in stretch.split("-"))
                 _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_DONTNEED)
 
