@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -37,10 +38,14 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def library(packages: Path, text: str) -> ModuleType:
-    """USER with this text, imported without HEAVY."""
+def library(packages: Path, text: str, *, twice: bool = False) -> ModuleType:
+    """USER with this text, imported without HEAVY; `twice`: and again, if it cannot be."""
     (packages / f"{USER}.py").write_text(dedent(text))
-    import_lean(USER, [HEAVY, "no_such_module_anywhere"])
+    if twice:
+        import_lean(USER, [HEAVY, "no_such_module_anywhere"])
+    else:
+        with left_out([HEAVY, "no_such_module_anywhere"]):
+            import_module(USER)
     return sys.modules[USER]
 
 
@@ -69,13 +74,24 @@ def test_it_comes_when_it_is_used(packages: Path, text: str, use: str) -> None:
         f"from {HEAVY} import Frame\nclass Own(Frame): pass\nassert Own.kind == 'frame'",
         f"import {HEAVY} as h\nassert h.__version__ == '1.5'",
         f"from {HEAVY} import double\nassert double(2) == 4",
+    ],
+)
+def test_what_cannot_wait_comes_at_once(packages: Path, text: str) -> None:
+    """A library that uses it while it is imported finds it."""
+    library(packages, text)
+    assert sys.modules[HEAVY].double(1) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         f"import {HEAVY}.part\nassert {HEAVY}.part.whole == 3",
         f"from {HEAVY}.part import whole\nassert whole == 3",
     ],
 )
-def test_what_cannot_wait_comes_at_once(packages: Path, text: str) -> None:
-    """A library that uses it while it is imported, or imports a part of it, finds it whole."""
-    library(packages, text)
+def test_a_part_comes_with_the_whole(packages: Path, text: str) -> None:
+    """A library that imports a part of it is imported as ever."""
+    library(packages, text, twice=True)
     assert sys.modules[HEAVY].double(1) == 2
 
 
@@ -96,7 +112,7 @@ def test_what_is_not_installed_stays_so(packages: Path) -> None:
 def test_a_module_that_cannot_be_imported_says_so(packages: Path) -> None:
     """Its own error, not one about what was left out."""
     with pytest.raises(ZeroDivisionError):
-        library(packages, f"import {HEAVY}\n1 / 0")
+        library(packages, f"import {HEAVY}\n1 / 0", twice=True)
 
 
 def in_launcher(code: str) -> None:
