@@ -43,6 +43,18 @@ def shorten(text: str, width: int) -> str:
     return text
 
 
+def shorten_middle(text: str, width: int) -> str:
+    """As `shorten`, of what differs at its end as often as at its beginning.
+
+    >>> shorten_middle("normalizer_of_the_left", 9), shorten_middle("日本語", 4), shorten_middle("abc", 3)
+    ('norm…left', '日…', 'abc')
+    """
+    if cells(text) <= width or width < 3 or not text.isascii():
+        return shorten(text, width)
+    room = width - 1
+    return text[: room - room // 2] + ELLIPSIS + text[-(room // 2) :]
+
+
 def folded(text: str, width: int, indent: int) -> list[str]:
     """`text` in lines of at most `width` cells, broken at spaces, all but the first with `indent`. A word that is
     longer than a line stays whole: whoever copies a path wants all of it.

@@ -160,9 +160,15 @@ class Client:
         return data
 
 
+class GoingDownError(RpcError):
+    """The daemon ends in an orderly way, and has said so."""
+
+
 def _check_farewell(path: str, message: Message) -> None:
     if isinstance(message, Notification) and message.method == "goodbye":
-        raise RpcError(f"{path}: {message.params.get('message')}", ExitCode.UNREACHABLE)
+        orderly = message.params.get("code") == ExitCode.OK
+        kind = GoingDownError if orderly else RpcError
+        raise kind(f"{path}: {message.params.get('message')}", ExitCode.UNREACHABLE)
 
 
 def _connected(path: str, patience: float) -> socket.socket:

@@ -8,7 +8,7 @@ from typing import Any
 
 from streampipectl import render, render_logs
 from streampipectl.changes import EXIT_INTERRUPTED
-from streampipectl.client import Client
+from streampipectl.client import Client, GoingDownError
 from streampipectl.output import colour, complain, dumped, say, width
 from streampipectl.values import LOG_LEVEL, LOG_LINES, LOG_LINES_MAX, Since
 from streampiped.errors import ExitCode, RpcError
@@ -34,8 +34,10 @@ def logs(
     asked: dict[str, Any] = {"stage": stage, "lines": _count(lines, since), "level": level, "follow": follow}
     if since is not None:
         asked["since"] = since.moment(time.time())
+    following = False
     try:
         answer = client.call("logs", asked)
+        following = follow
         if not answer.get("complete", True):
             complain("older events may be missing: one answer looks back so far; `logs --summary` has counted them all")
         for record in answer["lines"]:
@@ -45,6 +47,10 @@ def logs(
                 say(line(notification.params))
             elif notification.method == "missed":
                 complain(f"{notification.params['count']} events missed, too slow a reader")
+    except GoingDownError as farewell:  # from then on there is nothing to follow
+        if not following:
+            raise
+        complain(str(farewell))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return int(ExitCode.OK)

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from streampipectl.cells import cells, folded, left, right, shorten
+from streampipectl.cells import cells, folded, left, right, shorten, shorten_middle
 
 MISSING: Final = "-"
 WIDTH: Final = 80  # into a pipe: what every mail and ticket shows unbroken
+NAME_SHARE: Final = 0.3  # of the width, for a name: beside 24 of 80 columns records in and out have their place
+NAME_LEAST: Final = 8
 REASON_LINES_MAX: Final = 12  # below the table; a pipeline in trouble must not push its table off the screen
 
 GOOD: Final = frozenset({"ready", "running", "finished"})
@@ -31,7 +33,8 @@ def healthy(status: Mapping[str, Any]) -> bool:
 
 def status_text(status: Mapping[str, Any], width: int | None = None, colour: bool = False) -> str:
     """The status of docs/specs/control.md for people. A terminal of `width` columns gets what there is room for; into
-    a pipe (None) nothing is left out or cut, and what is longer than WIDTH goes on on the next line."""
+    a pipe (None) nothing is left out, and what is longer than WIDTH goes on on the next line. In the table long names
+    lose their middle."""
     lines = [_headline(status), ", ".join(totals(status))]
     if (report := status.get("report")) is not None:
         mse, r2 = figure(report.get("mse")), figure(report.get("r2"))
@@ -39,14 +42,27 @@ def status_text(status: Mapping[str, Any], width: int | None = None, colour: boo
     if (health := status.get("health", "healthy")) != "healthy":
         lines.append(f"{clean(health)}: {clean(status.get('health_reason'))}")
     lines += _recovery(status)
-    drawn = table(COLUMNS, status["processes"], status.get("now"), width, roomy=WIDTH)
+    processes, drawn = _drawn(status, width)
     lines += ["", *drawn]
     lines += _reasons(status)
     if width is None:
         lines = [part for line in lines for part in ([line] if line in drawn else folded(line, WIDTH, 2))]
     else:
         lines = [shorten(line, width) for line in lines]
-    return "\n".join(_painted(lines, status) if colour else lines)
+    return "\n".join(_painted(lines, status["state"], processes) if colour else lines)
+
+
+def _drawn(status: Mapping[str, Any], width: int | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """The table, and the processes with the names that stand in it."""
+    limit = width or WIDTH
+    room = max(NAME_LEAST, int(limit * NAME_SHARE))
+    while True:
+        named = [{**p, "name": shorten_middle(clean(p["name"]), room)} for p in status["processes"]]
+        drawn = table(COLUMNS, named, status.get("now"), width, roomy=WIDTH)
+        over = max(map(cells, drawn)) - limit
+        if over <= 0 or room == NAME_LEAST:
+            return named, drawn
+        room = max(NAME_LEAST, room - over)
 
 
 def _headline(status: Mapping[str, Any]) -> str:
@@ -180,9 +196,9 @@ def reason_text(process: Mapping[str, Any]) -> str:
     return line
 
 
-def _painted(lines: list[str], status: Mapping[str, Any]) -> list[str]:
+def _painted(lines: list[str], state: str, processes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Colours after the layout, so that widths are those of the text."""
-    states = {clean(process["name"]): process["state"] for process in status["processes"]}
+    states = {process["name"]: process["state"] for process in processes}
     painted = []
     for line in lines:
         words = line.split(maxsplit=2)
@@ -191,7 +207,6 @@ def _painted(lines: list[str], status: Mapping[str, Any]) -> list[str]:
         elif len(words) >= 2 and states.get(words[0]) == words[1]:
             line = line.replace(f" {words[1]} ", f" {paint(words[1], tone(words[1]))} ", 1)
         painted.append(line)
-    state = status["state"]
     painted[0] = painted[0].replace(f": {state}", f": {paint(state, tone(state))}", 1)
     return painted
 

@@ -19,7 +19,8 @@ def summary_text(summary: Mapping[str, Any], width: int | None = None, colour: b
     columns = width or WIDTH
     now = summary.get("now")
     stages = [{"stage": name, **about} for name, about in sorted(summary["stages"].items())]
-    parts = [_head(summary, stages, now), _levels(stages, now, columns), _templates(summary, now)]
+    head = [*_head(summary, stages, now), *_unwritten(summary)]
+    parts = [head, _levels(stages, now, columns), _templates(summary, now)]
     parts += [
         _section("restarts", RESTARTS, summary["restarts"], now, columns),
         _section("bursts of errors", BURSTS, summary["bursts"], now, columns),
@@ -42,6 +43,12 @@ def _head(summary: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], now: 
         return [*lines, UNKNOWN] if any(row["count"] is None for row in _bounded(summary)) else lines
     missing = [f"{summary[name]} {text}" for name, text in MISSED if summary.get(name)]
     return [*lines, ", ".join(missing)] if missing else lines
+
+
+def _unwritten(summary: Mapping[str, Any]) -> list[str]:
+    """That the figures stand still, and why; nothing when they do not."""
+    reason = summary.get("unwritten")
+    return [] if reason is None else [f"newer events are not counted yet: {clean(reason)}"]
 
 
 MISSED: Final = (

@@ -197,8 +197,9 @@ class LinksSection(Section):
         _LINKS.buffer_bytes,
         ge=0,
         le=1 << 30,
-        description="Memory in which a stage shows its batches to those behind it, at most; a stage waits when all of "
-        "it is in use, and what is larger than half of it goes through the pipes. 0: everything does.",
+        description="Memory in which a stage shows its batches to those behind it, at most. Large batches use half "
+        "of it, or as much as two for each of those stages take; a stage waits when all of that is in use. What is "
+        "larger than half of it goes through the pipes. 0: everything does.",
     )
     poison: bool = Field(
         _LINKS.poison,

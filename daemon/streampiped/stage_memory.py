@@ -39,6 +39,7 @@ class Sharing:
         self._poison = plan.links.poison
         self._inline_bytes = inline_bytes
         self._readers = len(plan.outputs(name))
+        self._shown = sum(name in plan.seen(spec.name) for spec in plan.stages)
         self._number = plan.number(name)
         self._lends = frozenset(plan.number(each) for each in plan.lends(name))
         self._slots: Slots | None = None
@@ -158,7 +159,7 @@ class StageMemory(Sharing):
             self._own = _bytes_of(memory, writable=True)
             if self._number in self._lends:
                 most = returns_unread(self._returned) // self._copies  # a stage with very many pipes gets small ones
-                self._slots = Slots(generation, self._own.size, min(SLOTS_MAX, most))
+                self._slots = Slots(generation, self._own.size, min(SLOTS_MAX, most), self._shown)
         for number, (memory, returning) in zip(self._seen, pairs, strict=True):
             self.views[number] = _bytes_of(memory, writable=False)
             self._returning[number] = returning

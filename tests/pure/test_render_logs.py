@@ -116,6 +116,13 @@ def test_what_is_missing_is_said() -> None:
     assert lines[1] == "2 lines that are no events, 1 gaps"
 
 
+@pytest.mark.parametrize("events", [0, 12_345])
+def test_figures_that_stand_still_say_so(events: int) -> None:
+    """Why the database cannot be written stands below the total, also when nothing has been counted."""
+    lines = summary_text(summary(events=events, unwritten="database or disk is full")).splitlines()
+    assert lines[1] == "newer events are not counted yet: database or disk is full"
+
+
 @pytest.mark.parametrize("width", [None, 40, 80, 200])
 @pytest.mark.parametrize("colour", [False, True])
 def test_width(width: int | None, colour: bool) -> None:

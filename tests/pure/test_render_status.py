@@ -77,6 +77,35 @@ def test_eighty_columns_show_the_flow() -> None:
     assert {"IN", "OUT", "LAG", "CPU", "RSS"} <= set(header.split())
 
 
+LONG = ("a_normalizer_of_the_pumps_left", "a_normalizer_of_the_pumps_right", "trainer_of_what_all_pumps_need__")
+
+
+@pytest.mark.parametrize("width", [None, 60, 80])
+def test_long_names_leave_room(width: int | None) -> None:
+    """Names of 30 characters and more take no other column's place: they lose their middle, each differently, and no
+    line is cut."""
+    text = render.status_text(status_of(*(process(name) for name in LONG)), width)
+    lines = text.split("\n")
+    assert max(map(len, lines)) <= (width or 80)
+    at = next(number for number, line in enumerate(lines) if line.startswith("NAME"))
+    wanted = {"REC/S", "RST", "PID"} | ({"IN", "OUT", "LAG", "CPU", "RSS"} if width != 60 else set())
+    assert wanted <= set(lines[at].split())
+    shown = [line.split()[0] for line in lines[at + 1 : at + 4]]
+    assert len(set(shown)) == 3
+    for name, found in zip(LONG, shown, strict=True):
+        first, last = found.split("…")
+        assert name.startswith(first)
+        assert name.endswith(last)
+    assert "48k" in lines[at + 1]
+
+
+def test_a_state_has_its_colour_beside_a_long_name() -> None:
+    """Colours follow what stands in the table."""
+    text = render.status_text(status_of(process(LONG[0], state="failed", last_reason="died")), 80, colour=True)
+    assert "\x1b[31mfailed\x1b[0m" in text
+    assert f"{LONG[0]}: given up" in text
+
+
 def test_into_a_pipe_all_is_there_in_eighty_columns() -> None:
     """Without a terminal no column is left out and no line is cut; with long names and a long story every line has 80
     columns at most, and put together again they say the same."""

@@ -57,6 +57,28 @@ def test_slots_do_not_overlap_and_fit() -> None:
             assert begins[-1] + size <= memory
 
 
+@pytest.mark.parametrize(
+    ("pages", "readers", "count"),
+    [
+        (1, 1, 64),  # of 4 KiB in 1 MiB: as many as there may be
+        (4, 1, 32),  # half of the memory
+        (16, 4, 8),  # the same
+        (20, 4, 8),  # half would be 6, too few for four readers
+        (20, 9, 12),  # all that fit
+        (100, 4, 2),
+    ],
+)
+def test_large_slots_do_not_fill_the_memory(pages: int, readers: int, count: int) -> None:
+    """Half of the memory is used, or two slots for each reader where that is more; never more than there is, nor more
+    than SLOTS_MAX."""
+    slots = Slots(GENERATION, 256 * SLOT_STEP_BYTES, readers=readers)
+    taken = 0
+    while slots.may_take():
+        assert slots.take(pages * SLOT_STEP_BYTES, 1) is not None
+        taken += 1
+    assert taken == count
+
+
 def test_what_is_too_large_has_no_place() -> None:
     """One batch of all the memory would be written only when the last had been read by everybody."""
     slots = Slots(GENERATION, SIZE)

@@ -67,7 +67,7 @@ class Shared(Sharing):
             if self._memory.said:
                 raise ViolationError(f"{self._name} starts, and somebody has said {self._memory.said}")
             self._own = self._memory.data
-            self._slots = Slots(generation, self._own.size)
+            self._slots = Slots(generation, self._own.size, readers=self._shown)
         self._others = {self._plan.number(name): memories[name] for name in self._plan.seen(self._name)}
         for number, memory in self._others.items():
             view = memory.data.view()

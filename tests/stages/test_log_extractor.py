@@ -694,7 +694,8 @@ def test_database_damaged_while_running(pipeline: Pipeline) -> None:
 
 
 def test_database_locked(pipeline: Pipeline) -> None:
-    """A database that cannot be written costs nothing but time: said once, nothing counted halfway, made up for."""
+    """A database that cannot be written costs nothing but time: said once, and in the summary as long as it is so,
+    nothing counted halfway, made up for."""
     extractor = pipeline.extractor()
     pipeline.say(5)
     now = settle(extractor)
@@ -706,9 +707,12 @@ def test_database_locked(pipeline: Pipeline) -> None:
             assert due is not None
             now = due
         assert events(extractor) == 5
+        for given in ({}, {"since": 1.0}):
+            assert extractor.query("summary", given)["unwritten"] == "database is locked"
     assert pipeline.emitted.names == ["history_failed"]
     settle(extractor, now + 10)
     assert events(extractor) == 505
+    assert extractor.query("summary", {})["unwritten"] is None
     assert pipeline.emitted.names == ["history_failed", "history_recovered"]
 
 

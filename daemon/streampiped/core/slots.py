@@ -17,17 +17,21 @@ from streampiped.errors import FrameError
 SLOT_STEP_BYTES: Final = 4096  # a page: no two slots share one
 SLOTS_MIN: Final = 2  # one is written while the other is read; a larger batch has no place in the memory
 SLOTS_MAX: Final = 64  # more than the pipeline has use for: what is returned must fit into a pipe, unread
+SLOTS_EACH: Final = 2  # for each stage that may be shown one, when they are large: what it works on, and what is next
 
 
 class Slots:
-    """The slots of one stage in one generation, `size` bytes together, at most `most` of them."""
+    """The slots of one stage in one generation, `size` bytes together, at most `most` of them. No more than half of the
+    memory is used, unless that is less than SLOTS_EACH for each of `readers`: more batches on their way make nobody
+    faster, and every slot that was taken once stays in memory."""
 
-    __slots__ = ("_free", "_generation", "_holds", "_most", "_size", "_slot_bytes", "_wanted")
+    __slots__ = ("_enough", "_free", "_generation", "_holds", "_most", "_size", "_slot_bytes", "_wanted")
 
-    def __init__(self, generation: int, size: int, most: int = SLOTS_MAX) -> None:
+    def __init__(self, generation: int, size: int, most: int = SLOTS_MAX, readers: int = SLOTS_MAX) -> None:
         self._generation = generation
         self._size = size
         self._most = most
+        self._enough = SLOTS_EACH * readers
         self._slot_bytes = 0
         self._wanted = 0  # bytes of a slot, once every slot is free
         self._holds: list[int] = []
@@ -86,7 +90,8 @@ class Slots:
     def _divide(self) -> None:
         """Nobody holds anything: cut the memory into slots of the size that is wanted."""
         self._slot_bytes, self._wanted = self._wanted, 0
-        count = min(self._most, self._size // self._slot_bytes)
+        enough = max(self._enough, self._size // 2 // self._slot_bytes)
+        count = min(self._most, enough, self._size // self._slot_bytes)
         self._holds = [0] * count
         self._free = list(range(count))[::-1]
 

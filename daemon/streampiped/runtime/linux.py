@@ -13,6 +13,7 @@ PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 DESCRIPTORS_WANTED: Final = 65_536  # far above a dozen per stage
 COMM_BYTES_MAX: Final = 15  # of the name that pstree, top and ps -c show
+MADV_DONTNEED: Final = 4
 M_TRIM_THRESHOLD: Final = -1  # malloc.h
 M_MMAP_THRESHOLD: Final = -3
 ROUND_BYTES: Final = 4 << 20  # what one epoch or batch takes and gives back at once, at most
@@ -88,6 +89,23 @@ def keep_freed_memory() -> None:
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(M_MMAP_THRESHOLD, ROUND_BYTES)
         _libc.mallopt(M_TRIM_THRESHOLD, 4 * ROUND_BYTES)
+
+
+def let_go_of_files() -> None:
+    """Let go of the pages of program files that this process has read so far; they come back when they are needed
+    again, without a disk as long as the kernel keeps them. A mapping with a page that was written stays as it is.
+
+    A hundred libraries that were imported and initialised leave 28 MiB that the launcher never runs again, and that no
+    other process has touched. Takes 20 ms."""
+    with open("/proc/self/smaps") as file:
+        stretch = ""
+        for line in file:
+            key, value, *more = line.split(maxsplit=5)
+            if not key.endswith(":"):  # "7f12a000-7f13b000 r-xp 00001000 08:01 3456 /usr/lib/..."
+                stretch = key if value in ("r-xp", "r--p") and more[2] != "0" else ""
+            elif stretch and key == "Anonymous:" and value == "0":
+                first, end = (int(place, 16) for place in stretch.split("-"))
+                _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_DONTNEED)
 
 
 def raise_descriptor_limit() -> None:

@@ -84,7 +84,7 @@ class RpcServer:
         for task in self._tasks:
             task.cancel()
         for connection in tuple(self._connections):
-            connection.part(RpcError("the daemon is going down", ExitCode.UNREACHABLE))
+            connection.part(RpcError("the daemon is going down", ExitCode.OK))  # the client did nothing wrong
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a handler to its end, whatever becomes of its client."""

@@ -39,7 +39,8 @@ class History:
         self._version = version
         self._emit = emit
         self._bytes_max = bytes_max
-        self._failing = False
+        self.trouble: str | None = None
+        """Why it cannot be written or read at present."""
         self._db = self._open()
 
     def write(self, act: Callable[[sqlite3.Connection], None], now: float) -> bool:
@@ -57,8 +58,8 @@ class History:
         except BaseException:
             self._undo()
             raise
-        if self._failing:
-            self._failing = False
+        if self.trouble is not None:
+            self.trouble = None
             self._emit("history_recovered", path=str(self.path))
         return True
 
@@ -88,9 +89,9 @@ class History:
             raise error
         else:
             self.retry_at = now + RETRY_S
-            if not self._failing:
-                self._failing = True
+            if self.trouble is None:
                 self._emit("history_failed", path=str(self.path), reason=str(error), seconds=RETRY_S)
+            self.trouble = str(error)
 
     def _open(self) -> sqlite3.Connection:
         try:

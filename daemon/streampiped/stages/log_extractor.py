@@ -112,9 +112,12 @@ class LogExtractor(Service):
         match method:
             case "summary":
                 stage = None if params.get("stage") is None else str(params["stage"])
-                if (since := float(params.get("since") or 0.0)) > 0:
-                    return log_since.summary_since(self._history, stage, since)
-                return log_store.summary(self._history, stage)
+                since = float(params.get("since") or 0.0)
+                if since > 0:
+                    found = log_since.summary_since(self._history, stage, since)
+                else:
+                    found = log_store.summary(self._history, stage)
+                return {**found, "unwritten": self._history.trouble}
             case _:
                 raise KeyError(method)
 
