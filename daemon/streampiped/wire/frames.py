@@ -83,9 +83,9 @@ class FrameWriter:
         self._schema: Schema | None = None
 
     def encode(self, frame: Frame, placing: Placing | None = None) -> list[Any]:
-        """Buffers to be written in order. A batch's blocks are handed out uncopied, but for few bytes and for those that
-        `placing` says to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the frame is one
-        that no reader would take, which does not depend on where blocks lie."""
+        """Buffers to be written in order. A batch's blocks are handed out uncopied, but for few bytes and those that
+        `placing` says to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the
+        frame is one that no reader would take, which does not depend on where blocks lie."""
         match frame:
             case Batch():
                 if frame.schema is self._schema or frame.schema == self._schema:
