@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from streampiped.applied import Changes
@@ -71,7 +72,8 @@ class DataPath:
         self._api = StageApi(process, stage)
         self._side = side.StageSide(holds_back=self._saver.holds_back)
         name = self._spec.name
-        self._links = StageLinks(process.plan, name, process.loop, self._may_flow, self._run, self._output_idle)
+        go_on = partial(self._run, held_up=False)  # `_may_flow` was asked before bytes were read
+        self._links = StageLinks(process.plan, name, process.loop, self._may_flow, go_on, self._output_idle)
         self._gate = Gate(process, stage, self._links.rehearse)
         self._reset: tuple[m.Reset, list[int]] | None = None
         self._cut: Cut | None = None
@@ -206,12 +208,13 @@ class DataPath:
             self._loop.remove_reader(self._wake_fd)
             self._wake_fd = None
 
-    def _run(self) -> None:
-        """One turn: as much as there is, for at most TURN_S."""
+    def _run(self, *, held_up: bool = True) -> None:
+        """One turn: as much as there is, for at most TURN_S. `held_up`: something may be in its way now."""
         self._cancel_turn()
         until = time.monotonic() + TURN_S
         try:
-            while self._may_flow():
+            while not held_up or self._may_flow():
+                held_up = True
                 if not self._step():
                     return
                 if time.monotonic() >= until:
@@ -233,13 +236,11 @@ class DataPath:
             self._links.rest()
             self._process.blackbox.enter(held_up)
             return False
-        if self._throttle_until:
-            wait = self._throttle_until - time.monotonic()
-            if wait > 0:
-                self._links.rest()
-                self._process.blackbox.enter(Phase.THROTTLED)
-                self._next_turn(wait)
-                return False
+        if self._throttle_until and (wait := self._throttle_until - time.monotonic()) > 0:
+            self._links.rest()
+            self._process.blackbox.enter(Phase.THROTTLED)
+            self._next_turn(wait)
+            return False
         return True
 
     def _output_idle(self) -> None:

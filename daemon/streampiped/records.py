@@ -64,6 +64,12 @@ def schema_of(floats: tuple[str, ...], ints: tuple[str, ...], texts: tuple[str, 
     return Schema(floats, ints, texts)
 
 
+@lru_cache(maxsize=64)
+def _is_without(schema: Schema, names: tuple[str, ...]) -> bool:
+    """Whether there are columns, and none of these among them."""
+    return bool(schema.names) and set(schema.names).isdisjoint(names)
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """`count` records of `source` with consecutive positions from `start` on. `via`: which input they have come by, at
@@ -260,10 +266,10 @@ class Batch:
         for name, values in columns.items():
             if len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} rows, the first one {rows}")
-            if _is_text(values):
+            if isinstance(values, np.ndarray):
+                (ints if values.dtype.kind in "iu" else floats)[name] = values
+            elif _is_text(values):
                 texts[name] = list(values)
-            elif isinstance(values, np.ndarray) and values.dtype.kind in "iu":
-                ints[name] = values
             else:
                 floats[name] = values
         if rows > ROWS_MAX:
@@ -313,7 +319,7 @@ class Batch:
     def with_columns(self, columns: Mapping[str, Any]) -> Batch:
         """This batch with columns added or replaced; order is kept, new ones come last of their type. Where none is
         replaced the old ones are not copied: the result shares the memory of this batch."""
-        if not self.schema.names or any(name in self for name in columns):
+        if not _is_without(self.schema, tuple(columns)):
             return self._rebuilt({**self.columns(), **columns}, self.spans)
         added = Batch.build(columns)
         if columns and added.rows != self.rows:
@@ -324,7 +330,7 @@ class Batch:
             self.rows,
             Block.joined(self.floats, added.floats),
             Block.joined(self.ints, added.ints),
-            {**self.texts, **added.texts},
+            {**self.texts, **added.texts} if added.texts else self.texts,
             sequence=self.sequence,
             spans=self.spans,
             ingest_ns=self.ingest_ns,

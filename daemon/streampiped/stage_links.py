@@ -159,7 +159,10 @@ class StageLinks:
         """What keeps another batch from being sent, None: nothing. `on_idle` comes when that may have changed."""
         if not self.idle:
             return Phase.BLOCKED
-        if [output for output in self._outputs if not output.may_send()]:  # each of them tells
+        short = False
+        for output in self._outputs:  # each of them tells
+            short = not output.may_send() or short
+        if short:
             return Phase.CREDITS
         return None if self._memory.may_place() else Phase.SLOTS
 

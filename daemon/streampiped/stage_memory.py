@@ -69,8 +69,10 @@ class Sharing:
         return self._slots.may_take()
 
     def place(self, batch: Batch) -> list[Place | None]:
-        """Where each part of a batch that all our readers get now lies. Parts of the batch at hand stay where they
-        are; the others are copied into a slot, if they are worth it."""
+        """Where each part of a batch that all our readers get now lies; none of them when no part lies anywhere. Parts
+        of the batch at hand stay where they are; the others are copied into a slot, if they are worth it."""
+        if not self._held and batch.floats.nbytes + batch.ints.nbytes < self._inline_bytes:
+            return []
         parts = parts_of(batch)
         places: list[Place | None] = [self._lent(part.place) for part in parts]
         for owner, slot in {(place.owner, place.slot) for place in places if place is not None}:
@@ -89,16 +91,18 @@ class Sharing:
 
     def hold(self, batch: Batch) -> None:
         """The batch at hand, as it came: we hold every slot that it names."""
-        for part in parts_of(batch):
-            if part.place is not None:
-                self._held[part.place.owner, part.place.slot] = -1
+        for block in (batch.floats, batch.ints):
+            for part in block.parts:
+                if part.place is not None:
+                    self._held[part.place.owner, part.place.slot] = -1
 
     def done(self) -> None:
         """Nobody looks at the batch at hand any more."""
-        for (owner, slot), change in self._held.items():
-            if change:
-                self._give(owner, slot, change)
-        self._held.clear()
+        if self._held:
+            for (owner, slot), change in self._held.items():
+                if change:
+                    self._give(owner, slot, change)
+            self._held.clear()
 
     def _forget(self) -> None:
         """What we hold dies with the generation."""

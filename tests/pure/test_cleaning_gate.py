@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streampiped.cleaning.column_gate import DEAD_ROWS, Gate
+from streampiped.cleaning.column_gate import Gate
 from streampiped.cleaning.label_gate import TOLD, LabelGate
+from streampiped.cleaning.look import DEAD_ROWS
 from streampiped.cleaning.shift import RECENT
 from streampiped.learn.estimators import equal
 from support.reference import STREAMS, read_stream

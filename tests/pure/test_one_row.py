@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from streampiped.cleaning import column_gate
-from streampiped.cleaning.column_gate import Gate
+from streampiped.cleaning.column_gate import WARM_ROWS, Gate
 from streampiped.cleaning.label_gate import LabelGate
 from streampiped.cleaning.look import Look
 from streampiped.holdout import held_out
 from streampiped.learn.champion import Contest
-from streampiped.learn.drift import ALARM, WARM_UP, PageHinkley
+from streampiped.learn.drift import ALARM, BOUND, WARM_UP, PageHinkley
 from streampiped.learn.estimators import equal
 from streampiped.learn.lineup import lineup
 from streampiped.learn.members.estimator import EstimatorMember
@@ -46,16 +46,23 @@ def labels_of(seed: int) -> Array:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_moments_and_scale(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows one by one, some with missing values: moments, bounds and scale as without the shorter way."""
+    """Rows one by one, some with missing or infinite values, some at a limit or a little beyond, with a column that is
+    constant or not: moments, bounds and scale as without the shorter ways."""
+    others = np.full(ROWS, 7.0), labels_of(seed)[::-1] * 1e3
 
     def run() -> tuple[Any, list[Array]]:
         scaler, seen = Standardiser(3, 4.0), []
-        for row in np.stack((labels_of(seed), labels_of(seed + 1) ** 2, np.full(ROWS, 7.0))).T:
+        for row in np.stack((labels_of(seed), labels_of(seed + 1) ** 2, others[seed % 2])).T:
             row[1] = np.nan if int(row[0] * 1e6) % 11 == 0 else row[1]
+            if len(seen) in (4 * 150, 4 * 180):
+                far = 4.0 if len(seen) == 4 * 150 else 4.8
+                row[1:] = (scaler.moments.mean + far * scaler.deviation())[1:]
+            row[1] = np.inf if len(seen) == 4 * 250 else row[1]
             seen += [scaler.learn(row[:, None]).copy(), *scaler.scale(), scaler.deviation()]
         return scaler.state(), seen
 
     short = run()
+    monkeypatch.setattr(Standardiser, "_learn_row", lambda *_: False)
     monkeypatch.setattr(Moments, "_update_one", lambda *_: False)
     long = run()
     assert equal(short[0], long[0])
@@ -85,7 +92,7 @@ def test_past(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_drift(seed: int) -> None:
-    """An alarm is found in a row as it is found by the sums of a block."""
+    """An alarm is found in a row, and the row learned, as by the sums of a block."""
     residuals = np.abs(labels_of(seed) - 10.0**seed)
     one = PageHinkley()
     for size in residuals:
@@ -93,7 +100,13 @@ def test_drift(seed: int) -> None:
         found, heights = one.find(row), one._heights(row) if one._mean else np.zeros(1)
         assert (found is not None) == (one.rows >= WARM_UP and bool(heights[0] > ALARM)) or one._mean == 0.0
         assert one._height(size) == heights[0] if one._mean else True
+        twin = PageHinkley()
+        twin.restore(one.state())
         one.learn(row)
+        if twin.rows >= WARM_UP and twin._mean > 0.0:
+            twin._sum, size = float(twin._heights(row)[-1]), np.minimum(row, BOUND * twin._mean).sum()
+        twin._follow(float(size), 1)
+        assert one.state() == twin.state()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -261,6 +274,8 @@ def test_a_row_in_the_gate(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(column_gate, "look_at", _look_by_passes)
     monkeypatch.setattr(column_gate, "moments_of", _moments_by_passes)
     monkeypatch.setattr(Look, "tail", lambda look, run: np.where(look.begins, run + 1, 0))
+    monkeypatch.setattr(Gate, "_learn_all", lambda gate, look: gate._learn_some(look, np.ones(3, np.bool_), None))
+    monkeypatch.setattr(Gate, "_is_warm", lambda gate: bool((gate.judged >= WARM_ROWS).all()))
     assert equal(short, run())
 
 

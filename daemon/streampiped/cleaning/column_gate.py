@@ -11,13 +11,11 @@ A batch is looked at as a whole: a shift that shows in it is believed from its f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import log
 from typing import Any, Final
 
 import numpy as np
 
-from streampiped.cleaning.look import Flags, Look, chosen, filled, look_at, moments_of
+from streampiped.cleaning.look import NOWHERE, Flags, Look, Passed, chosen, filled, look_at, moments_of, stuck_rows
 from streampiped.cleaning.shift import RECENT, Map, first_bounds, first_of_shift, level_of, remapped
 from streampiped.learn.scaling import CONSTANT_BELOW, CONSTANT_RELATIVE, FLOAT_MAX, LARGEST
 from streampiped.records import Array, IntArray
@@ -28,21 +26,9 @@ TRIMMED: Final = 4.0  # deviations as which a value beyond counts: a share of th
 FEW: Final = 1 / 16  # of the values beyond: so many spikes are judged at once, more may be a column that wanders
 WARM_ROWS: Final = 100  # values before mean and deviation are known; until then median and MAD judge
 STRETCH: Final = 64  # values judged by the same bounds, where many are beyond: bounds follow a column that wanders
-DEAD_ROWS: Final = 16  # equal values in a row, at least, before a column is dead
-DEAD_CHANCE: Final = log(1e-9)  # of such a run in a column as it was before, at most
+KEPT: Final = np.exp(-1 / MEMORY)  # of the weight, by one row
 COUNTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased", "dead_rows")
 PARTS: Final = ("mean", "variance", "weight", "low", "high", "scale", "shift", "last")
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A table that has passed: its output `(columns, rows)`, and which cells were imputed, bounded, re-based there."""
-
-    table: Array
-    imputed: Flags | None
-    bounded: Flags | None
-    rebased: IntArray
-    """Rows from which on some column is mapped anew; mostly empty."""
 
 
 class Gate:
@@ -62,6 +48,8 @@ class Gate:
         self.run: IntArray = np.zeros(width, dtype=np.int64)  # values before the next that are equal to the last
         self.repeats: IntArray = np.zeros(width, dtype=np.int64)  # values equal to the one before, but for dead rows
         self.varied: Flags = np.zeros(width, dtype=np.bool_)
+        self._warm = False  # every column has been judged by WARM_ROWS values
+        self._mapped: Flags | None = None  # columns whose map is not the identity, once it was asked for
         self._first: list[list[float]] = [[] for _ in range(width)]
         self._recent = np.zeros((width, RECENT))  # the newest values, and whether they were beyond
         self._beyond: Flags = np.zeros((width, RECENT), dtype=np.bool_)
@@ -80,17 +68,17 @@ class Gate:
             look = look_at(filled(table, present, self.last), self.last)
         low, high = self.bounds()
         clean = (look.least >= low) & (look.most <= high)  # false with a NaN
-        if np.count_nonzero(known := self.judged >= WARM_ROWS) < self.width:
+        if not self._is_warm():
             every = table.shape[1] - 1
             constant = ~self.varied & (look.repeats == every) & (look.begins | np.isnan(self.last))
-            clean &= known | constant
+            clean &= (self.judged >= WARM_ROWS) | constant
         if np.count_nonzero(self._beyond):
             clean &= ~self._beyond.any(axis=1)
         clean &= ~self._may_be_stuck(look)
-        mapped = (self.scale != 1.0) | (self.shift != 0.0)
+        mapped = self._mapped = (self.scale != 1.0) | (self.shift != 0.0) if self._mapped is None else self._mapped
         self._learn(look, clean, present)
         if present is None and np.count_nonzero(clean) == self.width and not np.count_nonzero(mapped):
-            return Passed(table, None, None, np.zeros(0, dtype=np.int64))
+            return Passed(table, None, None, NOWHERE)
         out = np.where((clean & mapped)[:, None], table * self.scale[:, None] + self.shift[:, None], table)
         imputed, bounded = (np.zeros(table.shape, dtype=np.bool_) for _ in range(2))
         if present is not None:
@@ -136,6 +124,7 @@ class Gate:
         for name in ("seen", "judged", "run", "repeats"):
             setattr(self, name, np.array(state[name], dtype=np.int64))
         self.varied = np.array(state["varied"], dtype=np.bool_)
+        self._warm, self._mapped = False, None
         self.counts = {name: np.array(state["counts"][name], dtype=np.int64) for name in COUNTS}
         self._first = [np.array(values, dtype=np.float64).tolist() for values in state["first"]]
         self._recent = np.array(state["recent"], dtype=np.float64).reshape(self.width, RECENT)
@@ -143,8 +132,9 @@ class Gate:
 
     def deviation(self) -> Array:
         """Standard deviations; 0 for what is constant up to rounding."""
-        found = np.sqrt(self.variance)
-        return np.where(found <= np.maximum(CONSTANT_RELATIVE * np.abs(self.mean), CONSTANT_BELOW), 0.0, found)
+        found: Array = np.sqrt(self.variance)
+        constant = found <= np.maximum(CONSTANT_RELATIVE * np.abs(self.mean), CONSTANT_BELOW)
+        return np.where(constant, 0.0, found) if np.count_nonzero(constant) else found
 
     def state_of(self, column: int) -> str:
         """ "live", "constant" (has never varied) or "dead" (varied, and is stuck)."""
@@ -158,21 +148,25 @@ class Gate:
         """What is believed: LIMIT deviations, and everything that was believed before; all of it where nothing can be
         said."""
         deviation = self.deviation()
-        known = (self.judged >= WARM_ROWS) & (deviation > 0.0) & (self.limit > 0.0)
+        known = (deviation > 0.0) & (self.limit > 0.0) & (self._is_warm() or self.judged >= WARM_ROWS)
         reach = self.limit * deviation
         low, high = np.minimum(self.mean - reach, self.low), np.maximum(self.mean + reach, self.high)
         if np.count_nonzero(known) == self.width:
             return low, high
         return np.where(known, low, -FLOAT_MAX), np.where(known, high, FLOAT_MAX)
 
+    def _is_warm(self) -> bool:
+        """Whether no column is in its warm-up any more: none goes back to it."""
+        if not self._warm:
+            self._warm = np.count_nonzero(self.judged >= WARM_ROWS) == self.width
+        return self._warm
+
     def _first_bounds(self, values: Array) -> tuple[float, float]:
         return first_bounds(values) if self.limit else (-FLOAT_MAX, FLOAT_MAX)
 
     def _stuck_rows(self) -> IntArray:
-        """Equal values in a row after which a column is dead, by how often it repeats a value when it lives."""
-        chance = (self.repeats + 1.0) / (self.seen + 2.0)
-        rows = np.maximum(DEAD_ROWS, np.ceil(DEAD_CHANCE / np.log(np.minimum(chance, 1.0 - 1e-12))))
-        return np.asarray(np.where(self.varied, np.minimum(rows, 1e18), 1e18), dtype=np.int64)
+        """Equal values in a row after which a column is dead."""
+        return stuck_rows(self.repeats, self.seen, self.varied)
 
     def _may_be_stuck(self, look: Look) -> Flags:
         """Columns that have a run of equal values long enough to be dead, or are dead already."""
@@ -215,7 +209,8 @@ class Gate:
     def _learn_all(self, look: Look) -> None:
         """What `_learn_some` does, to the last bit, where every column varies and is clean: nearly always."""
         mean, variance = moments_of(look.table)
-        rows, keep = look.table.shape[1], self.weight * np.exp(-look.table.shape[1] / MEMORY)
+        rows = look.table.shape[1]
+        keep = self.weight * (KEPT if rows == 1 else np.exp(-rows / MEMORY))
         total = keep + rows
         apart, share = mean - self.mean, rows / total
         merged = (keep * self.variance + rows * variance) / total + apart * apart * (keep / total) * share
@@ -223,8 +218,12 @@ class Gate:
         self.variance, self.mean, self.weight = merged, self.mean + apart * share, total
         self.low, self.high = np.minimum(self.low, look.least), np.maximum(self.high, look.most)
         self.seen, self.judged = self.seen + rows, self.judged + rows
-        self.repeats = self.repeats + look.repeats + look.begins
-        self.run, self.last = look.tail(self.run), look.table[:, -1].copy()
+        if rows == 1 and not np.count_nonzero(look.begins):
+            self.run = np.zeros(self.width, dtype=np.int64)
+        else:
+            self.repeats = self.repeats + look.repeats + look.begins
+            self.run = look.tail(self.run)
+        self.last = look.table[:, -1].copy()
         self._remember(None, look.table)
 
     def _merge(self, which: Flags | None, mean: Array, variance: Array, rows: Array) -> None:
@@ -240,9 +239,8 @@ class Gate:
 
     def _remember(self, which: Flags | None, table: Array) -> None:
         """The newest values, none of which was beyond."""
-        newest = table[:, -RECENT:].copy()
-        if newest.shape[1] < RECENT:
-            newest = np.concatenate((self._recent[:, newest.shape[1] :], newest), axis=1)
+        newest = table[:, -RECENT:]
+        newest = np.concatenate((self._recent[:, newest.shape[1] :], newest), axis=1)
         self._recent = newest if which is None else np.where(which[:, None], newest, self._recent)
 
     # --- one column that is not clean ------------------------------------------------------------------------------
@@ -367,6 +365,7 @@ class Gate:
         before = Map(float(self.scale[column]), float(self.shift[column]))
         after = remapped(before, float(self.mean[column]), float(self.deviation()[column]), level)
         self.scale[column], self.shift[column] = after.scale, after.shift
+        self._mapped = None
         self.mean[column], self.variance[column] = level.mean, level.deviation**2
         self.low[column], self.high[column] = level.low, level.high
         self.weight[column] = min(float(self.weight[column]), float(level.rows))

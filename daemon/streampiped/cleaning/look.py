@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from math import log
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from streampiped.records import Array, IntArray
 
 Flags: TypeAlias = NDArray[np.bool_]
 Item = TypeVar("Item", bound=np.generic)
+
+DEAD_ROWS: Final = 16  # equal values in a row, at least, before a column is dead
+DEAD_CHANCE: Final = log(1e-9)  # of such a run in a column as it was before, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,20 @@ class Look:
         return np.asarray(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A table that has passed: its output `(columns, rows)`, and which cells were imputed, bounded, re-based there."""
+
+    table: Array
+    imputed: Flags | None
+    bounded: Flags | None
+    rebased: IntArray
+    """Rows from which on some column is mapped anew; mostly empty."""
+
+
+NOWHERE: Final[IntArray] = np.zeros(0, dtype=np.int64)
+
+
 def filled(table: Array, present: Flags, last: Array) -> Array:
     """What is missing as the value before it: nothing new, for whatever is asked of the column."""
     columns = np.arange(len(table))[:, None]
@@ -82,3 +100,10 @@ def moments_of(table: Array) -> tuple[Array, Array]:
     mean = np.add.reduce(table, axis=1) / rows
     apart = table - mean[:, None]
     return mean, np.add.reduce(np.multiply(apart, apart, out=apart), axis=1) / rows
+
+
+def stuck_rows(repeats: IntArray, seen: IntArray, varied: Flags) -> IntArray:
+    """Equal values in a row after which a column is dead, by how often it repeats a value when it lives."""
+    chance = (repeats + 1.0) / (seen + 2.0)
+    rows = np.maximum(DEAD_ROWS, np.ceil(DEAD_CHANCE / np.log(np.minimum(chance, 1.0 - 1e-12))))
+    return np.asarray(np.where(varied, np.minimum(rows, 1e18), 1e18), dtype=np.int64)

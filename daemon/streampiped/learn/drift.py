@@ -48,14 +48,28 @@ class PageHinkley:
         """Take in a block, oldest first, of which only the last row may be an alarm."""
         if not len(residuals):
             return
+        if len(residuals) == 1:
+            self._learn_one(abs(residuals.item()))
+            return
         sizes = np.abs(residuals)
         if self.rows >= WARM_UP and self._mean > 0.0:
-            self._sum = self._height(float(sizes[0])) if len(sizes) == 1 else float(self._heights(sizes)[-1])
+            self._sum = float(self._heights(sizes)[-1])
             sizes = np.minimum(sizes, BOUND * self._mean)
+        self._follow(float(sizes.sum()), len(sizes))
+
+    def _learn_one(self, size: float) -> None:
+        """`learn` of one row, to the same bits in plain numbers."""
+        if self.rows >= WARM_UP and self._mean > 0.0:
+            self._sum = self._height(size)
+            bound = BOUND * self._mean
+            size = bound if size > bound else size
+        self._follow(size, 1)
+
+    def _follow(self, total: float, rows: int) -> None:
         weight = MEMORY * (1.0 - exp(-self.rows / MEMORY))
-        kept = weight * exp(-len(sizes) / MEMORY)
-        self._mean = (kept * self._mean + float(sizes.sum())) / (kept + len(sizes))
-        self.rows += len(sizes)
+        kept = weight * exp(-rows / MEMORY)
+        self._mean = (kept * self._mean + total) / (kept + rows)
+        self.rows += rows
 
     def state(self) -> dict[str, Any]:
         """Portable and exact: the argument of `restore`."""

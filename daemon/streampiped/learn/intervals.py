@@ -21,6 +21,8 @@ from streampiped.records import Array
 
 COVERAGE: Final = 0.9
 STEP: Final = 0.1  # per row, of the factor's logarithm
+WIDER: Final = exp(STEP * COVERAGE)
+NARROWER: Final = exp(-STEP * (1.0 - COVERAGE))
 SIZE_ROWS: Final = 50  # residuals that the size remembers; of 20 it is so uncertain that intervals are 3 % wider
 FIRST_ROWS: Final = 10  # residuals whose largest is the first width
 FACTOR: Final = 2.0  # where they say nothing, all being 0
@@ -50,7 +52,7 @@ class Intervals:
 
     def widths(self, sizes: Iterable[float], known: Iterable[bool]) -> list[float]:
         """`follow` of residuals without their signs. A plain loop: 60 ns a row."""
-        wider, narrower = exp(STEP * COVERAGE), exp(-STEP * (1.0 - COVERAGE))
+        wider, narrower = WIDER, NARROWER
         size, factor, rows, widths = self._size, self._factor, self._rows, []
         for apart, is_known in zip(sizes, known, strict=True):
             widths.append(factor * size)

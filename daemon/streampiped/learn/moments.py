@@ -56,10 +56,14 @@ class Moments:
         self.merge(_moments_about(self.origin, table))
 
     def _update_one(self, row: Array) -> bool:
-        """`update` by one row, to the same bits in a third of the time: its own mean is itself, its own deviation 0.
-        False: something of it is missing, and nothing was done."""
         with np.errstate(invalid="ignore", over="ignore"):
-            offset = row - self.origin
+            return self.update_row(row)
+
+    def update_row(self, row: Array) -> bool:
+        """`update` by one row of columns that were all seen before, to the same bits in a third of the time: its own
+        mean is itself, its own deviation 0. False: something of it is missing, and nothing was done. numpy's warnings
+        of what is not finite are to be ignored."""
+        offset = row - self.origin
         if np.count_nonzero(np.isfinite(offset)) < len(offset):
             return False
         count = self.count + 1.0

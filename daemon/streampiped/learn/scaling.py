@@ -22,6 +22,7 @@ from streampiped.learn.moments import Moments
 from streampiped.records import Array, IntArray
 
 LIMIT: Final = 10.0  # standard deviations; up to here a step of 0.01 does not overshoot (0.01 * 10**2 = 1)
+FAR_INSIDE: Final = 0.999  # of the limit: nearer to it, how its sum is rounded decides
 LIMIT_AFTER: Final = 100  # rows; before, a standard deviation is too uncertain to judge by
 REBASE_ROWS: Final = 64  # rows outside before a shift is believed; a burst of spikes is shorter
 CONSTANT_RELATIVE: Final = float(16 * np.finfo(np.float64).eps)  # deviation / |mean| that rounding alone can give
@@ -58,11 +59,12 @@ class Standardiser:
     def learn(self, table: Array) -> Array:
         """Take in a batch `(columns, rows)` and return it with the values beyond the limits brought to them; the
         very same array when there are none."""
-        if table.shape[1] == 0 or (table.size == 1 and self._learn_number(table.item())):
+        rows = table.shape[1]
+        if rows == 0 or (rows == 1 and self._learn_one(table)):
             return table
         low, high = self._bounds()
         least = most = table[:, 0]
-        if table.shape[1] > 1:
+        if rows > 1:
             least, most = np.minimum.reduce(table, axis=1), np.maximum.reduce(table, axis=1)
         inside = (least >= low) & (most <= high)  # false with a NaN: the slow way sorts it out
         if np.count_nonzero(inside) < len(inside) or np.count_nonzero(self._streak):
@@ -80,7 +82,10 @@ class Standardiser:
                 factor = np.array([1.0 / one if (one := deviation.item()) > 0.0 else 0.0])
                 self._scale = self.moments.mean, factor
                 return self._scale
-            factor = np.divide(1.0, deviation, out=np.zeros(len(deviation)), where=deviation > 0)
+            if np.count_nonzero(deviation) == len(deviation):
+                factor = 1.0 / deviation
+            else:
+                factor = np.divide(1.0, deviation, out=np.zeros(len(deviation)), where=deviation > 0)
             self._scale = self.moments.mean, factor
         return self._scale
 
@@ -109,10 +114,14 @@ class Standardiser:
     def copy(self) -> Standardiser:
         """An independent one in the same state; cheap, as the arrays are never changed in place."""
         result = Standardiser.__new__(Standardiser)
-        for name in self.__slots__:
-            setattr(result, name, getattr(self, name))
-        result.moments = self.moments.copy()
+        result.limit, result.moments = self.limit, self.moments.copy()
+        result.outside, result.rebased, result._streak = self.outside, self.rebased, self._streak
+        result._deviation, result._scale = self._deviation, self._scale
         return result
+
+    def _learn_one(self, table: Array) -> bool:
+        """`learn` of one row by a shorter way; False: it was not to be gone, and nothing was done."""
+        return self._learn_number(table.item()) if len(table) == 1 else self._learn_row(table)
 
     def _learn_number(self, value: float) -> bool:
         """`learn` of one value of one column, to the same bits in a fifth of the time. False: it is missing, the first,
@@ -129,11 +138,27 @@ class Standardiser:
         self._scale = None
         return True
 
+    def _learn_row(self, table: Array) -> bool:
+        """`learn` of one value of each of several columns, to the same bits in half the time. False: one of them is
+        missing, the first, or not far inside the limits, and nothing was done."""
+        moments, row = self.moments, table[:, 0]
+        if np.count_nonzero(self._streak) or np.count_nonzero(moments.count) < len(row):
+            return False
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = np.abs(row - moments.mean)
+            if self.limit and np.count_nonzero(apart < FAR_INSIDE * self.limit * self.deviation()) < len(row):
+                return False
+            if not moments.update_row(row):
+                return False
+        self._deviation = self._scale = None
+        return True
+
     def _bounds(self) -> tuple[Array, Array]:
         """What is still believed, per column; the largest floats where nothing can be said."""
-        deviation = self.deviation()
-        known = (self.moments.count >= LIMIT_AFTER) & (deviation > 0) & (self.limit > 0)
-        mean = self.moments.mean
+        deviation, mean = self.deviation(), self.moments.mean
+        known = (self.moments.count >= LIMIT_AFTER) & (deviation > 0)
+        if not self.limit:
+            known[:] = False
         with np.errstate(over="ignore"):
             reach = self.limit * deviation
             low, high = np.maximum(mean - reach, -FLOAT_MAX), np.minimum(mean + reach, FLOAT_MAX)

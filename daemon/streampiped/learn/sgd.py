@@ -152,6 +152,9 @@ class SgdRecipe(Recipe):
 
     def learn(self, estimator: Any, features: Array, targets: Array) -> None:
         if self._steps is None or len(targets) > ROWS_MAX or not hasattr(estimator, "coef_"):
+            for name, value in self._learned(estimator).items():
+                if isinstance(value, np.ndarray):  # a mark has it, and scikit-learn changes it in place
+                    setattr(estimator, name, value.copy())
             super().learn(estimator, features, targets)
             return
         given = float(estimator.intercept_[0])
@@ -173,14 +176,18 @@ class SgdRecipe(Recipe):
         return all(np.count_nonzero(np.isfinite(each)) == len(each) for each in learned)
 
     def mark(self, estimator: Estimator) -> Any:
-        """Arrays are copied: scikit-learn changes the coefficients in place."""
-        learned = {name: value for name, value in vars(estimator).items() if name not in self.given}
-        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in learned.items()}
+        """Uncopied: `learn` puts other arrays in their place."""
+        return self._learned(estimator)
 
     def back(self, mark: Any) -> Estimator:
         estimator = self.make()
         vars(estimator).update(mark)
         return estimator
+
+    def _learned(self, estimator: Estimator) -> dict[str, Any]:
+        """Attributes that the constructor has not set."""
+        given = self.given
+        return {name: value for name, value in vars(estimator).items() if name not in given}
 
 
 def _gradient(loss: str, epsilon: float) -> Gradient | None:

@@ -143,8 +143,10 @@ class PipeWriter:
         """Queue the buffers behind what is there, and write what fits now. OSError when the pipe is broken."""
         written = 0
         if not self._queue:
-            with contextlib.suppress(BlockingIOError):
-                written = os.writev(self._fd, buffers[:IOV_MAX])
+            try:
+                written = os.writev(self._fd, buffers if len(buffers) <= IOV_MAX else buffers[:IOV_MAX])
+            except BlockingIOError:
+                written = 0
             if written == sum([len(each) if type(each) is bytes else each.nbytes for each in buffers]):
                 return  # nearly always: no view of each, no queue
             self._loop.add_writer(self._fd, self._writable)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from streampiped.aligned import aligned_empty
-from streampiped.cleaning.column_gate import COUNTS, LIMIT, Gate, Passed
+from streampiped.cleaning.column_gate import COUNTS, LIMIT, Gate
 from streampiped.cleaning.label_gate import LabelGate
+from streampiped.cleaning.look import Passed
 from streampiped.errors import OptionError, StateError
 from streampiped.learn.features import numbers_of
 from streampiped.learn.scaling import Standardiser

@@ -33,12 +33,12 @@ assert PREFIX.size == COLUMN_ALIGN_BYTES
 
 HELLO, BATCH, BARRIER, END = range(1, 5)
 SPANS_FEW: Final = 4
+JOINED_BYTES: Final = 4096  # of blocks that are copied behind their header: less work than a list of buffers
 HEAD_FEW_BYTES: Final = 64 << 10  # of prefix and header, at most, of so many spans without texts
 _ZEROS: Final = bytes(COLUMN_ALIGN_BYTES)
-_NONE: Final = np.zeros(0, np.uint8)
 _NO_FLOATS: Final = np.zeros(0, np.float64)
 _NO_INTS: Final = np.zeros(0, np.int64)
-for _empty in (_NONE, _NO_FLOATS, _NO_INTS):
+for _empty in (_NO_FLOATS, _NO_INTS):
     _empty.flags.writeable = False
 
 Placing: TypeAlias = Callable[[Batch], Sequence[Place | None]]
@@ -83,16 +83,17 @@ class FrameWriter:
         self._schema: Schema | None = None
 
     def encode(self, frame: Frame, placing: Placing | None = None) -> list[Any]:
-        """Buffers to be written in order. A batch's blocks are handed out uncopied, but for those that `placing` says
-        to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the frame is one
-        that no reader would take, which does not depend on where blocks lie."""
+        """Buffers to be written in order. A batch's blocks are handed out uncopied, but for few bytes and those that
+        `placing` says to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the
+        frame is one that no reader would take, which does not depend on where blocks lie."""
         match frame:
+            case Batch():
+                if frame.schema is self._schema or frame.schema == self._schema:
+                    return self._batch(frame, placing)
+                return self.encode(Hello(frame.schema)) + self._batch(frame, placing)
             case Hello(schema):
                 self._schema = schema
                 return [_frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)]
-            case Batch():
-                hello = [] if frame.schema == self._schema else self.encode(Hello(frame.schema))
-                return hello + self._batch(frame, placing)
             case Barrier(epoch):
                 return [*self._opening(), _frame(BARRIER, [self._generation, epoch], 0)]
             case End():
@@ -103,16 +104,17 @@ class FrameWriter:
 
     def _batch(self, batch: Batch, placing: Placing | None) -> list[Any]:
         spans = [[s.source, s.start, s.count, s.via] if s.via else [s.source, s.start, s.count] for s in batch.spans]
-        texts = [batch.texts[name] for name in batch.schema.texts]
+        texts = [batch.texts[name] for name in batch.schema.texts] if batch.schema.texts else []
         header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts, []]
-        parts = parts_of(batch)
-        data = sum([part.nbytes for part in parts])
+        data = batch.floats.nbytes + batch.ints.nbytes
         if texts or len(spans) > SPANS_FEW or data + HEAD_FEW_BYTES > self._frame_bytes_max:
             self._check(batch, PREFIX.size + padded(len(_packed(header))), data)
         places = placing(batch) if placing is not None else ()
+        parts = parts_of(batch)
         if not any(places):
-            inline = [_steady(part) for part in parts if part.nbytes]
-            return [_frame(BATCH, header, data), *inline]
+            if data <= JOINED_BYTES:
+                return [_frame(BATCH, header, data, [part.data for part in parts])]
+            return [_frame(BATCH, header, data), *[_steady(part) for part in parts if part.nbytes]]
         found = list(zip(parts, places, strict=True))
         header[-1] = [[len(part.names), *(place or ())] for part, place in found]
         inline = [_steady(part) for part, place in found if place is None and part.nbytes]
@@ -136,10 +138,10 @@ def _steady(part: Block) -> Any:
     return part.data if part.place is None else part.data.copy()
 
 
-def _frame(kind: int, header: list[Any], data_bytes: int) -> bytes:
+def _frame(kind: int, header: list[Any], data_bytes: int, data: Sequence[Any] = ()) -> bytes:
     body = _packed(header)
     prefix = PREFIX.pack(MAGIC, VERSION, kind, len(body), zlib.crc32(body), data_bytes)
-    return b"".join((prefix, body, _ZEROS[: -len(body) % COLUMN_ALIGN_BYTES]))
+    return b"".join((prefix, body, _ZEROS[: -len(body) % COLUMN_ALIGN_BYTES], *data))
 
 
 def _packed(header: list[Any]) -> bytes:
@@ -186,6 +188,8 @@ class FrameReader:
         self._room = memoryview(buffer)
         self._shown = buffer.view()
         self._shown.flags.writeable = False
+        whole = self._shown[: buffer.size // COLUMN_ALIGN_BYTES * COLUMN_ALIGN_BYTES]
+        self._floats, self._ints = whole.view(np.float64), whole.view(np.int64)
 
     @property
     def pending(self) -> int:
@@ -231,10 +235,10 @@ class FrameReader:
         if zlib.crc32(body) != checksum:
             raise FrameError("checksum of a frame header does not match")
         self._start += total
-        data = self._shown[self._start - data_bytes : self._start] if data_bytes else _NONE
-        return self._decode(kind, body, data)
+        return self._decode(kind, body, data_bytes)
 
-    def _decode(self, kind: int, body: memoryview, data: Any) -> Frame:
+    def _decode(self, kind: int, body: memoryview, data_bytes: int) -> Frame:
+        """Its data are the bytes right before `_start`."""
         if kind not in _DECODERS:
             raise FrameError(f"frame of unknown kind {kind}")
         try:
@@ -242,9 +246,9 @@ class FrameReader:
             if generation != self._generation:
                 raise FrameError(f"frame of generation {generation}, expected {self._generation}")
             if kind == BATCH:
-                return self._batch(data, *fields)
-            if data.size:
-                raise FrameError(f"frame of kind {kind} has {data.size} bytes of data, only batches have any")
+                return self._batch(data_bytes, *fields)
+            if data_bytes:
+                raise FrameError(f"frame of kind {kind} has {data_bytes} bytes of data, only batches have any")
             frame = _DECODERS[kind](*fields)
         except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
             raise FrameError(f"frame of kind {kind} cannot be read: {error}") from error
@@ -255,15 +259,15 @@ class FrameReader:
         return frame
 
     def _batch(
-        self, data: Any, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any, said: list[Any]
+        self, data_bytes: int, rows: int, sequence: int, ingest_ns: int, spans: Any, texts: Any, said: list[Any]
     ) -> Batch:
         schema = self._schema
         if schema is None:
             raise FrameError("the first frame of a generation must be hello")
         fits = 0 <= rows <= ROWS_MAX and len(texts) == len(schema.texts) and len(said) <= 2 * PARTS_MAX
         if not fits or (texts and any(len(text) != rows for text in texts)):
-            raise self._misfit(rows, data)
-        floats, ints = self._blocks(data, rows, said) if said else self._inline(schema, data, rows)
+            raise self._misfit(rows, data_bytes)
+        floats, ints = self._blocks(data_bytes, rows, said) if said else self._inline(schema, data_bytes, rows)
         return Batch(
             schema,
             rows,
@@ -275,19 +279,21 @@ class FrameReader:
             ingest_ns=ingest_ns,
         )
 
-    def _inline(self, schema: Schema, data: Any, rows: int) -> tuple[Block, Block]:
+    def _inline(self, schema: Schema, data_bytes: int, rows: int) -> tuple[Block, Block]:
         """The float block and the int block of a frame that names no memory: one behind the other."""
-        column = stride_of(rows) * ITEM_BYTES
-        cut = len(schema.floats) * column
-        if data.size != cut + len(schema.ints) * column:
-            raise self._misfit(rows, data)
-        floats = data[:cut].view(np.float64) if cut else _NO_FLOATS
-        ints = data[cut:].view(np.int64) if cut < data.size else _NO_INTS
+        stride, stop = stride_of(rows), self._start // ITEM_BYTES
+        start = stop - data_bytes // ITEM_BYTES
+        cut = start + len(schema.floats) * stride
+        if stop != cut + len(schema.ints) * stride:
+            raise self._misfit(rows, data_bytes)
+        floats = self._floats[start:cut] if start < cut else _NO_FLOATS
+        ints = self._ints[cut:stop] if cut < stop else _NO_INTS
         return Block.seen(schema.floats, rows, floats), Block.seen(schema.ints, rows, ints)
 
-    def _blocks(self, data: Any, rows: int, said: list[Any]) -> tuple[Block, Block]:
-        """The float block and the int block: each part is a stretch of `data`, or of the memory where it lies."""
+    def _blocks(self, data_bytes: int, rows: int, said: list[Any]) -> tuple[Block, Block]:
+        """The float block and the int block: each part is a stretch of the frame, or of the memory where it lies."""
         assert self._schema is not None
+        data = self._shown[self._start - data_bytes : self._start]
         floats, ints = self._schema.floats, self._schema.ints
         stride, first, used = stride_of(rows), 0, 0
         found: tuple[list[Block], list[Block]] = [], []
@@ -296,7 +302,7 @@ class FrameReader:
             is_int = first >= len(floats)
             names = ints[first - len(floats) : first - len(floats) + count] if is_int else floats[first : first + count]
             if len(names) != count:
-                raise self._misfit(rows, data)
+                raise self._misfit(rows, data_bytes)
             if where:
                 place = Place(*where)
                 items = self._items(place, size)
@@ -305,11 +311,11 @@ class FrameReader:
                 items = data[used : used + size]
                 used += size
             if len(items) != size:
-                raise self._misfit(rows, data)
+                raise self._misfit(rows, data_bytes)
             found[is_int].append(Block.seen(names, rows, items.view(np.int64 if is_int else np.float64), place))
             first += count
         if first != len(floats) + len(ints) or used != data.size:
-            raise self._misfit(rows, data)
+            raise self._misfit(rows, data_bytes)
         return _whole(found[0], rows, _NO_FLOATS), _whole(found[1], rows, _NO_INTS)
 
     def _items(self, place: Place, size: int) -> Any:
@@ -319,9 +325,9 @@ class FrameReader:
             raise FrameError(f"{size} bytes at {place} are in no memory that this stage is shown")
         return memory[place.offset : place.offset + size]
 
-    def _misfit(self, rows: int, data: Any) -> FrameError:
+    def _misfit(self, rows: int, data_bytes: int) -> FrameError:
         names = self._schema.names if self._schema is not None else ()
-        return FrameError(f"batch of {rows} rows with {data.size} bytes does not fit its schema {names}")
+        return FrameError(f"batch of {rows} rows with {data_bytes} bytes does not fit its schema {names}")
 
     def _span(self, source: str, start: int, count: int, via: str = "") -> Span:
         return Span(source, start, count, f"{via}/{self._via}" if via else self._via)
