@@ -180,7 +180,7 @@ def test_a_disk_without_any_room_is_told_and_outlived(disk: Path, kind: str) -> 
     pipeline = Pipeline(kind, directory)
     pipeline.finish()
     fill(disk, 0)
-    with pytest.raises(StorageError, match=r"records\.(sqlite|jsonl): .*(full|[Nn]o space|I/O)"):
+    with pytest.raises(StorageError, match=r"records\.(sqlite|jsonl|parquet): .*(full|[Nn]o space|I/O)"):
         _run(pipeline, epochs=20)
     (disk / "ballast").unlink()
     pipeline.reset()
