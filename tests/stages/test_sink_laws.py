@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from streampiped.errors import StateError, StorageError
 from streampiped.records import Batch
+from streampiped.sinks import parquet_merge
 from streampiped.sinks.base import Sink
 from support.sinks import KINDS, Row
 from support.streams import Events, numbered
@@ -153,6 +154,43 @@ class ParquetMachine(SinkMachine):
     kind = "parquet"
 
 
+class MergingMachine(SinkMachine):
+    """Files that no rollback needs are merged as soon as there are three: only the epochs that the pipeline retains can
+    be gone back to."""
+
+    kind = "parquet"
+    RETAINED = 3
+
+    def __init__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(parquet_merge, "MERGE_FILES", 3)
+        super().__init__()
+        self.commits: list[int] = []
+
+    @rule(again=st.booleans())
+    @precondition(lambda self: self.epochs)
+    def commit(self, again: bool) -> None:
+        super().commit(again)
+        if self.committed not in self.commits:
+            self.commits.append(self.committed or 0)
+
+    @rule(count=st.integers(4, 9))
+    def undisturbed(self, count: int) -> None:
+        """Nothing is merged before as many epochs as are retained were committed behind the last rollback."""
+        for _ in range(count):
+            self.whole_epoch(1)
+
+    @rule(data=st.data())
+    def fall_back(self, data: Any) -> None:
+        self.commits = [epoch for epoch in self.commits if epoch in self.epochs][-self.RETAINED :]
+        self.committed = data.draw(st.sampled_from([None, *self.commits]))
+        self.restore(self.committed)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # no shrinking: with fsync in every step it takes minutes
 QUICK = settings(max_examples=20, stateful_step_count=25, deadline=None, phases=PHASES)
 TestSqliteMachine = pytest.mark.system(SqliteMachine.TestCase)
@@ -161,6 +199,8 @@ TestJsonlMachine = pytest.mark.system(JsonlMachine.TestCase)
 TestJsonlMachine.settings = QUICK
 TestParquetMachine = pytest.mark.system(ParquetMachine.TestCase)
 TestParquetMachine.settings = QUICK
+TestMergingMachine = pytest.mark.system(MergingMachine.TestCase)
+TestMergingMachine.settings = QUICK
 
 
 @pytest.fixture(params=KINDS)

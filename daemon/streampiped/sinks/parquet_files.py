@@ -2,6 +2,7 @@
 
     data/         what a reader reads: committed rows and nothing else
     prepared/     rows that are not committed yet, and what is being written
+    next/         what `data` was until files were merged, or what it is going to be (parquet_merge.py)
     epochs.json   the marks (side_file.py), and the columns
 
 A file is named for its rows, FIRST-LAST.parquet, numbered from 0 in the order in which they came. So the names sort in
@@ -11,10 +12,12 @@ that order, no two files have the same rows, and one that is missing is seen.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +30,9 @@ from streampiped.sinks.parquet_rows import POSITION
 from streampiped.sinks.side_file import sync_directory
 
 UNFINISHED: Final = ".part"  # behind the name of a file that has no end yet
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD: Final = -100  # fcntl.h
+_RENAME_EXCHANGE: Final = 2  # renameat2(2): the two swap their names in one step
 _NAME: Final = re.compile(r"([0-9]{15})-([0-9]{15})\.parquet")
 
 
@@ -111,6 +117,7 @@ class Directory:
         self.path = path
         self.data = path / "data"
         self.prepared = path / "prepared"
+        self.next = path / "next"
         self.side = path / SIDE
 
     def make(self) -> None:
@@ -160,6 +167,26 @@ class Directory:
     def publish(self, rows: Rows) -> None:
         """A prepared file becomes visible."""
         (self.prepared / rows.name).replace(self.data / rows.name)
+
+    def exchange(self, merged: Path, rows: Rows, replaced: Sequence[Rows]) -> None:
+        """In one step `data` has `merged` in the place of the files with its rows. The old directory is `next` then."""
+        self.drop_next()
+        self.next.mkdir(0o750)
+        gone = {each.name for each in replaced}
+        for entry in _entries(self.data):
+            if entry not in gone:
+                (self.next / entry).hardlink_to(self.data / entry)
+        merged.replace(self.next / rows.name)
+        sync_directory(self.next)
+        if _LIBC.renameat2(_AT_FDCWD, bytes(self.next), _AT_FDCWD, bytes(self.data), _RENAME_EXCHANGE):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(self.data))
+        sync_directory(self.path)
+
+    def drop_next(self) -> None:
+        """Remove what an exchange has left, or was killed in."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.next)
 
     def sync(self) -> None:
         sync_directory(self.prepared)

@@ -45,6 +45,10 @@ class Marks:
         self.epochs = dict(sorted(self.epochs.items())[-MARKS_KEPT:])
         self.newest = max(epoch, -1 if self.newest is None else self.newest)
 
+    def forget_before(self, length: int) -> None:
+        """Nobody can go back to less than this any more."""
+        self.epochs = {epoch: its for epoch, its in self.epochs.items() if its >= length}
+
     def show(self, epoch: int) -> bool:
         """`epoch` is committed; whether that shows anything new."""
         mark = self.at(epoch)

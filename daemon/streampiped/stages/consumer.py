@@ -193,4 +193,4 @@ def _parquet(options: ParquetOptions, context: StageContext) -> Sink:
             "sink `parquet` needs pyarrow, which is not installed: pip install 'streampipe-daemon[arrow]' "
             f"brings it ({error})"
         ) from error
-    return ParquetSink(options, context.directory, context.emit)
+    return ParquetSink(options, context.directory, context.emit, context.retain_epochs)
