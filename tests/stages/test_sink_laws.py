@@ -127,11 +127,12 @@ class SinkMachine(RuleBasedStateMachine):
         self.restore(self.committed)
 
     def restore(self, epoch: int | None) -> None:
-        for _ in range(2):
-            self.sink.rollback(epoch)
         self.epochs = {e: rows for e, rows in self.epochs.items() if epoch is not None and e <= epoch}
         self.visible = self.epochs[epoch] if epoch is not None else 0
         del self.written[self.visible :]
+        for _ in range(2):
+            self.sink.rollback(epoch)
+            self.shows_exactly_the_committed_rows()
 
     @invariant()
     def shows_exactly_the_committed_rows(self) -> None:
@@ -158,7 +159,7 @@ class MergingMachine(SinkMachine):
     """Files that no rollback needs are merged as soon as there are three: only the epochs that the pipeline retains can
     be gone back to."""
 
-    kind = "parquet"
+    kind = "merged"
     RETAINED = 3
 
     def __init__(self) -> None:

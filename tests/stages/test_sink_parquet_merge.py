@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -30,7 +29,7 @@ RETAINED = 3
 
 
 def sink_in(directory: Path) -> ParquetSink:
-    made = ParquetSink(ParquetOptions(), directory, Events(), RETAINED)
+    made = ParquetSink(ParquetOptions(merge=True), directory, Events(), RETAINED)
     made.rollback(None)
     return made
 
@@ -68,15 +67,16 @@ def sized(*megabytes: int) -> list[File]:
     ("files", "chosen"),
     [
         ([], []),
-        ([1] * (MERGE_FILES - 1), []),
-        ([1] * MERGE_FILES, range(MERGE_FILES)),
+        ([0] * (MERGE_FILES - 1), []),
+        ([0] * MERGE_FILES, range(MERGE_FILES)),
         ([20, 20, 20], []),
         ([20, 20, 20, 20], range(4)),
         ([20, 20, 20, 20, 20], range(4)),
-        ([40, *[1] * (MERGE_FILES - 1)], range(1, MERGE_FILES)),
-        ([30, *[1] * (MERGE_FILES - 1)], range(MERGE_FILES)),
-        ([64, *[1] * (MERGE_FILES - 1)], []),
-        ([64, *[1] * MERGE_FILES], range(1, MERGE_FILES + 1)),
+        ([40, *[1] * 39], []),
+        ([40, *[1] * 40], range(25)),
+        ([40, *[0] * MERGE_FILES], range(1, MERGE_FILES + 1)),
+        ([64, *[0] * (MERGE_FILES - 1)], []),
+        ([64, *[0] * MERGE_FILES], range(1, MERGE_FILES + 1)),
         ([1, 64, 64, 64], []),
         ([63, 1], []),
         ([63], []),
@@ -98,7 +98,6 @@ def test_files_stay_few(tmp_path: Path) -> None:
         epoch(sink, number, numbered(number * 5, 5))
         most = max(most, len(sizes(tmp_path)))
     assert most <= MERGE_FILES + RETAINED + 12
-    assert len(sizes(tmp_path)) < 50
     assert sizes(tmp_path)[-RETAINED:] == [5] * RETAINED
     assert positions(tmp_path) == list(range(2000))
     for back in range(RETAINED):
@@ -229,40 +228,57 @@ def test_killed_at_any_instant(tmp_path: Path, instants: list[Path], monkeypatch
         for copy in copies:
             assert positions(copy) == list(range(number))
             for back in range(1, RETAINED + 1):
-                successor = ParquetSink(ParquetOptions(), copy, Events(), RETAINED)
+                successor = ParquetSink(ParquetOptions(merge=True), copy, Events(), RETAINED)
                 successor.rollback(number - back)
                 assert positions(copy) == list(range(number - back + 1))
                 successor.close()
 
 
 @pytest.mark.usefixtures("_soon")
-def test_a_reader_beside_it(tmp_path: Path) -> None:
-    """Somebody who reads again and again while files are merged sees the rows from the first on, each once, and never
-    fewer than before; a file that went while it read is an error, and the next attempt succeeds."""
+def test_a_reader_that_holds_the_directory(tmp_path: Path) -> None:
+    """It lists and opens what was there before the merge, every row once, and its directory is not removed before the
+    next merge; one that is being removed has another name."""
     sink = sink_in(tmp_path)
-    done, seen, wrong = threading.Event(), [0], []
+    numbers = count()
 
-    def read() -> None:
-        while not done.is_set():
-            try:
-                rows = positions(tmp_path)
-            except FileNotFoundError:
-                continue
-            if rows != list(range(len(rows))) or len(rows) < seen[-1]:
-                wrong.append(rows)
-            seen.append(len(rows))
+    def go_on_until_merged() -> int:
+        inode = data(tmp_path).stat().st_ino
+        while data(tmp_path).stat().st_ino == inode:
+            number = next(numbers)
+            sink.write(numbered(number, 1))
+            sink.prepare(number)
+            rows = len(positions(tmp_path))
+            sink.commit(number)
+        return rows
 
-    reader = threading.Thread(target=read)
-    reader.start()
+    go_on_until_merged()
+    fd = os.open(data(tmp_path), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for number in range(300):
-            epoch(sink, number, numbered(number * 2, 2))
+        for still in (True, False):
+            rows = go_on_until_merged()
+            assert held_open(tmp_path, fd) is still
+            if still:
+                found = pyarrow.dataset.dataset(f"/proc/self/fd/{fd}").to_table(["position"])
+                assert found["position"].to_pylist() == list(range(rows))
     finally:
-        done.set()
-        reader.join(60.0)
-    assert not wrong
-    assert len(seen) > 10
-    assert len(sizes(tmp_path)) < 30
+        os.close(fd)
+    sink.close()
+
+
+def held_open(directory: Path, fd: int) -> bool:
+    """Whether the directory is whole: nobody has begun to remove it."""
+    there = [path.stat().st_ino for path in (data(directory), data(directory).with_name("next")) if path.exists()]
+    return os.fstat(fd).st_ino in there
+
+
+def test_without_the_option_no_file_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads by path sees every row once at every instant: files only come."""
+    monkeypatch.setattr(parquet_merge, "MERGE_FILES", 2)
+    sink = ParquetSink(ParquetOptions(), tmp_path, Events(), RETAINED)
+    sink.rollback(None)
+    for number in range(20):
+        epoch(sink, number, numbered(number, 1))
+    assert sizes(tmp_path) == [1] * 20
     sink.close()
 
 

@@ -32,6 +32,10 @@ def parquet(directory: Path, emit: Any = None) -> Sink:
     return ParquetSink(ParquetOptions(), directory, emit or Events())
 
 
+def merged(directory: Path, emit: Any = None) -> Sink:
+    return ParquetSink(ParquetOptions(merge=True), directory, emit or Events())
+
+
 def seen_in_sqlite(directory: Path) -> list[Row]:
     with closing(sqlite3.connect(directory / "records.sqlite")) as db:
         db.row_factory = sqlite3.Row
@@ -58,5 +62,6 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "sqlite": (sqlite, seen_in_sqlite),
     "jsonl": (jsonl, seen_in_jsonl),
     "parquet": (parquet, seen_in_parquet),
+    "merged": (merged, seen_in_parquet),
 }
 """Kind -> how it is made in a directory, and what is seen there."""

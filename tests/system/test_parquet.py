@@ -38,15 +38,11 @@ def positions(state: Path) -> list[int]:
     data = state / "stages" / "consumer" / "records.parquet" / "data"
     if not data.exists() or not any(data.iterdir()):
         return []
-    while True:
-        try:
-            table = pyarrow.dataset.dataset(data).to_table(["position", "x1", "double"], use_threads=False)
-        except FileNotFoundError:  # small files have become one since they were listed
-            continue
-        known = table.filter(pyarrow.compute.is_valid(table["x1"]))
-        assert (known["double"].to_numpy() == 2 * known["x1"].to_numpy()).all()
-        found: list[int] = table["position"].to_pylist()
-        return found
+    table = pyarrow.dataset.dataset(data).to_table(["position", "x1", "double"], use_threads=False)
+    known = table.filter(pyarrow.compute.is_valid(table["x1"]))
+    assert (known["double"].to_numpy() == 2 * known["x1"].to_numpy()).all()
+    found: list[int] = table["position"].to_pylist()
+    return found
 
 
 def kill(daemon: Daemon, before: int | None) -> int:

@@ -74,10 +74,10 @@ class ParquetSink(Sink):
 
     def prepare(self, epoch: int) -> None:
         with self._guarded():
-            self._files.drop_next()
             self._finish()
             sync_directory(self._files.prepared)
-            merged = self._merger.work(self._floor(), max(MERGE_BYTES, 2 * self._bytes))
+            size = max(MERGE_BYTES, 2 * self._bytes)
+            merged = self._merger.work(self._floor(), size) if self._options.merge else None
             self._bytes = 0
             self._marks.add(epoch, self._rows)
             if merged is not None:  # first the marks: a rollback to one of them could not be exact any more

@@ -2,7 +2,8 @@
 
     data/         what a reader reads: committed rows and nothing else
     prepared/     rows that are not committed yet, and what is being written
-    next/         what `data` was until files were merged, or what it is going to be (parquet_merge.py)
+    next/         what `data` was before the last merge, or what it is going to be (parquet_merge.py)
+    old/          what is being removed of it
     epochs.json   the marks (side_file.py), and the columns
 
 A file is named for its rows, FIRST-LAST.parquet, numbered from 0 in the order in which they came. So the names sort in
@@ -118,6 +119,7 @@ class Directory:
         self.data = path / "data"
         self.prepared = path / "prepared"
         self.next = path / "next"
+        self.old = path / "old"
         self.side = path / SIDE
 
     def make(self) -> None:
@@ -184,9 +186,16 @@ class Directory:
         sync_directory(self.path)
 
     def drop_next(self) -> None:
-        """Remove what an exchange has left, or was killed in."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.next)
+        """Remove what an exchange has left, or was killed in. It has another name first: one that is still
+        `data` or `next` when its reader has done is one that nobody has begun to remove."""
+        self._remove_old()
+        if self.next.exists():
+            self.next.rename(self.old)
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        if self.old.exists():
+            shutil.rmtree(self.old)
 
     def sync(self) -> None:
         sync_directory(self.prepared)

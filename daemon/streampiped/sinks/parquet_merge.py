@@ -1,13 +1,16 @@
 """Small files of the Parquet sink become larger ones: a file for each epoch is one a second, and a reader opens all.
 
 Only files behind the oldest epoch that a rollback may ask for; a slice of the work at each `prepare`. A merge begins
-with as many small files as MERGE_FILES, or when they are together as large as a file is to be. It takes an older file
-along when those behind it are as large: so a row is copied a few times at most, and few small files are left.
+with MERGE_FILES small files, or when they are together as large as a file is to be. It takes an older file along when
+those behind it are as large: so a row is copied a few times at most, and few small files are left.
 
-A reader must not see rows twice or miss them, and cannot be asked to look into a list first. So the directory is
-exchanged, not its files: a new one has hard links to the files that stay and the new file, and the two swap their names
-in one step (renameat2). The old one stays for an epoch: whoever was listing it lists all of it. A file that a reader
-has listed and not opened may be gone, an error and no wrong row. Housekeeping: what fails here is left for later.
+The directory is exchanged, not its files: a new one has hard links to the files that stay and the new file, and the two
+swap their names in one step (renameat2). So nobody who holds the directory open, or has it as the working directory,
+sees a row twice or misses one: the old one stays as it is until the next merge. Who looks for each file by its path is
+told nothing when a small file goes between the list and the look: pyarrow leaves out what is not there. No order of
+renames helps, for a name that is listed no more cannot be opened either. Hence merging is an option.
+
+Housekeeping: what fails here is left for later.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import pyarrow.parquet as pq
 from streampiped.sinks.parquet_files import UNFINISHED, Directory, Part, Rows, rows_in
 from streampiped.sinks.parquet_rows import GROUP_BYTES, ROWS_MAX
 
-MERGE_FILES: Final = 32
+MERGE_FILES: Final = 64  # so that from 1 MB an epoch on a row is copied once
 MERGED_BYTES: Final = 64 << 20  # of a file that is large enough
 RETRY_EPOCHS: Final = 1000  # after a merge that failed: a full disk has other things to do
 
@@ -75,6 +78,8 @@ class Merger:
             self._files.exchange(self._merge.path, self._merge.rows, self._merge.sources)
         except OSError:  # full, or a file system that cannot exchange
             self._give_up()
+            with contextlib.suppress(OSError):
+                self._files.drop_next()
         self._merge = self._shown = None
 
     def _begin(self, end: int) -> None:
@@ -96,12 +101,12 @@ def choose(files: Sequence[File]) -> Sequence[File]:
         first -= 1
     small = files[first:]
     left = sum(file.size for file in small)
-    if len(small) < 2 or (len(small) < MERGE_FILES and left < MERGED_BYTES):
-        return ()
     for number, file in enumerate(small):
         left -= file.size
         if file.size <= left:
-            return small[number : number + _enough(small[number:])]
+            chosen = small[number:]
+            is_worth_it = len(chosen) >= MERGE_FILES or file.size + left >= MERGED_BYTES
+            return chosen[: _enough(chosen)] if is_worth_it else ()
     return ()
 
 

@@ -18,3 +18,6 @@ class ParquetOptions(StageOptions):
     """A directory, relative to the stage's. Its `data` has the rows."""
     compression: Literal["zstd", "none"] = "zstd"
     """Of the files that are written from now on."""
+    merge: bool = False
+    """Make larger files of the small ones, one for each epoch, that no rollback needs. Who reads while the pipeline
+    runs then has to hold the directory open, or may miss rows without notice (docs/components/consumer.md)."""
