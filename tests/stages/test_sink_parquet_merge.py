@@ -147,7 +147,7 @@ def test_a_slice_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """No `prepare` copies more than its slice and one row group; a merge goes on through several."""
     monkeypatch.setattr("streampiped.sinks.parquet.MERGE_BYTES", 1)
     copied: list[int] = []
-    plain = parquet_merge._Merge.copy
+    plain = parquet_merge.Merge.copy
 
     def counted(merge: Any, size: int) -> bool:
         before = merge._copying
@@ -157,7 +157,7 @@ def test_a_slice_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             merge._copying = before
 
-    monkeypatch.setattr(parquet_merge._Merge, "copy", counted)
+    monkeypatch.setattr(parquet_merge.Merge, "copy", counted)
     sink = sink_in(tmp_path)
     for number in range(60):
         count = len(copied)
@@ -193,10 +193,10 @@ def instants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[P
         return watching
 
     class Libc:
-        renameat2 = staticmethod(watched(parquet_files._LIBC.renameat2))
+        renameat2 = staticmethod(watched(parquet_files.LIBC.renameat2))
 
     number = count().__next__
-    monkeypatch.setattr(parquet_files, "_LIBC", Libc)
+    monkeypatch.setattr(parquet_files, "LIBC", Libc)
     for name in ("link", "replace", "mkdir", "unlink", "rmdir", "fsync"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
     yield found
@@ -293,7 +293,7 @@ def test_a_file_system_that_cannot_exchange(tmp_path: Path, number: int, monkeyp
             parquet_files.ctypes.set_errno(number)
             return -1
 
-    monkeypatch.setattr(parquet_files, "_LIBC", Libc)
+    monkeypatch.setattr(parquet_files, "LIBC", Libc)
     sink = sink_in(tmp_path)
     for each in range(20):
         epoch(sink, each, numbered(each, 1))

@@ -31,7 +31,7 @@ from streampiped.sinks.parquet_rows import POSITION
 from streampiped.sinks.side_file import sync_directory
 
 UNFINISHED: Final = ".part"  # behind the name of a file that has no end yet
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD: Final = -100  # fcntl.h
 _RENAME_EXCHANGE: Final = 2  # renameat2(2): the two swap their names in one step
 _NAME: Final = re.compile(r"([0-9]{15})-([0-9]{15})\.parquet")
@@ -180,7 +180,7 @@ class Directory:
                 (self.next / entry).hardlink_to(self.data / entry)
         merged.replace(self.next / rows.name)
         sync_directory(self.next)
-        if _LIBC.renameat2(_AT_FDCWD, bytes(self.next), _AT_FDCWD, bytes(self.data), _RENAME_EXCHANGE):
+        if LIBC.renameat2(_AT_FDCWD, bytes(self.next), _AT_FDCWD, bytes(self.data), _RENAME_EXCHANGE):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(self.data))
         sync_directory(self.path)

@@ -43,7 +43,7 @@ class Merger:
         self._files = files
         self._compression = compression
         self._shown: list[File] | None = None  # of `data`, in order; None: to be listed
-        self._merge: _Merge | None = None
+        self._merge: Merge | None = None
         self._wait = 0  # epochs
 
     def forget(self) -> None:
@@ -87,7 +87,7 @@ class Merger:
             found = sorted(rows_in(self._files.data))
             self._shown = [File(rows, (self._files.data / rows.name).stat().st_size) for rows in found]
         if chosen := choose([file for file in self._shown if file.rows.end <= end]):
-            self._merge = _Merge(self._files, [file.rows for file in chosen], self._compression)
+            self._merge = Merge(self._files, [file.rows for file in chosen], self._compression)
 
     def _give_up(self) -> None:
         self._wait = RETRY_EPOCHS
@@ -120,7 +120,7 @@ def _enough(files: Sequence[File]) -> int:
     return len(files)
 
 
-class _Merge:
+class Merge:
     """One file that is being made of several."""
 
     def __init__(self, files: Directory, sources: Sequence[Rows], compression: str) -> None:
