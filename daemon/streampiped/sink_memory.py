@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from streampiped.credentials import Credentials
 from streampiped.errors import OptionError
 from streampiped.sinks.jsonl import JsonlSinkOptions
+from streampiped.sinks.parquet_options import SIDE, ParquetOptions
 from streampiped.sinks.sqlite import SqliteOptions
 from streampiped.stages.consumer import ConsumerOptions
 from streampiped.topology import Plan, StageSpec
@@ -42,8 +43,10 @@ def _of_stage(plan: Plan, spec: StageSpec, epoch: int) -> Iterator[str]:
             case SqliteOptions() if (path := directory / sink.path).exists():
                 yield from _of_sqlite(path, epoch)
             case JsonlSinkOptions() if (path := directory / sink.path).exists():
-                yield from _of_jsonl(path, epoch)
-            case SqliteOptions() | JsonlSinkOptions():
+                yield from _of_side_file(path, path.with_name(path.name + ".epochs"), epoch)
+            case ParquetOptions() if (path := directory / sink.path).exists():
+                yield from _of_side_file(path, path / SIDE, epoch)
+            case SqliteOptions() | JsonlSinkOptions() | ParquetOptions():
                 yield f"{path} is not there; it begins empty behind epoch {epoch}"
     except (ValidationError, OptionError, sqlite3.Error, OSError, ValueError, LookupError) as error:
         yield f"whether its store can go back to epoch {epoch} is unknown: {error}"
@@ -57,9 +60,8 @@ def _of_sqlite(path: Path, epoch: int) -> Iterator[str]:
     yield from _unreachable(path, epoch, {number for number in known if number >= oldest})
 
 
-def _of_jsonl(path: Path, epoch: int) -> Iterator[str]:
-    side = json.loads(path.with_name(path.name + ".epochs").read_text())
-    yield from _unreachable(path, epoch, set(map(int, side["epochs"])))
+def _of_side_file(path: Path, side: Path, epoch: int) -> Iterator[str]:
+    yield from _unreachable(path, epoch, set(map(int, json.loads(side.read_text())["epochs"])))
 
 
 def _unreachable(path: Path, epoch: int, known: set[int]) -> Iterator[str]:

@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from streampiped.records import Batch, Span
 from streampiped.sinks.base import Sink
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
+from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.sinks.sqlite import CHECKPOINT_PAGES, PAGE_BYTES, SqliteOptions, SqliteSink
 from support.cost import cpu_seconds
 from support.daemon import chain, running, wait_for
@@ -35,6 +36,8 @@ NAMES: Final = (*(f"x{number}" for number in range(1, 16)), "y")
 CHUNK: Final = 10_000
 EPOCH_ROWS: Final = 200_000
 """Between two epochs: a second of the pipeline at full speed."""
+KINDS: Final[tuple[Literal["zstd", "none"], ...]] = ("zstd", "none")
+"""Compressions of Parquet."""
 FINISHED_S: Final = 600.0
 
 OFF: Final = "[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n"
@@ -50,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         directory = Path(kept)
         _hide(asked.without, directory)
         write(directory, asked.rows)
-        for line in (*readers(directory, asked.repeat), *sinks(directory, asked.repeat)):
+        for line in (
+            *readers(directory, asked.repeat),
+            *sinks(directory, asked.repeat, with_parquet="pyarrow" not in asked.without),
+        ):
             print(line, flush=True)
         for _ in range(asked.repeat):
             print(pipeline(directory / "in.csv", asked.rows), flush=True)
@@ -94,7 +100,7 @@ def _read(source: dict[str, Any], size: int) -> float:
     return took / max(rows, 1) * 1e9
 
 
-def sinks(directory: Path, repeat: int) -> Iterator[str]:
+def sinks(directory: Path, repeat: int, *, with_parquet: bool) -> Iterator[str]:
     """SQLite alone: tuples that stand ready, into the sink's tables, one transaction, the sink's pragmas or its own
     defaults. In turn, so that a machine whose speed drifts does not decide."""
     for size in (1024, 8192):
@@ -106,6 +112,8 @@ def sinks(directory: Path, repeat: int) -> Iterator[str]:
             "sink sqlite": partial(_fill, make=_sqlite, batches=batches),
             "sink jsonl": partial(_fill, make=_jsonl, batches=batches),
         }
+        if with_parquet:
+            ways |= {f"sink parquet, {kind}": partial(_fill, make=_parquet(kind), batches=batches) for kind in KINDS}
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in range(repeat):
             for name, way in ways.items():
@@ -159,6 +167,12 @@ def _sqlite(directory: Path) -> Sink:
 
 def _jsonl(directory: Path) -> Sink:
     return JsonlSink(JsonlSinkOptions(), directory, Events())
+
+
+def _parquet(compression: Literal["zstd", "none"]) -> Callable[[Path], Sink]:
+    from streampiped.sinks.parquet import ParquetSink
+
+    return lambda directory: ParquetSink(ParquetOptions(compression=compression), directory, Events())
 
 
 def _fill(directory: Path, make: Callable[[Path], Sink], batches: list[Batch]) -> None:

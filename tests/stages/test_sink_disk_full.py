@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from streampiped.errors import StorageError
+from streampiped.sinks import parquet_merge
 from streampiped.sinks import sqlite as sqlite_module
 from streampiped.sinks.base import Sink
 from streampiped.sinks.queued import QueuedSink
@@ -57,8 +58,10 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def _small_log() -> Iterator[None]:
-    """A write-ahead log that is copied back often: many more places where a disk can be full."""
+    """A write-ahead log that is copied back often, files that are merged soon: more places where a disk can be full."""
     patch = pytest.MonkeyPatch()
+    patch.setattr(parquet_merge, "MERGE_FILES", 2)
+    patch.setattr(parquet_merge, "RETRY_EPOCHS", 1)
     patch.setattr(sqlite_module, "CHECKPOINT_PAGES", 20)
     yield
     patch.undo()
@@ -180,7 +183,7 @@ def test_a_disk_without_any_room_is_told_and_outlived(disk: Path, kind: str) -> 
     pipeline = Pipeline(kind, directory)
     pipeline.finish()
     fill(disk, 0)
-    with pytest.raises(StorageError, match=r"records\.(sqlite|jsonl): .*(full|[Nn]o space|I/O)"):
+    with pytest.raises(StorageError, match=r"records\.(sqlite|jsonl|parquet): .*(full|[Nn]o space|I/O)"):
         _run(pipeline, epochs=20)
     (disk / "ballast").unlink()
     pipeline.reset()

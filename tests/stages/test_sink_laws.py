@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from streampiped.errors import StateError, StorageError
 from streampiped.records import Batch
+from streampiped.sinks import parquet_merge
 from streampiped.sinks.base import Sink
-from streampiped.sinks.sqlite import SqliteSink
-from support.sinks import KINDS, Row, jsonl, sqlite
+from support.sinks import KINDS, Row
 from support.streams import Events, numbered
 
 
@@ -127,11 +127,12 @@ class SinkMachine(RuleBasedStateMachine):
         self.restore(self.committed)
 
     def restore(self, epoch: int | None) -> None:
-        for _ in range(2):
-            self.sink.rollback(epoch)
         self.epochs = {e: rows for e, rows in self.epochs.items() if epoch is not None and e <= epoch}
         self.visible = self.epochs[epoch] if epoch is not None else 0
         del self.written[self.visible :]
+        for _ in range(2):
+            self.sink.rollback(epoch)
+            self.shows_exactly_the_committed_rows()
 
     @invariant()
     def shows_exactly_the_committed_rows(self) -> None:
@@ -150,12 +151,57 @@ class JsonlMachine(SinkMachine):
     kind = "jsonl"
 
 
+class ParquetMachine(SinkMachine):
+    kind = "parquet"
+
+
+class MergingMachine(SinkMachine):
+    """Files that no rollback needs are merged as soon as there are three: only the epochs that the pipeline retains can
+    be gone back to."""
+
+    kind = "merged"
+    RETAINED = 3
+
+    def __init__(self) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(parquet_merge, "MERGE_FILES", 3)
+        super().__init__()
+        self.commits: list[int] = []
+
+    @rule(again=st.booleans())
+    @precondition(lambda self: self.epochs)
+    def commit(self, again: bool) -> None:
+        super().commit(again)
+        if self.committed not in self.commits:
+            self.commits.append(self.committed or 0)
+
+    @rule(count=st.integers(4, 9))
+    def undisturbed(self, count: int) -> None:
+        """Nothing is merged before as many epochs as are retained were committed behind the last rollback."""
+        for _ in range(count):
+            self.whole_epoch(1)
+
+    @rule(data=st.data())
+    def fall_back(self, data: Any) -> None:
+        self.commits = [epoch for epoch in self.commits if epoch in self.epochs][-self.RETAINED :]
+        self.committed = data.draw(st.sampled_from([None, *self.commits]))
+        self.restore(self.committed)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.patch.undo()
+
+
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # no shrinking: with fsync in every step it takes minutes
 QUICK = settings(max_examples=20, stateful_step_count=25, deadline=None, phases=PHASES)
 TestSqliteMachine = pytest.mark.system(SqliteMachine.TestCase)
 TestSqliteMachine.settings = QUICK
 TestJsonlMachine = pytest.mark.system(JsonlMachine.TestCase)
 TestJsonlMachine.settings = QUICK
+TestParquetMachine = pytest.mark.system(ParquetMachine.TestCase)
+TestParquetMachine.settings = QUICK
+TestMergingMachine = pytest.mark.system(MergingMachine.TestCase)
+TestMergingMachine.settings = QUICK
 
 
 @pytest.fixture(params=KINDS)
@@ -176,7 +222,7 @@ def test_prepared_rows_survive_a_kill_but_stay_invisible(made: tuple[Sink, Any, 
     sink.write(numbered(3, 3))
     assert seen() == []
     found = killed(tmp_path)
-    make, seen_in = KINDS["sqlite" if isinstance(sink, SqliteSink) else "jsonl"]
+    make, seen_in = KINDS[sink.summary()["sink"]]
     successor: Sink = make(found)
     successor.rollback(1)
     assert [position for _, position, _ in seen_in(found)] == [0, 1, 2]
@@ -216,7 +262,7 @@ def test_going_back_is_exact_or_refused(made: tuple[Sink, Any, Events], tmp_path
     sink.rollback(None)
     assert events.names() == []
     for path in tmp_path.iterdir():
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     sink.close()
     sink.rollback(4)
     assert events.names() == ["sink_incomplete"]
@@ -236,7 +282,7 @@ def test_summary_says_where_it_stands(made: tuple[Sink, Any, Events]) -> None:
 def test_a_sink_that_failed_refuses_until_rolled_back(tmp_path: Path) -> None:
     """After a write that failed nothing can be prepared: a hole in the rows must not become part of an epoch."""
     directory = tmp_path / "not-yet"
-    for make in (sqlite, jsonl):
+    for make, _ in KINDS.values():
         sink = make(directory)
         with pytest.raises(StorageError, match="not-yet"):
             sink.write(numbered(0, 3))

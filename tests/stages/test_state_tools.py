@@ -27,7 +27,10 @@ from streampiped.runtime.dead_letters import FILE, DeadLetters, skips
 from streampiped.runtime.dead_letters_schema import APPLICATION_ID
 from streampiped.runtime.snapshots import Manifest, StateDirectory, manifest_name, snapshot_name
 from streampiped.runtime.state_check import Remedy, look_over, mend
+from streampiped.sinks.base import Sink
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
+from streampiped.sinks.parquet import ParquetSink
+from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
 from streampiped.state_commands import fsck, perform, restore
 from streampiped.topology import Checkpoint, Paths, Plan, StageSpec
@@ -369,11 +372,14 @@ def consumed(root: Path, sink: dict[str, Any], epochs: int) -> Plan:
     directory = root / "stages" / "total"
     directory.mkdir(parents=True)
     options = {key: value for key, value in sink.items() if key != "type"}
-    made: SqliteSink | JsonlSink
-    if sink["type"] == "sqlite":
-        made = SqliteSink(SqliteOptions(**options), directory, Events())
-    else:
-        made = JsonlSink(JsonlSinkOptions(**options), directory, Events())
+    made: Sink
+    match sink["type"]:
+        case "sqlite":
+            made = SqliteSink(SqliteOptions(**options), directory, Events())
+        case "jsonl":
+            made = JsonlSink(JsonlSinkOptions(**options), directory, Events())
+        case _:
+            made = ParquetSink(ParquetOptions(**options), directory, Events())
     made.rollback(None)
     with opened(root) as state:
         for epoch in range(1, epochs + 1):
@@ -394,6 +400,9 @@ def consumed(root: Path, sink: dict[str, Any], epochs: int) -> Plan:
         ({"type": "sqlite", "retain": 500}, 12, "the start will refuse"),
         ({"type": "jsonl"}, 3, None),
         ({"type": "jsonl"}, 70, None),
+        ({"type": "parquet"}, 3, None),
+        ({"type": "parquet"}, 70, None),
+        ({"type": "parquet", "merge": True}, 70, "the start will refuse"),
     ],
 )
 def test_restore_says_where_a_store_is_not_exact(

@@ -417,7 +417,11 @@ def consumer(directory: Path, **options: Any) -> Consumer:
     return made
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "none"])
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file() and not path.name.endswith("-shm")]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonl", "parquet", "none"])
 def test_a_sink_is_not_touched(tmp_path: Path, kind: str) -> None:
     """Rows tried on a sink with an epoch half written: its files keep every byte, and it goes on."""
     stage = consumer(tmp_path, sink={"type": kind})
@@ -425,11 +429,11 @@ def test_a_sink_is_not_touched(tmp_path: Path, kind: str) -> None:
     stage.prepare(1)
     stage.commit(1)
     stage.process(numbered(500, 500))
-    files = {path: path.read_bytes() for path in tmp_path.iterdir() if not path.name.endswith("-shm")}
+    files = {path: path.read_bytes() for path in _files(tmp_path)}
     verdict = judged(stage, numbered(1000, 500, text=["word"] * 500))
     assert verdict.guilty == ()
     assert {path: path.read_bytes() for path in files} == files
-    assert {path for path in tmp_path.iterdir() if not path.name.endswith("-shm")} == set(files)
+    assert set(_files(tmp_path)) == set(files)
     stage.process(numbered(1000, 500))
     stage.prepare(2)
     stage.commit(2)

@@ -8,8 +8,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset
+
 from streampiped.sinks.base import Sink
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
+from streampiped.sinks.parquet import ParquetSink
+from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
 from support.streams import Events
 
@@ -22,6 +26,14 @@ def sqlite(directory: Path, emit: Any = None) -> Sink:
 
 def jsonl(directory: Path, emit: Any = None) -> Sink:
     return JsonlSink(JsonlSinkOptions(), directory, emit or Events())
+
+
+def parquet(directory: Path, emit: Any = None) -> Sink:
+    return ParquetSink(ParquetOptions(), directory, emit or Events())
+
+
+def merged(directory: Path, emit: Any = None) -> Sink:
+    return ParquetSink(ParquetOptions(merge=True), directory, emit or Events())
 
 
 def seen_in_sqlite(directory: Path) -> list[Row]:
@@ -37,5 +49,19 @@ def seen_in_jsonl(directory: Path) -> list[Row]:
     return [(row["source"], row["position"], row["x"]) for row in map(json.loads, lines)]
 
 
-KINDS: dict[str, tuple[Any, Any]] = {"sqlite": (sqlite, seen_in_sqlite), "jsonl": (jsonl, seen_in_jsonl)}
+def seen_in_parquet(directory: Path) -> list[Row]:
+    """As any reader of a directory of Parquet files sees it."""
+    data = directory / "records.parquet" / "data"
+    if not any(data.iterdir()):
+        return []  # without a file there is no column
+    table = pyarrow.dataset.dataset(data).to_table(["source", "position", "x"])
+    return [(row["source"], row["position"], row["x"]) for row in table.to_pylist()]
+
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "sqlite": (sqlite, seen_in_sqlite),
+    "jsonl": (jsonl, seen_in_jsonl),
+    "parquet": (parquet, seen_in_parquet),
+    "merged": (merged, seen_in_parquet),
+}
 """Kind -> how it is made in a directory, and what is seen there."""

@@ -19,6 +19,7 @@ from streampiped.records import Array, Batch
 from streampiped.sinks.base import Sink
 from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
 from streampiped.sinks.null import NullOptions, NullSink
+from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.sinks.queued import QueuedSink
 from streampiped.sinks.sqlite import SqliteOptions, SqliteSink
 from streampiped.stages.base import SinkStage, StageContext, StageOptions, State
@@ -26,7 +27,9 @@ from streampiped.stages.checks import MARK_COLUMN, Checks, RangeCheck
 from streampiped.stages.expressions import Expression
 from streampiped.stages.windows import WINDOW_MAX, Function, next_tail, rolling
 
-SinkOptions: TypeAlias = Annotated[SqliteOptions | JsonlSinkOptions | NullOptions, Field(discriminator="type")]
+SinkOptions: TypeAlias = Annotated[
+    SqliteOptions | JsonlSinkOptions | ParquetOptions | NullOptions, Field(discriminator="type")
+]
 
 
 class RollingOptions(StageOptions):
@@ -175,5 +178,19 @@ def _connect(options: ConsumerOptions, context: StageContext) -> Sink:
             return SqliteSink(options.sink, context.directory, context.emit, context.retain_epochs)
         case JsonlSinkOptions():
             return JsonlSink(options.sink, context.directory, context.emit)
+        case ParquetOptions():
+            return _parquet(options.sink, context)
         case NullOptions():
             return NullSink()
+
+
+def _parquet(options: ParquetOptions, context: StageContext) -> Sink:
+    """pyarrow takes a quarter of a second and 60 MB: only who writes Parquet has it."""
+    try:
+        from streampiped.sinks.parquet import ParquetSink
+    except ImportError as error:
+        raise OptionError(
+            "sink `parquet` needs pyarrow, which is not installed: pip install 'streampipe-daemon[arrow]' "
+            f"brings it ({error})"
+        ) from error
+    return ParquetSink(options, context.directory, context.emit, context.retain_epochs)
