@@ -294,8 +294,8 @@ def test_exports_are_written_whole(daemon: Daemon, tmp_path: Path, kind: str) ->
 def test_what_cannot_be_had_is_refused(daemon: Daemon) -> None:
     """With the exit code and the words that an operator needs, and nothing recorded."""
     for line, code, words in (
-        ("promote zzz", 4, "no member 'zzz'; there are mean"),
-        ("pin zzz", 4, "no member 'zzz'; there are mean"),
+        ("promote zzz", 4, "no member 'zzz'; there are blend"),
+        ("pin zzz", 4, "no member 'zzz'; there are blend"),
         ("rollback 99999", 4, "no model of epoch 99999 is kept"),
         ("unpin", 7, "no member is pinned"),
         ("list --stage normalizer", 7, "normalizer has no model"),
