@@ -60,11 +60,17 @@ def test_labels_that_stay_are_followed_at_once() -> None:
     assert np.flatnonzero(served(labels) != labels).tolist() == [0, 50]
 
 
-@pytest.mark.parametrize("unit", [2.0**-60, 2.0**80])
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**80, 2.0**-400])
 def test_units_mean_nothing(unit: float) -> None:
     """In another unit the predictions are the same in that unit."""
     labels = np.cumsum(np.random.default_rng(5).normal(size=300))
     assert served(labels * unit) == pytest.approx(served(labels) * unit, rel=1e-9)
+
+
+def test_the_smallest_numbers_have_finite_answers() -> None:
+    """Where squares are below what a double can hold, every prediction is finite, and nothing is refused."""
+    labels = np.random.default_rng(5).normal(size=300) * 1e-155
+    assert np.isfinite(served(labels)).all()
 
 
 def test_what_is_not_finite_is_not_learned() -> None:
@@ -99,4 +105,24 @@ def test_of_the_guesses_it_alone_is_served() -> None:
         forecast = pool.work(np.zeros((600 - row, 1)), labels[row:], every[row:], every[row:])
         assert pool.champion.name == "blend"
         row += len(forecast.prediction)
-    assert min(pool.info(), key=lambda each: each["loss"])["name"] != "mean"
+
+
+def test_a_guess_is_left_when_nobody_wants_it_any_more() -> None:
+    """One that was pinned is served until it is unpinned; then the blend is."""
+    pool = Pool({name: make() for name, make in TRIVIAL.items()}, 1)
+    pool.pin("last_label")
+    assert pool.champion.name == "last_label"
+    pool.unpin()
+    assert pool.champion.name == "blend"
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_state_from_before_there_was_a_blend_is_gone_on_with(pinned: bool) -> None:
+    """Who was pinned stays it; a guess that led is followed by the blend."""
+    old = Pool({name: make() for name, make in TRIVIAL.items() if name != "blend"}, 1)
+    old.promote("last_label")
+    if pinned:
+        old.pin("last_label")
+    new = Pool({name: make() for name, make in TRIVIAL.items()}, 1)
+    new.restore(old.state())
+    assert (new.champion.name, new.pinned) == (("last_label", True) if pinned else ("blend", False))

@@ -88,6 +88,11 @@ class Contest:
         """From here on this is the champion, until it is beaten."""
         self.champion, self.seated = champion, True
 
+    def leave_guess(self) -> None:
+        """A guess that another one stands for was served because somebody wanted it; nobody does any more."""
+        if self.champion in self._shown and not self.pinned:
+            self.seat(next(n for n, trivial in enumerate(self._trivial) if trivial and n not in self._shown))
+
     def score(self, losses: Array) -> None:
         """Take in the losses `(rows, members)` of one block, finite, and choose anew."""
         if len(losses):

@@ -122,6 +122,7 @@ class Rivals(Generic[M]):
     def unpin(self) -> None:
         """Let the test choose again."""
         self._contest.pinned = False
+        self._contest.leave_guess()
 
     def go_back(self, state: Mapping[str, Any]) -> None:
         """Become what `state` saw, where we are in the stream: history and counts go on, and who is pinned stays it."""
@@ -159,6 +160,8 @@ class Rivals(Generic[M]):
             self._contest.restore(state["contest"])
         elif (champion := list(there)[int(state["contest"]["champion"])]) in names:
             self._contest.seat(names.index(champion))
+            self._contest.pinned = bool(state["contest"]["pinned"])
+            self._contest.leave_guess()
         self._restore_watch(state)
 
     def copy(self) -> Self:

@@ -30,8 +30,8 @@ class _Absent(ModuleType):
 
 
 class _Deferred:
-    """A function or a class of a module that is imported when it is called, derived from, compared with or looked
-    into."""
+    """A function or a class of a module that is imported when it is called, derived from, asked whether something is
+    of it (`isinstance`, `issubclass`), or looked into."""
 
     def __init__(self, module: _Absent, name: str) -> None:
         self._within = module.__name__
@@ -51,6 +51,9 @@ class _Deferred:
 
     def __instancecheck__(self, instance: Any) -> bool:
         return isinstance(instance, self._found())
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self._found())
 
 
 @contextmanager

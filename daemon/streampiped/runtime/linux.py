@@ -6,6 +6,8 @@ import ctypes
 import os
 import resource
 import signal
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
@@ -93,19 +95,36 @@ def keep_freed_memory() -> None:
 
 def let_go_of_files() -> None:
     """Let go of the pages of program files that this process has read so far; they come back when they are needed
-    again, without a disk as long as the kernel keeps them. A mapping with a page that was written stays as it is.
+    again, without a disk as long as the kernel keeps them. A mapping with a page that was written, in memory or in
+    swap, stays as it is. Where the kernel does not tell, all stay.
 
     A hundred libraries that were imported and initialised leave 28 MiB that the launcher never runs again, and that no
     other process has touched. Takes 20 ms."""
-    with open("/proc/self/smaps") as file:
-        stretch = ""
-        for line in file:
-            key, value, *more = line.split(maxsplit=5)
-            if not key.endswith(":"):  # "7f12a000-7f13b000 r-xp 00001000 08:01 3456 /usr/lib/..."
-                stretch = key if value in ("r-xp", "r--p") and more[2] != "0" else ""
-            elif stretch and key == "Anonymous:" and value == "0":
-                first, end = (int(place, 16) for place in stretch.split("-"))
-                _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_DONTNEED)
+    with suppress(OSError), open("/proc/self/smaps", errors="replace") as file:
+        for first, end in untouched_files(file):
+            _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_DONTNEED)
+
+
+def untouched_files(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """From where to where a file is mapped that this process cannot write, and of which it has written no page.
+
+    >>> said = ["Anonymous: 0 kB", "Swap: 0 kB"]
+    >>> first, second = (f"{place} r--p 0000 08:01 34 /lib/a.so" for place in ("7000-8000", "9000-a000"))
+    >>> [(hex(first), hex(end)) for first, end in untouched_files([first, *said, second, said[0], "Swap: 4 kB"])]
+    [('0x7000', '0x8000')]
+    """
+    stretch, written = "", {"Anonymous:": "", "Swap:": ""}
+    for line in smaps:
+        key, value, *more = line.split(maxsplit=5)
+        if not key.endswith(":"):  # "7f12a000-7f13b000 r-xp 00001000 08:01 3456 /usr/lib/..."
+            stretch, written = "", dict.fromkeys(written, "")
+            if value in ("r-xp", "r--p") and more[2] != "0":
+                stretch = key
+        elif stretch and key in written:
+            written[key] = value
+            if all(said == "0" for said in written.values()):
+                first, _, end = stretch.partition("-")
+                yield int(first, 16), int(end, 16)
 
 
 def raise_descriptor_limit() -> None:

@@ -53,10 +53,11 @@ class TrainerOptions(StageOptions):
     """Options of `[stages.trainer]`."""
 
     members: Literal["auto"] | list[str] = "auto"
-    """Who competes beside the guesses (mean, recent_mean, fast_mean, last_label, which always do): "auto" is all that
-    suit the number of features, or a list of sgd (or estimator, see there), ridge, ridge_1000, ridge_100, squares,
-    squares_2000, squares_500, lagged, lagged_300. Where classes are learned the guesses are prior, recent_prior,
-    fast_prior and last_class, a ridge is read as a discriminant, and there is none that looks back."""
+    """Who competes beside the guesses (mean, recent_mean, fast_mean, last_label and their blend, which always do):
+    "auto" is all that suit the number of features, or a list of sgd (or estimator, see there), ridge, ridge_1000,
+    ridge_100, squares, squares_2000, squares_500, lagged, lagged_300. Where classes are learned
+    the guesses are prior, recent_prior, fast_prior and last_class, a ridge is read as a discriminant, and there is none
+    that looks back."""
     boosting: bool = False
     """Let gradient-boosted trees compete as well, of numbers or of classes, fitted on a window of 10,000 rows in a
     thread: half a second of CPU for every 5,000 rows."""

@@ -23,6 +23,7 @@ GUESSES: Final = 2 + len(MEMORIES)  # the mean, the discounted ones, the newest 
 PARTS: Final = 8  # of a block, after each of which the weights follow
 PART_ROWS_MIN: Final = 8
 RATE: Final = sqrt(log(GUESSES))
+LEAST: Final = 1e-300  # a regret below is none: of numbers that have lost digits no rate could be made
 STICKY: Final = 0.5  # weight of the newest label from which the blend goes by that
 
 
@@ -70,7 +71,8 @@ class Blend(Member):
 
     def _take(self, apart: Array) -> bool:
         """The derivatives of the loss `(rows, guesses)`, each the regret with its sign turned."""
-        sizes = np.abs(apart).max(axis=0).tolist()
+        sizes = np.abs(apart).max(axis=0)
+        sizes = np.where(sizes < LEAST, 0.0, sizes).tolist()
         largest = [max(before, size) for before, size in zip(self._largest, sizes, strict=True)]
         if not all(map(isfinite, largest)):
             return False
