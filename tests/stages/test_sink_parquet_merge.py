@@ -18,9 +18,9 @@ import pytest
 
 from streampiped.records import Batch
 from streampiped.sinks import parquet_files, parquet_merge
-from streampiped.sinks.parquet import ParquetSink
+from streampiped.sinks.parquet import MERGE_BYTES, ParquetSink
 from streampiped.sinks.parquet_files import Rows
-from streampiped.sinks.parquet_merge import MERGE_FILES, MERGED_BYTES, File, choose
+from streampiped.sinks.parquet_merge import FILE_COST, MERGE_FILES, MERGED_BYTES, File, choose
 from streampiped.sinks.parquet_options import ParquetOptions
 from support.sinks import seen_in_parquet
 from support.streams import Events, numbered
@@ -80,6 +80,8 @@ def sized(*megabytes: int) -> list[File]:
         ([1, 64, 64, 64], []),
         ([63, 1], []),
         ([63], []),
+        ([0] * 2000, range(4 * MERGE_FILES)),
+        ([60, *[0] * 300, 40, 40], range(1, 4 * MERGE_FILES + 1)),
     ],
 )
 def test_which_are_merged(files: list[int], chosen: Any) -> None:
@@ -168,6 +170,33 @@ def test_a_slice_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     sink.close()
 
 
+def test_many_files_are_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of very many tiny files, from before the option was set: each `prepare` opens no more of them than
+    cost what its slice does, and in the end they are few."""
+    sink = ParquetSink(ParquetOptions(), tmp_path, Events(), RETAINED)
+    sink.rollback(None)
+    for number in range(600):
+        epoch(sink, number, numbered(number, 1))
+    sink.close()
+    opened: list[Path] = []
+    plain = parquet_merge._groups
+
+    def counted(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+        opened.append(path)
+        return plain(path, schema)
+
+    monkeypatch.setattr(parquet_merge, "_groups", counted)
+    sink = ParquetSink(ParquetOptions(merge=True), tmp_path, Events(), RETAINED)
+    sink.rollback(599)
+    for number in range(600, 660):
+        opened.clear()
+        epoch(sink, number, numbered(number, 1))
+        assert len(opened) <= MERGE_BYTES // FILE_COST + 1
+    assert len(sizes(tmp_path)) < 2 * MERGE_FILES
+    assert positions(tmp_path) == list(range(660))
+    sink.close()
+
+
 @pytest.fixture
 def instants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """Copies of the directory `sink`, before and after each call that changes what is there."""
@@ -192,11 +221,8 @@ def instants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[P
 
         return watching
 
-    class Libc:
-        renameat2 = staticmethod(watched(parquet_files.LIBC.renameat2))
-
     number = count().__next__
-    monkeypatch.setattr(parquet_files, "LIBC", Libc)
+    monkeypatch.setattr(parquet_files, "RENAMEAT2", watched(parquet_files.RENAMEAT2))
     for name in ("link", "replace", "mkdir", "unlink", "rmdir", "fsync"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
     yield found
@@ -282,18 +308,22 @@ def test_without_the_option_no_file_is_touched(tmp_path: Path, monkeypatch: pyte
     sink.close()
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EXDEV, errno.ENOTSUP, None])
 @pytest.mark.usefixtures("_soon")
-def test_a_file_system_that_cannot_exchange(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps its small files, and the rows go on; what was begun is removed."""
+def test_a_file_system_that_cannot_exchange(
+    tmp_path: Path, number: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its small files, and the rows go on; what was begun is removed, and it is tried once. So it is where
+    libc knows no such call (None)."""
+    tried = []
 
-    class Libc:
-        @staticmethod
-        def renameat2(*arguments: Any) -> int:
-            parquet_files.ctypes.set_errno(number)
-            return -1
+    def refused(*arguments: Any) -> int:
+        tried.append(arguments)
+        parquet_files.ctypes.set_errno(number)
+        return -1
 
-    monkeypatch.setattr(parquet_files, "LIBC", Libc)
+    monkeypatch.setattr(parquet_merge, "RETRY_EPOCHS", 1)
+    monkeypatch.setattr(parquet_files, "RENAMEAT2", None if number is None else refused)
     sink = sink_in(tmp_path)
     for each in range(20):
         epoch(sink, each, numbered(each, 1))
@@ -302,6 +332,7 @@ def test_a_file_system_that_cannot_exchange(tmp_path: Path, number: int, monkeyp
     root = tmp_path / "records.parquet"
     assert sorted(path.name for path in root.iterdir()) == ["data", "epochs.json", "prepared"]
     assert list((root / "prepared").iterdir()) == []
+    assert len(tried) == (0 if number is None else 1)
     sink.close()
 
 

@@ -31,7 +31,7 @@ from streampiped.sinks.parquet_rows import POSITION
 from streampiped.sinks.side_file import sync_directory
 
 UNFINISHED: Final = ".part"  # behind the name of a file that has no end yet
-LIBC: Final = ctypes.CDLL(None, use_errno=True)
+RENAMEAT2: Final = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not in every libc
 _AT_FDCWD: Final = -100  # fcntl.h
 _RENAME_EXCHANGE: Final = 2  # renameat2(2): the two swap their names in one step
 _NAME: Final = re.compile(r"([0-9]{15})-([0-9]{15})\.parquet")
@@ -170,6 +170,10 @@ class Directory:
         """A prepared file becomes visible."""
         (self.prepared / rows.name).replace(self.data / rows.name)
 
+    @property
+    def can_exchange(self) -> bool:
+        return RENAMEAT2 is not None
+
     def exchange(self, merged: Path, rows: Rows, replaced: Sequence[Rows]) -> None:
         """In one step `data` has `merged` in the place of the files with its rows. The old directory is `next` then."""
         self.drop_next()
@@ -180,7 +184,7 @@ class Directory:
                 (self.next / entry).hardlink_to(self.data / entry)
         merged.replace(self.next / rows.name)
         sync_directory(self.next)
-        if LIBC.renameat2(_AT_FDCWD, bytes(self.next), _AT_FDCWD, bytes(self.data), _RENAME_EXCHANGE):
+        if RENAMEAT2(_AT_FDCWD, bytes(self.next), _AT_FDCWD, bytes(self.data), _RENAME_EXCHANGE):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(self.data))
         sync_directory(self.path)

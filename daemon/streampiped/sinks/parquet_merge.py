@@ -10,13 +10,15 @@ sees a row twice or misses one: the old one stays as it is until the next merge.
 told nothing when a small file goes between the list and the look: pyarrow leaves out what is not there. No order of
 renames helps, for a name that is listed no more cannot be opened either. Hence merging is an option.
 
-Housekeeping: what fails here is left for later.
+Housekeeping: what fails here is left for later, or for good where the file system cannot do it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,8 +29,11 @@ from streampiped.sinks.parquet_files import UNFINISHED, Directory, Part, Rows, r
 from streampiped.sinks.parquet_rows import GROUP_BYTES, ROWS_MAX
 
 MERGE_FILES: Final = 64  # so that from 1 MB an epoch on a row is copied once
+FILES_MAX: Final = 4  # times MERGE_FILES that one merge takes: it is done within some epochs, however many there are
 MERGED_BYTES: Final = 64 << 20  # of a file that is large enough
+FILE_COST: Final = 384 << 10  # bytes that are copied in the time that a small file takes: 1.2 ms of 17 columns
 RETRY_EPOCHS: Final = 1000  # after a merge that failed: a full disk has other things to do
+NEVER: Final = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EXDEV, errno.ENOTSUP)  # no links, or no exchange
 
 
 class File(NamedTuple):
@@ -45,6 +50,7 @@ class Merger:
         self._shown: list[File] | None = None  # of `data`, in order; None: to be listed
         self._merge: Merge | None = None
         self._wait = 0  # epochs
+        self._is_off = not files.can_exchange  # for good
 
     def forget(self) -> None:
         """What is in `data` may have changed, and what was begun is gone."""
@@ -60,6 +66,8 @@ class Merger:
 
     def work(self, end: int, size: int) -> Rows | None:
         """Copy about `size` bytes of files before row `end`. The rows of a merged file that is ready for `install`."""
+        if self._is_off:
+            return None
         if self._wait:
             self._wait -= 1
             return None
@@ -76,7 +84,8 @@ class Merger:
         assert self._merge is not None
         try:
             self._files.exchange(self._merge.path, self._merge.rows, self._merge.sources)
-        except OSError:  # full, or a file system that cannot exchange
+        except OSError as error:
+            self._is_off = error.errno in NEVER
             self._give_up()
             with contextlib.suppress(OSError):
                 self._files.drop_next()
@@ -99,13 +108,13 @@ def choose(files: Sequence[File]) -> Sequence[File]:
     first = len(files)
     while first and files[first - 1].size < MERGED_BYTES:
         first -= 1
-    small = files[first:]
-    left = sum(file.size for file in small)
+    small, most = files[first:], FILES_MAX * MERGE_FILES
+    ends = list(accumulate((file.size for file in small), initial=0))
     for number, file in enumerate(small):
-        left -= file.size
-        if file.size <= left:
-            chosen = small[number:]
-            is_worth_it = len(chosen) >= MERGE_FILES or file.size + left >= MERGED_BYTES
+        chosen = small[number : number + most]
+        size = ends[number + len(chosen)] - ends[number]
+        if 2 * file.size <= size:
+            is_worth_it = len(chosen) >= MERGE_FILES or size >= MERGED_BYTES
             return chosen[: _enough(chosen)] if is_worth_it else ()
     return ()
 
@@ -133,7 +142,7 @@ class Merge:
         self._copying = _copied(self._part, paths)
 
     def copy(self, size: int) -> bool:
-        """About so many bytes more; whether that was all."""
+        """About so many bytes more, or as much work; whether that was all."""
         for copied in self._copying:
             size -= copied
             if size <= 0:
@@ -150,18 +159,20 @@ class Merge:
 
 
 def _copied(part: Part, paths: Sequence[Path]) -> Any:
-    """Write the rows of the files in row groups of the usual size, and tell the bytes of each that was read."""
+    """Write the rows of the files in row groups of the usual size, and tell what each that was read costs."""
     waiting: list[Any] = []
+    rows = size = 0
     for path in paths:
+        cost = FILE_COST
         for table in _groups(path, part.schema):
-            if waiting and sum(each.num_rows for each in waiting) + table.num_rows > ROWS_MAX:
+            if waiting and (rows + table.num_rows > ROWS_MAX or size >= GROUP_BYTES):
                 part.write(pa.concat_tables(waiting))
-                waiting = []
+                waiting, rows, size = [], 0, 0
             waiting.append(table)
-            if sum(each.nbytes for each in waiting) >= GROUP_BYTES:
-                part.write(pa.concat_tables(waiting))
-                waiting = []
-            yield table.nbytes
+            rows += table.num_rows
+            size += table.nbytes
+            yield cost + table.nbytes
+            cost = 0
     if waiting:
         part.write(pa.concat_tables(waiting))
 
