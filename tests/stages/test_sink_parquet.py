@@ -17,7 +17,7 @@ import pytest
 
 from streampiped.errors import ExitCode, OptionError, StateError
 from streampiped.records import Batch, Span
-from streampiped.sinks import parquet_rows
+from streampiped.sinks import parquet_files, parquet_rows
 from streampiped.sinks.parquet import ParquetSink
 from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.stages.base import StageContext
@@ -249,7 +249,10 @@ def test_a_torn_side_file_is_refused(tmp_path: Path) -> None:
     sink.close()
     side = tmp_path / "records.parquet" / "epochs.json"
     whole = side.read_text()
-    for torn in (whole[: len(whole) // 2], "", "[]", "{}", whole.replace('"columns"', '"cols"')):
+    other = [('"columns"', '"cols"'), ('"visible_rows": 10', '"visible_rows": null'), ('"1": 10', '"1": "10"')]
+    other += [('"newest_epoch": 1', '"newest_epoch": [1]'), ('"visible_epoch": 1', '"visible_epoch": "1"')]
+    assert all(old in whole for old, _ in other)
+    for torn in (whole[: len(whole) // 2], "", "[]", "{}", *(whole.replace(*each) for each in other)):
         side.write_text(torn)
         with pytest.raises(StateError, match=r"records\.parquet: epochs\.json is damaged.*put it back"):
             opened(tmp_path).rollback(1)
@@ -274,6 +277,61 @@ def test_missing_rows_are_refused(tmp_path: Path, number: int) -> None:
     else:  # who needs the room may remove what no rollback needs
         opened(tmp_path).rollback(2)
         assert positions(tmp_path) == list(range(10, 30))
+
+
+def test_the_oldest_files_may_be_removed(tmp_path: Path) -> None:
+    """Up to the retained epochs, however many are remembered: the sink goes on, goes to each epoch that is left, and
+    says of the others that it cannot. One file more is damage, and changes nothing."""
+    sink = ParquetSink(ParquetOptions(), tmp_path, Events(), 3)
+    sink.rollback(None)
+    for number in range(30):
+        epoch(sink, number, numbered(number, 1))
+    sink.close()
+    side = tmp_path / "records.parquet" / "epochs.json"
+    before = side.read_bytes()
+
+    def again(copy: str, removed: int) -> tuple[ParquetSink, Path]:
+        shutil.copytree(tmp_path / "records.parquet", tmp_path / copy / "records.parquet")
+        for path in files(tmp_path / copy)[:removed]:
+            path.unlink()
+        return ParquetSink(ParquetOptions(), tmp_path / copy, Events(), 3), tmp_path / copy
+
+    for removed in (1, 10, 27):
+        sink, copy = again(f"{removed}", removed)
+        for back in (29, 28, max(removed, 27)):
+            sink.rollback(back)
+            assert positions(copy) == list(range(removed, back + 1))
+        with pytest.raises(
+            StateError, match=rf"exactly the rows of epoch {removed - 1}:.* go to epochs {removed} to 27"
+        ):
+            sink.rollback(removed - 1)
+        assert positions(copy) == list(range(removed, 28))
+    for removed in (29, 30):
+        sink, copy = again(f"{removed}", removed)
+        with pytest.raises(StateError, match="has not all of the 30 rows that were committed, from row 28 on"):
+            sink.rollback(29)
+        assert (copy / "records.parquet" / "epochs.json").read_bytes() == before
+
+
+def test_a_file_with_two_names_has_one_again(tmp_path: Path) -> None:
+    """After a power failure that took back half of a rename: `rollback` leaves nothing in `prepared`."""
+    sink = sink_in(tmp_path)
+    epoch(sink, 1, numbered(0, 3))
+    epoch(sink, 2, numbered(3, 3))
+    for path in files(tmp_path):
+        (tmp_path / "records.parquet" / "prepared" / path.name).hardlink_to(path)
+    sink.rollback(2)
+    assert list((tmp_path / "records.parquet" / "prepared").iterdir()) == []
+    assert positions(tmp_path) == list(range(6))
+    sink.close()
+
+
+def test_the_directory_itself_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is in its parent before a row is taken."""
+    synced: list[Path] = []
+    monkeypatch.setattr(parquet_files, "sync_directory", synced.append)
+    sink_in(tmp_path).close()
+    assert tmp_path in synced
 
 
 def test_another_programs_files_are_left_alone(tmp_path: Path) -> None:

@@ -179,19 +179,22 @@ def test_many_files_are_some_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
         epoch(sink, number, numbered(number, 1))
     sink.close()
     opened: list[Path] = []
-    plain = parquet_merge._groups
+    plain = pq.ParquetFile
 
-    def counted(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    def counted(path: Path) -> pq.ParquetFile:
         opened.append(path)
-        return plain(path, schema)
+        return plain(path)
 
-    monkeypatch.setattr(parquet_merge, "_groups", counted)
+    monkeypatch.setattr(pq, "ParquetFile", counted)
     sink = ParquetSink(ParquetOptions(merge=True), tmp_path, Events(), RETAINED)
     sink.rollback(599)
+    most = 0
     for number in range(600, 660):
         opened.clear()
         epoch(sink, number, numbered(number, 1))
+        most = max(most, len(opened))
         assert len(opened) <= MERGE_BYTES // FILE_COST + 1
+    assert most > MERGE_FILES // 2
     assert len(sizes(tmp_path)) < 2 * MERGE_FILES
     assert positions(tmp_path) == list(range(660))
     sink.close()
@@ -288,6 +291,50 @@ def test_a_reader_that_holds_the_directory(tmp_path: Path) -> None:
                 assert found["position"].to_pylist() == list(range(rows))
     finally:
         os.close(fd)
+    sink.close()
+
+
+@pytest.mark.usefixtures("_soon")
+@pytest.mark.parametrize("disk", ["fine", "full"])
+def test_a_recovery_leaves_it_to_its_readers(tmp_path: Path, disk: str) -> None:
+    """What was `data` before the merge is whole behind a restart too; a disk that refuses takes it for its room, and so
+    does a sink that merges no more."""
+    sink = sink_in(tmp_path)
+    fd = os.open(data(tmp_path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        number = -1
+        while os.fstat(fd).st_ino == data(tmp_path).stat().st_ino:
+            epoch(sink, number := number + 1, numbered(number, 1))
+        if disk == "full":
+            sink._refusal.storage("full")
+        sink.rollback(number)
+        assert held_open(tmp_path, fd) is (disk == "fine")
+        if disk == "fine":
+            found = pyarrow.dataset.dataset(f"/proc/self/fd/{fd}").to_table(["position"])
+            assert found["position"].to_pylist() == list(range(number))
+        sink.close()
+        sink = ParquetSink(ParquetOptions(), tmp_path, Events(), RETAINED)
+        sink.rollback(number)
+        assert not held_open(tmp_path, fd)
+        assert positions(tmp_path) == list(range(number + 1))
+    finally:
+        os.close(fd)
+    sink.close()
+
+
+@pytest.mark.usefixtures("_soon")
+def test_who_may_read_may_read_the_merged_files(tmp_path: Path) -> None:
+    """The new directory has the mode of the old one, and its owner and group where they may be given."""
+    sink = sink_in(tmp_path)
+    data(tmp_path).chmod(0o2755)
+    if os.geteuid() == 0:
+        os.chown(data(tmp_path), 12345, 23456)
+    before = data(tmp_path).stat()
+    for number in range(20):
+        epoch(sink, number, numbered(number, 1))
+    after = data(tmp_path).stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     sink.close()
 
 

@@ -2,11 +2,12 @@
 
 The rows of an epoch go to a file beside those that are read (`prepared/`), a row group at a time, so that memory stays
 bounded. `prepare` ends it and makes it durable, `commit` renames it into `data/`: whoever reads that directory sees an
-epoch whole or not at all. Where new columns come in the midst of an epoch, a second file begins. NaN is null.
+epoch whole or not at all, but for one in which new columns came (a second file begins there, and the two are renamed
+one after the other), and with `merge` only if it holds the directory open. NaN is null.
 
 The side file knows how many rows there were at each epoch, and a file's name which rows it has (parquet_files.py):
 `rollback` removes the files beyond the mark, and shows those that are before it and were not shown yet. Marks go when
-the files that they need are merged (parquet_merge.py): those that the pipeline may ask for stay.
+the files that they need are merged (parquet_merge.py) or were removed: those that the pipeline may ask for stay.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from streampiped.sinks.parquet_files import UNFINISHED, Directory, Part, Rows
 from streampiped.sinks.parquet_merge import Merger
 from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.sinks.parquet_rows import Columns, RowGroup
-from streampiped.sinks.side_file import Marks, sync_directory
+from streampiped.sinks.side_file import DAMAGE, Marks, sync_directory
 from streampiped.stages.base import Emit
 
 NOWHERE: Final = Path("/dev/null")
@@ -42,6 +43,7 @@ class ParquetSink(Sink):
         self._stage_directory = directory
         self._path = directory / options.path
         self._emit = emit
+        self._retain_epochs = retain_epochs
         self._committed: deque[int] = deque(maxlen=retain_epochs + IN_FLIGHT)  # rows of the newest, since `rollback`
         self._files = Directory(self._path)
         self._merger = Merger(self._files, options.compression)
@@ -99,14 +101,20 @@ class ParquetSink(Sink):
 
     def rollback(self, epoch: int | None) -> None:
         """What no mark that counts reaches is removed first: the side file needs room, and the disk may be full of it.
-        Committed rows go only when the side file says so: fewer than its mark would be taken for damage."""
+        Committed rows go only when the side file says so: fewer than its mark would be taken for damage. What `data`
+        was before a merge stays to its readers, unless the disk needs room."""
+        needs_room = isinstance(self._refusal.failure, StorageError)
         self._refusal.clear()
         self.close()
         with self._guarded():
+            oldest = 0 if epoch is None else self._marks.oldest(epoch, self._retain_epochs)
+            self._forget_removed()
             mark = None if epoch is None else self._marks.target(epoch, self._path, self._emit)
             end = mark[1] if mark else 0
-            self._files.drop_next()
-            self._files.check(min(self._marks.epochs.values(), default=0), end)
+            self._files.check(oldest, end)
+            if needs_room or not self._options.merge:
+                self._files.drop_next()
+            self._files.drop_old()
             self._files.drop_prepared(max(end, self._marks.visible[1]))
             self._marks.go_back(mark)
             self._save(durable=True)
@@ -152,16 +160,23 @@ class ParquetSink(Sink):
         self._marks.forget()
         self._columns = Columns()
         if self._files.side.exists():
+            side = self._marks.load()
             try:
-                self._columns = Columns(self._marks.load()["columns"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise StateError(f"{self._files.side.name} is damaged ({error!r}); put it back") from error
+                self._columns = Columns(side["columns"])
+            except DAMAGE as error:
+                raise self._marks.damaged(error) from error
         self._unseen, self._bytes = [], 0
         self._committed.clear()
         self._is_open = True
 
     def _save(self, *, durable: bool) -> None:
         self._marks.save(durable=durable, columns=self._columns.listed())
+
+    def _forget_removed(self) -> None:
+        """The marks of epochs whose files somebody removed from the beginning. That of what is visible stays: without
+        it a directory that has lost everything would be taken for a new one."""
+        if first := self._files.first():
+            self._marks.forget_before(min(first + 1, self._marks.visible[1]))
 
     def _floor(self) -> int:
         """How many rows every epoch has that the pipeline may go back to. Only the commits themselves tell: some

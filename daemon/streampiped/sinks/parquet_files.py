@@ -31,7 +31,7 @@ from streampiped.sinks.parquet_rows import POSITION
 from streampiped.sinks.side_file import sync_directory
 
 UNFINISHED: Final = ".part"  # behind the name of a file that has no end yet
-RENAMEAT2: Final = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not in every libc
+RENAMEAT2: Final[Any] = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # not in every libc
 _AT_FDCWD: Final = -100  # fcntl.h
 _RENAME_EXCHANGE: Final = 2  # renameat2(2): the two swap their names in one step
 _NAME: Final = re.compile(r"([0-9]{15})-([0-9]{15})\.parquet")
@@ -134,6 +134,11 @@ class Directory:
         for directory in (self.path, self.data, self.prepared):
             with contextlib.suppress(FileExistsError):
                 directory.mkdir(0o750)
+                sync_directory(directory.parent)
+
+    def first(self) -> int:
+        """Number of the oldest row there is."""
+        return min((rows.first for place in (self.data, self.prepared) for rows in rows_in(place)), default=0)
 
     def check(self, oldest: int, end: int) -> None:
         """Raise StateError when rows between `oldest` and `end` are missing, or no file ends there. Who needs the room
@@ -167,8 +172,11 @@ class Directory:
             self.publish(rows)
 
     def publish(self, rows: Rows) -> None:
-        """A prepared file becomes visible."""
-        (self.prepared / rows.name).replace(self.data / rows.name)
+        """A prepared file becomes visible. A power failure may have left it in both: one file that has two names is
+        not renamed to either."""
+        prepared = self.prepared / rows.name
+        prepared.replace(self.data / rows.name)
+        prepared.unlink(missing_ok=True)
 
     @property
     def can_exchange(self) -> bool:
@@ -177,7 +185,8 @@ class Directory:
     def exchange(self, merged: Path, rows: Rows, replaced: Sequence[Rows]) -> None:
         """In one step `data` has `merged` in the place of the files with its rows. The old directory is `next` then."""
         self.drop_next()
-        self.next.mkdir(0o750)
+        self.sync()  # or a file would be durable here, and in `prepared` too
+        self._make_next()
         gone = {each.name for each in replaced}
         for entry in _entries(self.data):
             if entry not in gone:
@@ -192,12 +201,21 @@ class Directory:
     def drop_next(self) -> None:
         """Remove what an exchange has left, or was killed in. It has another name first: one that is still
         `data` or `next` when its reader has done is one that nobody has begun to remove."""
-        self._remove_old()
+        self.drop_old()
         if self.next.exists():
             self.next.rename(self.old)
-            self._remove_old()
+            self.drop_old()
 
-    def _remove_old(self) -> None:
+    def _make_next(self) -> None:
+        """With the owner, group, mode and extended attributes that `data` was given. PermissionError where one may not
+        give them: who may read stays so, and the files small."""
+        self.next.mkdir(0o750)
+        like, made = self.data.stat(), self.next.stat()
+        if (like.st_uid, like.st_gid) != (made.st_uid, made.st_gid):
+            os.chown(self.next, like.st_uid, like.st_gid)
+        shutil.copystat(self.data, self.next)
+
+    def drop_old(self) -> None:
         if self.old.exists():
             shutil.rmtree(self.old)
 

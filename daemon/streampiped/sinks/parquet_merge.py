@@ -6,9 +6,10 @@ those behind it are as large: so a row is copied a few times at most, and few sm
 
 The directory is exchanged, not its files: a new one has hard links to the files that stay and the new file, and the two
 swap their names in one step (renameat2). So nobody who holds the directory open, or has it as the working directory,
-sees a row twice or misses one: the old one stays as it is until the next merge. Who looks for each file by its path is
-told nothing when a small file goes between the list and the look: pyarrow leaves out what is not there. No order of
-renames helps, for a name that is listed no more cannot be opened either. Hence merging is an option.
+sees a row twice or misses one: the old one stays as it is until the next merge, or until the disk refuses. Who looks
+for each file by its path is told nothing when a small file goes between the list and the look: pyarrow leaves out what
+is not there. No order of renames helps, for a name that is listed no more cannot be opened either. Hence merging is an
+option.
 
 Housekeeping: what fails here is left for later, or for good where the file system cannot do it.
 """

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from streampiped.errors import StateError
 from streampiped.sinks.base import unreachable
 from streampiped.stages.base import Emit
 
+DAMAGE: Final = (ValueError, KeyError, TypeError, AttributeError)  # what JSON of another form raises
 MARKS_KEPT: Final = 1024  # epochs whose length is remembered: the largest `retain_epochs` is 1000; a file of 20 kB
 
 
@@ -32,18 +34,30 @@ class Marks:
         self.visible: tuple[int | None, int] = (None, 0)
 
     def load(self) -> Mapping[str, Any]:
-        """Know what the file says, and return all of it. ValueError and KeyError for one that is damaged."""
-        side: Mapping[str, Any] = json.loads(self.side.read_text())
-        self.epochs = {int(epoch): length for epoch, length in side["epochs"].items()}
-        self.visible = (side["visible_epoch"], side[self._visible_key])
-        self.newest = side.get("newest_epoch", max(self.epochs, default=None))
+        """Know what the file says, and return all of it. Raises StateError for one that is damaged."""
+        try:
+            side: Mapping[str, Any] = json.loads(self.side.read_text())
+            self.epochs = {int(epoch): _whole(length) for epoch, length in side["epochs"].items()}
+            epoch, newest = side["visible_epoch"], side.get("newest_epoch", max(self.epochs, default=None))
+            self.visible = (None if epoch is None else _whole(epoch), _whole(side[self._visible_key]))
+            self.newest = None if newest is None else _whole(newest)
+        except DAMAGE as error:
+            raise self.damaged(error) from error
         return side
+
+    def damaged(self, error: Exception) -> StateError:
+        """To be raised."""
+        return StateError(f"{self.side.name} is damaged ({error!r}); put it back")
 
     def add(self, epoch: int, length: int) -> None:
         """`epoch` is prepared, and ends here."""
         self.epochs[epoch] = length
         self.epochs = dict(sorted(self.epochs.items())[-MARKS_KEPT:])
         self.newest = max(epoch, -1 if self.newest is None else self.newest)
+
+    def oldest(self, epoch: int, count: int) -> int:
+        """The length at the oldest of the newest `count` marks up to this epoch; 0 without one."""
+        return min([length for e, length in self.epochs.items() if e <= epoch][-count:], default=0)
 
     def forget_before(self, length: int) -> None:
         """Nobody can go back to less than this any more."""
@@ -104,6 +118,12 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number of an epoch or of what it has")
+    return value
 
 
 def _kind(place: Path) -> str:
