@@ -21,6 +21,7 @@ from streampiped.records import Array
 
 GUESSES: Final = 2 + len(MEMORIES)  # the mean, the discounted ones, the newest label
 PARTS: Final = 8  # of a block, after each of which the weights follow
+LONG_ROWS: Final = 256  # of a longer block two parts are enough: it comes late, when weights hardly move any more
 PART_ROWS_MIN: Final = 8
 RATE: Final = sqrt(log(GUESSES))
 LEAST: Final = 1e-300  # a regret below is none: of numbers that have lost digits no rate could be made
@@ -60,7 +61,7 @@ class Blend(Member):
         if not len(labels):
             return True
         guesses = np.column_stack((looks.mean, looks.discounted, looks.lags[:, 0]))
-        size = max(PART_ROWS_MIN, -(-len(labels) // PARTS))
+        size = max(PART_ROWS_MIN, -(-len(labels) // (PARTS if len(labels) <= LONG_ROWS else 2)))
         for start in range(0, len(labels), size):
             part = guesses[start : start + size]
             answer = part @ self._weights
