@@ -12,7 +12,9 @@ from support.idle import RECORDS, measure, processes, quiet_chain
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
 STAGES = ("generator", "normalizer", "consumer", "trainer", "evaluator", "launcher")
-CPU_MAX = 0.006  # of a core, all processes; measured 0.0028 on a quiet machine, on a busy one caches are cold
+# Of a core, all processes. Measured 0.0028 on a quiet machine; 0.0065 to 0.011 in an hour in which a bare process took
+# 95 us to be woken instead of 16. The wake-ups are what must not grow: a stage has none, and this is for the others.
+CPU_MAX = 0.02
 
 
 def test_idle_stages_sleep_and_no_epoch_is_made(tmp_path: Path) -> None:
