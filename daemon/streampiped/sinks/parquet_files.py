@@ -58,14 +58,19 @@ class Part:
         texts = [field.name for field in schema if field.type not in (pa.float64(), pa.int64())]
         # Dictionaries of random numbers cost six times what writing them does, and make the file larger. The types
         # of Arrow stay out of it: a reader would make the sources a pandas Categorical.
-        self._writer = pq.ParquetWriter(
-            self._out,
-            schema,
-            compression=compression,
-            use_dictionary=texts,
-            column_encoding={POSITION: "DELTA_BINARY_PACKED"},
-            store_schema=False,
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._out,
+                schema,
+                compression=compression,
+                use_dictionary=texts,
+                column_encoding={POSITION: "DELTA_BINARY_PACKED"},
+                store_schema=False,
+            )
+        except BaseException:  # its first bytes found no room: nobody else could close what is open
+            self._out.is_muted = True
+            self._out.close()
+            raise
 
     def write(self, table: pa.Table) -> None:
         """One row group."""
