@@ -28,8 +28,8 @@ from support.streams import Events, numbered
 RETAINED = 3
 
 
-def sink_in(directory: Path) -> ParquetSink:
-    made = ParquetSink(ParquetOptions(merge=True), directory, Events(), RETAINED)
+def sink_in(directory: Path, events: Events | None = None) -> ParquetSink:
+    made = ParquetSink(ParquetOptions(merge=True), directory, events or Events(), RETAINED)
     made.rollback(None)
     return made
 
@@ -360,8 +360,8 @@ def test_without_the_option_no_file_is_touched(tmp_path: Path, monkeypatch: pyte
 def test_a_file_system_that_cannot_exchange(
     tmp_path: Path, number: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It keeps its small files, and the rows go on; what was begun is removed, and it is tried once. So it is where
-    libc knows no such call (None)."""
+    """It keeps its small files, and the rows go on; what was begun is removed, and it is tried and told once. So it is
+    where libc knows no such call (None)."""
     tried = []
 
     def refused(*arguments: Any) -> int:
@@ -371,9 +371,11 @@ def test_a_file_system_that_cannot_exchange(
 
     monkeypatch.setattr(parquet_merge, "RETRY_EPOCHS", 1)
     monkeypatch.setattr(parquet_files, "RENAMEAT2", None if number is None else refused)
-    sink = sink_in(tmp_path)
+    events = Events()
+    sink = sink_in(tmp_path, events)
     for each in range(20):
         epoch(sink, each, numbered(each, 1))
+    assert events.names() == ["files_not_merged"]
     assert sizes(tmp_path) == [1] * 20
     assert positions(tmp_path) == list(range(20))
     root = tmp_path / "records.parquet"

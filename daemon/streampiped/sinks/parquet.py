@@ -46,7 +46,7 @@ class ParquetSink(Sink):
         self._retain_epochs = retain_epochs
         self._committed: deque[int] = deque(maxlen=retain_epochs + IN_FLIGHT)  # rows of the newest, since `rollback`
         self._files = Directory(self._path)
-        self._merger = Merger(self._files, options.compression)
+        self._merger = Merger(self._files, options.compression, emit)
         self._marks = Marks(self._files.side, "rows")
         self._refusal = Refusal(self._path)
         self._is_open = False

@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from streampiped.sinks.parquet_files import UNFINISHED, Directory, Part, Rows, rows_in
 from streampiped.sinks.parquet_rows import GROUP_BYTES, ROWS_MAX
+from streampiped.stages.base import Emit
 
 MERGE_FILES: Final = 64  # so that from 1 MB an epoch on a row is copied once
 FILES_MAX: Final = 4  # times MERGE_FILES that one merge takes: it is done within some epochs, however many there are
@@ -45,13 +46,14 @@ class File(NamedTuple):
 class Merger:
     """Knows the committed files, and which of them are being merged."""
 
-    def __init__(self, files: Directory, compression: str) -> None:
+    def __init__(self, files: Directory, compression: str, emit: Emit) -> None:
         self._files = files
         self._compression = compression
+        self._emit = emit
         self._shown: list[File] | None = None  # of `data`, in order; None: to be listed
         self._merge: Merge | None = None
         self._wait = 0  # epochs
-        self._is_off = not files.can_exchange  # for good
+        self._is_off = False  # for good
 
     def forget(self) -> None:
         """What is in `data` may have changed, and what was begun is gone."""
@@ -74,10 +76,12 @@ class Merger:
             return None
         try:
             if self._merge is None:
+                if not self._files.can_exchange:
+                    raise OSError(errno.ENOSYS, "libc has no renameat2")
                 self._begin(end)
             return self._merge.rows if self._merge is not None and self._merge.copy(size) else None
-        except (OSError, pa.ArrowException):
-            self._give_up()
+        except (OSError, pa.ArrowException) as error:
+            self._give_up(error)
             return None
 
     def install(self) -> None:
@@ -86,8 +90,7 @@ class Merger:
         try:
             self._files.exchange(self._merge.path, self._merge.rows, self._merge.sources)
         except OSError as error:
-            self._is_off = error.errno in NEVER
-            self._give_up()
+            self._give_up(error)
             with contextlib.suppress(OSError):
                 self._files.drop_next()
         self._merge = self._shown = None
@@ -99,8 +102,11 @@ class Merger:
         if chosen := choose([file for file in self._shown if file.rows.end <= end]):
             self._merge = Merge(self._files, [file.rows for file in chosen], self._compression)
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._wait = RETRY_EPOCHS
+        self._is_off = isinstance(error, OSError) and error.errno in NEVER
+        again = "not tried again before a restart" if self._is_off else f"tried again after {RETRY_EPOCHS} epochs"
+        self._emit("files_not_merged", path=str(self._files.path), reason=str(error), again=again)
         self.forget()
 
 
