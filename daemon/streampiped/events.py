@@ -123,7 +123,7 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "source_truncated": EventSpec(
         "warning", "{path} was truncated after {offset} bytes were read; reading from its top"
     ),
-    "files_not_merged": EventSpec("warning", "{path} keeps its small files: {reason}; {again}"),
+    "files_not_merged": EventSpec("warning", "{path} keeps its small files: {reason}"),
     "sink_incomplete": EventSpec("warning", "{path} has nothing of epoch {epoch}, which is committed: {reason}"),
 }
 

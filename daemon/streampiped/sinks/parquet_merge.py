@@ -106,7 +106,7 @@ class Merger:
         self._wait = RETRY_EPOCHS
         self._is_off = isinstance(error, OSError) and error.errno in NEVER
         again = "not tried again before a restart" if self._is_off else f"tried again after {RETRY_EPOCHS} epochs"
-        self._emit("files_not_merged", path=str(self._files.path), reason=str(error), again=again)
+        self._emit("files_not_merged", path=str(self._files.path), reason=f"{error}; {again}")
         self.forget()
 
 
