@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.system
 DISK_BYTES = 16 << 20
 ROWS_MAX = 3000
 PAGE = 4096
+UNMOUNT_S = 10.0
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -53,7 +56,24 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
     yield path
-    subprocess.run(["umount", str(path)], check=True)
+    _unmount(path)
+
+
+def _unmount(path: Path) -> None:
+    """A look at the file system by anybody on the machine keeps it busy for a moment; a file that a sink has left open
+    keeps it for good."""
+    ends = time.monotonic() + UNMOUNT_S
+    while (done := subprocess.run(["umount", str(path)], capture_output=True, text=True, check=False)).returncode:
+        assert time.monotonic() < ends, f"{done.stderr.strip()}; open here: {_open_files(path)}"
+
+
+def _open_files(path: Path) -> list[str]:
+    """What this process has open below the path."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [name for name in found if name.startswith(str(path))]
 
 
 @pytest.fixture(scope="module")
