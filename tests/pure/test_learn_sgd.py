@@ -12,6 +12,8 @@ from streampiped.errors import OptionError
 from streampiped.learn.estimators import equal
 from streampiped.learn.sgd import ROWS_MAX, SgdRecipe, Steps
 from streampiped.records import Array
+from streampiped.stages.learning_tasks import Regression
+from streampiped.stages.trainer import TrainerOptions
 
 EXACT = 1e-12
 PENALTIES: list[dict[str, Any]] = [
@@ -126,17 +128,36 @@ def test_an_overflow_is_said_as_scikit_learn_says_it(rows: int, monkeypatch: pyt
         assert equal(recipe.freeze(recipe.back(mark)), before)
 
 
-@pytest.mark.parametrize("params", LEFT, ids=str)
-def test_what_is_left_to_scikit_learn(params: dict[str, Any]) -> None:
-    """With parameters whose steps are not taken here the member is SGDRegressor to the last bit, in blocks of one."""
-    recipe, its = SgdRecipe(params, 3), SGDRegressor(**params, random_state=3)
-    assert Steps.of(its.get_params()) is None
+@pytest.mark.parametrize(("params", "takes_steps"), [*((params, True) for params in LEFT), ({}, False)], ids=str)
+def test_what_is_left_to_scikit_learn(params: dict[str, Any], takes_steps: bool) -> None:
+    """With parameters whose steps are not taken here, or where none is to be, the member is SGDRegressor to the last
+    bit, in blocks of one; and a mark is what it was at that place, whatever comes behind."""
+    recipe, its = SgdRecipe(params, 3, takes_steps=takes_steps), SGDRegressor(**params, random_state=3)
+    assert not takes_steps or Steps.of(its.get_params()) is None
     estimator = recipe.make()
+    marks = []
     for turn in range(5):
         features, targets = rows_of(turn, 1, 4)
+        marks.append((recipe.mark(estimator), recipe.freeze(estimator)))
         recipe.learn(estimator, features, targets)
         its.partial_fit(features, targets)
     assert estimator.coef_.tobytes() == its.coef_.tobytes()
+    assert all(equal(recipe.freeze(recipe.back(mark)), frozen) for mark, frozen in marks)
+
+
+@pytest.mark.parametrize(("estimator", "taken_here"), [("auto", 5), ("sklearn.linear_model.SGDRegressor", 0)])
+def test_who_names_scikit_learns_gets_its_steps(
+    estimator: str, taken_here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a named SGDRegressor no step is taken here: it is for comparing. Of `sgd` all are but the first."""
+    taken: list[int] = []
+    take = Steps.take
+    monkeypatch.setattr(Steps, "take", lambda *given: (taken.append(1), take(*given))[1])
+    recipe = Regression(TrainerOptions(estimator=estimator), 3).recipe(4)
+    made = recipe.make()
+    for turn in range(6):
+        recipe.learn(made, *rows_of(turn, 1, 4))
+    assert len(taken) == taken_here
 
 
 def test_it_can_be_tried_out() -> None:

@@ -146,9 +146,10 @@ class SgdRecipe(Recipe):
 
     __slots__ = ("_steps",)
 
-    def __init__(self, params: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, params: Mapping[str, Any], seed: int, *, takes_steps: bool = True) -> None:
+        """`takes_steps`: those of few rows are taken here. All are scikit-learn's otherwise."""
         super().__init__(SGD_REGRESSOR, params, seed)
-        self._steps = Steps.of(self.make().get_params(deep=False))
+        self._steps = Steps.of(self.make().get_params(deep=False)) if takes_steps else None
 
     def learn(self, estimator: Any, features: Array, targets: Array) -> None:
         if self._steps is None or len(targets) > ROWS_MAX or not hasattr(estimator, "coef_"):

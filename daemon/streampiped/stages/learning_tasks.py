@@ -79,8 +79,8 @@ class Regression:
         return {"learning_rate": "constant", "eta0": min(STEP, STEP_COLUMNS / max(columns, 1))}
 
     def recipe(self, columns: int) -> Recipe:
-        if self._options.estimator == AUTO:
-            return SgdRecipe(self.params(columns), self._seed)
+        if self.estimator == SGD_REGRESSOR:
+            return SgdRecipe(self.params(columns), self._seed, takes_steps=self._options.estimator == AUTO)
         recipe = _recipe(self.estimator, self.params(columns), self._seed)
         if _is_classifier(recipe):
             raise OptionError(f"estimator {self.estimator} learns classes, and the target is a number")
