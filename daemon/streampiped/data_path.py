@@ -300,7 +300,7 @@ class DataPath:
             frame = link.reader.next()
             if frame is not None:
                 self._handle_frame(link, frame)
-                return True
+                return not self._links.dry or not self._side.flows
         if waits:
             self._process.blackbox.enter(Phase.ALIGNING)
         self._links.listen()
@@ -309,7 +309,7 @@ class DataPath:
     def _handle_frame(self, link: InputLink, frame: Frame) -> None:
         match frame:
             case Batch():
-                self._links.take(frame)
+                self._links.take(link, frame)
                 self._take_batch(frame, 0)
                 self._links.done(link)
             case Barrier(epoch):

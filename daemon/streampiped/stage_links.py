@@ -123,6 +123,8 @@ class StageLinks:
         self._edges = len(plan.spec(name).inputs) + len(plan.outputs(name))
         self.inputs: list[InputLink] = []
         self._outputs: list[OutputLink] = []
+        self._taken: FrameReader | None = None
+        """Of the batch at hand."""
         self._listening = False
 
     def open(self, generation: int, inlets: Sequence[Inlet], descriptors: Sequence[int]) -> None:
@@ -144,7 +146,7 @@ class StageLinks:
             link.close()
         for output in self._outputs:
             output.close()
-        self.inputs, self._outputs = [], []
+        self.inputs, self._outputs, self._taken = [], [], None
         self._memory.close()
 
     @property
@@ -166,13 +168,20 @@ class StageLinks:
             return Phase.CREDITS
         return None if self._memory.may_place() else Phase.SLOTS
 
-    def take(self, batch: Batch) -> None:
+    @property
+    def dry(self) -> bool:
+        """There is one input, which is listened to, and nothing of it is left."""
+        return self._listening and len(self.inputs) == 1 and not self.inputs[0].reader.pending
+
+    def take(self, link: InputLink, batch: Batch) -> None:
         """A batch has come: where it lies it stays, until `done`."""
         self._memory.hold(batch)
+        self._taken = link.reader
 
     def done(self, link: InputLink) -> None:
         """With the batch that was taken: it needs no place any more, on its link or in memory."""
         self._memory.done()
+        self._taken = None
         link.done()
 
     def emit(self, frame: Frame) -> None:
@@ -181,7 +190,10 @@ class StageLinks:
 
     def encode(self, frame: Frame) -> list[Any]:
         """What `send` takes, and will be given; nothing where nobody listens. FrameError when it is no frame."""
-        return self._frames.encode(frame, self._memory.place) if self._outputs else []
+        if not self._outputs:
+            return []
+        came = self._taken.came(frame) if self._taken is not None and isinstance(frame, Batch) else None
+        return self._frames.encode(frame, self._memory.place, came)
 
     def rehearse(self, frame: Frame) -> None:
         """FrameError when it is no frame. Nobody will see it: a fork may ask."""

@@ -360,6 +360,53 @@ def test_any_batches_round_trip(stream: list[Batch], step: int) -> None:
     assert [frame for frame in frames if not isinstance(frame, Hello)] == [plain(batch) for batch in stream]
 
 
+@given(st.lists(batches(), min_size=1, max_size=3), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_batch_that_is_handed_on_makes_the_frame_in_which_it_came(stream: list[Batch], is_known: bool) -> None:
+    """Whoever says so or not: the bytes are the same. Of texts, which can be changed in place, nobody says so."""
+    reader = FrameReader(GENERATION)
+    data = encoded(stream)
+    reader.space()[: len(data)] = data
+    reader.filled(len(data))
+    told, plainly = FrameWriter(GENERATION), FrameWriter(GENERATION)
+    while (frame := reader.next()) is not None:
+        if isinstance(frame, Batch):
+            came = reader.came(frame)
+            assert (came is None) == bool(frame.schema.texts)
+            given = came if is_known else None
+            assert b"".join(told.encode(frame, lambda _: [], given)) == b"".join(plainly.encode(frame))
+            assert reader.came(Batch.build({"x": [1.0]})) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 2},
+        {"sequence": 8},
+        {"ingest_ns": 1},
+        {"spans": (Span("s", 1, 3),)},
+        {"floats": Batch.build(floats(3, 2)).floats},
+        {"ints": Batch.build({"n": np.arange(3)}).ints},
+        {"schema": Schema(("a", "b"), ("n",))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_batch_that_was_changed_did_not_come_so(change: dict[str, Any]) -> None:
+    """A stage may set anything of the batch that it was given, and return it: that goes on and not what came."""
+    batch = Batch.build(floats(3, 2) | {"n": np.arange(3)}, sequence=7, spans=(Span("s", 0, 3),), ingest_ns=5)
+    reader = FrameReader(GENERATION)
+    data = encoded([batch])
+    reader.space()[: len(data)] = data
+    reader.filled(len(data))
+    assert isinstance(reader.next(), Hello)
+    found = reader.next()
+    assert isinstance(found, Batch)
+    assert reader.came(found) is not None
+    for name, value in change.items():
+        setattr(found, name, value)
+    assert reader.came(found) is None
+
+
 fields = st.recursive(
     st.none()
     | st.booleans()

@@ -40,13 +40,18 @@ def shared(batch: Batch, chosen: tuple[bool, ...]) -> tuple[list[Any], Any]:
     return [*writer.encode(Hello(batch.schema)), *writer.encode(batch, lambda _: places)], memory
 
 
-def read(buffers: list[Any], memory: Any) -> Batch:
+def reader_of(buffers: list[Any], memory: Any) -> FrameReader:
     mapped = memory.view()
     mapped.flags.writeable = False
     reader = FrameReader(GENERATION, memory={OWNER: mapped})
     data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers)
     reader.space()[: len(data)] = data
     reader.filled(len(data))
+    return reader
+
+
+def read(buffers: list[Any], memory: Any) -> Batch:
+    reader = reader_of(buffers, memory)
     assert isinstance(reader.next(), Hello)
     batch = reader.next()
     assert isinstance(batch, Batch)
@@ -54,6 +59,25 @@ def read(buffers: list[Any], memory: Any) -> Batch:
 
 
 CHOICES: Final = [tuple(bool(bits >> i & 1) for i in range(5)) for bits in range(32)]
+
+
+def test_a_frame_that_names_memory_is_handed_on_as_it_came() -> None:
+    """As long as our readers see all of that memory. Else what they do not see comes along, or lies elsewhere."""
+    numbers = Batch.build(floats(100, 5))
+    buffers, memory = shared(numbers, (True,))
+    reader = reader_of(buffers, memory)
+    assert isinstance(reader.next(), Hello)
+    batch = reader.next()
+    assert isinstance(batch, Batch)
+    came = reader.came(batch)
+    assert came == buffers[-1]
+    place = batch.floats.place
+    writer = FrameWriter(GENERATION)
+    writer.encode(Hello(batch.schema))
+    assert writer.encode(batch, lambda _: [place], came) == [came]
+    hidden = writer.encode(batch, lambda _: [None], came)
+    assert len(hidden) == 2
+    assert plain(read([*writer.encode(Hello(batch.schema)), *hidden], memory)) == plain(numbers)
 
 
 @pytest.mark.parametrize("chosen", CHOICES, ids=lambda c: "".join("ri"[not b] for b in c))

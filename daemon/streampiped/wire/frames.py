@@ -82,15 +82,16 @@ class FrameWriter:
         self._frame_bytes_max = frame_bytes_max
         self._schema: Schema | None = None
 
-    def encode(self, frame: Frame, placing: Placing | None = None) -> list[Any]:
+    def encode(self, frame: Frame, placing: Placing | None = None, came: bytes | None = None) -> list[Any]:
         """Buffers to be written in order. A batch's blocks are handed out uncopied, but for few bytes and those that
-        `placing` says to lie elsewhere; it is asked once, and only for a batch that makes a frame. FrameError when the
-        frame is one that no reader would take, which does not depend on where blocks lie."""
+        `placing` says to lie elsewhere; it is asked once, and only for a batch that makes a frame. `came`: the frame
+        in which this very batch came (`FrameReader.came`). FrameError when the frame is one that no reader would take,
+        which does not depend on where blocks lie."""
         match frame:
             case Batch():
                 if frame.schema is self._schema or frame.schema == self._schema:
-                    return self._batch(frame, placing)
-                return self.encode(Hello(frame.schema)) + self._batch(frame, placing)
+                    return self._batch(frame, placing, came)
+                return self.encode(Hello(frame.schema)) + self._batch(frame, placing, came)
             case Hello(schema):
                 self._schema = schema
                 return [_frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)]
@@ -102,14 +103,18 @@ class FrameWriter:
     def _opening(self) -> list[Any]:
         return [] if self._schema is not None else self.encode(Hello(Schema()))
 
-    def _batch(self, batch: Batch, placing: Placing | None) -> list[Any]:
+    def _batch(self, batch: Batch, placing: Placing | None, came: bytes | None) -> list[Any]:
+        places = placing(batch) if came is not None and placing is not None else None
+        if places is not None and None not in places:
+            return [came]
         spans = [[s.source, s.start, s.count, s.via] if s.via else [s.source, s.start, s.count] for s in batch.spans]
         texts = [batch.texts[name] for name in batch.schema.texts] if batch.schema.texts else []
         header = [self._generation, batch.rows, batch.sequence, batch.ingest_ns, spans, texts, []]
         data = batch.floats.nbytes + batch.ints.nbytes
         if texts or len(spans) > SPANS_FEW or data + HEAD_FEW_BYTES > self._frame_bytes_max:
             self._check(batch, PREFIX.size + padded(len(_packed(header))), data)
-        places = placing(batch) if placing is not None else ()
+        if places is None:
+            places = placing(batch) if placing is not None else ()
         parts = parts_of(batch)
         if not any(places):
             if data <= JOINED_BYTES:
@@ -181,6 +186,9 @@ class FrameReader:
         self._end = 0
         self._wanted = PREFIX.size
         self._schema: Schema | None = None
+        self._last: Batch | None = None
+        self._last_at = slice(0)
+        self._last_had: tuple[Any, ...] = ()
 
     def _take(self, buffer: Any) -> None:
         """Read into this one from now on."""
@@ -213,6 +221,13 @@ class FrameReader:
     def filled(self, count: int) -> None:
         self._end += count
 
+    def came(self, batch: Batch) -> bytes | None:
+        """The frame in which this batch came, to be handed on as it is; None unless it is the last that `next` gave,
+        nobody has changed it, and it has few bytes or lies in memory as a whole."""
+        if batch is not self._last or _had(batch) != self._last_had:
+            return None
+        return bytes(self._room[self._last_at])
+
     def next(self) -> Frame | None:
         """The next whole frame, or None when more bytes are needed. FrameError when the bytes are no frame."""
         pending = self._end - self._start
@@ -234,6 +249,7 @@ class FrameReader:
         body = self._room[at : at + header_bytes]
         if zlib.crc32(body) != checksum:
             raise FrameError("checksum of a frame header does not match")
+        self._last_at = slice(self._start, self._start + total)
         self._start += total
         return self._decode(kind, body, data_bytes)
 
@@ -268,7 +284,7 @@ class FrameReader:
         if not fits or (texts and any(len(text) != rows for text in texts)):
             raise self._misfit(rows, data_bytes)
         floats, ints = self._blocks(data_bytes, rows, said) if said else self._inline(schema, data_bytes, rows)
-        return Batch(
+        batch = Batch(
             schema,
             rows,
             floats,
@@ -278,6 +294,9 @@ class FrameReader:
             spans=tuple([self._span(*span) if self._via else Span(*span) for span in spans]),
             ingest_ns=ingest_ns,
         )
+        stays = not (texts or self._via) and data_bytes <= (0 if said else JOINED_BYTES)
+        self._last, self._last_had = (batch, _had(batch)) if stays else (None, ())
+        return batch
 
     def _inline(self, schema: Schema, data_bytes: int, rows: int) -> tuple[Block, Block]:
         """The float block and the int block of a frame that names no memory: one behind the other."""
@@ -331,6 +350,11 @@ class FrameReader:
 
     def _span(self, source: str, start: int, count: int, via: str = "") -> Span:
         return Span(source, start, count, f"{via}/{self._via}" if via else self._via)
+
+
+def _had(batch: Batch) -> tuple[Any, ...]:
+    """What a stage could change of a batch without texts; the columns cannot be written."""
+    return batch.rows, batch.sequence, batch.ingest_ns, batch.spans, batch.schema, batch.floats, batch.ints
 
 
 def _whole(parts: list[Block], rows: int, nothing: Any) -> Block:
