@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.page import Cell, Page
-from speed import contest, head, sweeps, timely
+from speed import contest, head, sink_alone, sweeps, timely
 from speed.bench import Bench
 
 BEGIN: Final = "<!-- written by make bench: begin -->"
@@ -31,6 +31,7 @@ END: Final = "<!-- written by make bench: end -->"
 PARTS: Final[dict[str, Callable[[Bench], None]]] = {
     "head": head.head_to_head,
     "lines": head.lines,
+    "sink": sink_alone.sink,
     "latency": timely.latencies,
     "start": timely.starts,
     "recovery": timely.recoveries,
