@@ -9,32 +9,31 @@ from typing import Final
 
 from bench.page import Cell
 from speed import peer_streampipe, usage
-from speed.bench import BY_VALUE, Bench, title
+from speed.bench import BY_VALUE, Bench, median, title
 from speed.contest import Ran
 from speed.work import Work
 from support.daemon import Daemon, running
 
 SWEPT: Final = ("fused", "streampipe", *BY_VALUE)
-BATCHES: Final = {1: 4_000, 64: 100_000, 1024: 500_000, 8192: 1_000_000}
-"""Rows of a batch -> records, so that each takes a few seconds."""
-COLUMNS: Final = {4: 1_000_000, 16: 1_000_000, 64: 400_000, 256: 100_000}
+BATCHES: Final = {1: 2_000, 64: 50_000, 1024: 250_000, 8192: 450_000}
+"""Rows of a batch -> records, so that each run takes about a second, in which the pipeline commits an epoch or two."""
+COLUMNS: Final = {4: 450_000, 16: 450_000, 64: 200_000, 256: 100_000}
+"""The beginning of a wide stream costs more: 30,000 records of 256 columns took twice as long each as 100,000."""
 LENGTHS: Final = (1, 4, 10)
 LENGTH_BATCHES: Final = {1024: 3_000, 8192: 600}
 """Rows of a batch -> batches through stages that only pass them on."""
+LENGTH_SHARE: Final = 4  # those who copy take up to five times as long and commit nothing: a quarter says as much
 PASS_US: Final = 40.0
 MARKS: Final = (1_000_000, 2_000_000, 5_000_000, 10_000_000)
 LONG: Final = (20_000_000, 50_000_000, 100_000_000)
 GROWTH_MIB: Final = 16.0  # what allocators breathe
 LOOK_S: Final = 0.25
 DEADLINE_S: Final = 1_800.0
+Runs = dict[str, list[Ran]]
+"""Contestant -> its runs, in turn with those of the others."""
 
 
-def _row(bench: Bench, part: str, work: Work, names: tuple[str, ...] = SWEPT) -> dict[str, Ran]:
-    found = bench.alternating(part, names, work, 1)
-    return {name: runs[0] for name, runs in found.items()}
-
-
-def _table(bench: Bench, what: str, found: dict[str, dict[str, Ran]]) -> None:
+def _table(bench: Bench, what: str, found: dict[str, Runs]) -> None:
     """A line for each size: records/s and CPU of everybody."""
     names = list(dict.fromkeys(name for each in found.values() for name in each))
     figures: dict[str, Callable[[Ran], float]] = {
@@ -43,38 +42,56 @@ def _table(bench: Bench, what: str, found: dict[str, dict[str, Ran]]) -> None:
     }
     for figure, of in figures.items():
         rows: list[list[Cell]] = [
-            [at, *(of(each[n]) if n in each else None for n in names)] for at, each in found.items()
+            [at, *(median(map(of, runs[n])) if n in runs else None for n in names)] for at, runs in found.items()
         ]
         bench.page.add_table([f"{what}: {figure}", *map(title, names)], rows)
 
 
 def batches(bench: Bench) -> None:
-    bench.page.add("## Sizes of batches", "16 columns; one run each.")
+    bench.page.add("## Sizes of batches", f"16 columns; {_runs(bench)}.")
     sizes = {1024: 100_000} if bench.quick else BATCHES
-    _table(bench, "rows", {f"{batch:,}": _row(bench, "batches", Work(n, batch=batch)) for batch, n in sizes.items()})
+    works = {f"{batch:,}": Work(records, batch=batch) for batch, records in sizes.items()}
+    _table(bench, "rows", {at: bench.alternating("batches", SWEPT, work, bench.rounds) for at, work in works.items()})
 
 
 def columns(bench: Bench) -> None:
-    bench.page.add("## Columns", "Batches of 8,192; one run each.")
+    bench.page.add("## Columns", f"Batches of 8,192; {_runs(bench)}.")
     sizes = {64: 50_000} if bench.quick else COLUMNS
-    _table(bench, "columns", {f"{wide}": _row(bench, "columns", Work(n, columns=wide)) for wide, n in sizes.items()})
+    works = {f"{wide}": Work(records, columns=wide) for wide, records in sizes.items()}
+    found = {at: bench.alternating("columns", SWEPT, work, bench.rounds) for at, work in works.items()}
+    _table(bench, "columns", found)
+
+
+def _runs(bench: Bench) -> str:
+    return "one run each" if bench.rounds == 1 else f"medians of {bench.rounds} runs in turn"
 
 
 def length(bench: Bench) -> None:
-    bench.page.add("## Length", LENGTH)
-    lengths, names = ((1, 4) if bench.quick else LENGTHS), ("streampipe", *BY_VALUE)
+    bench.page.add("## Length", LENGTH.format(runs=_runs(bench)))
+    lengths = (1, 4) if bench.quick else LENGTHS
     for rows, count in ({8192: 100} if bench.quick else LENGTH_BATCHES).items():
-        work = Work(rows * count, batch=rows)
-        found = {passes: _row(bench, "length", replace(work, passes=passes), names) for passes in lengths}
+        found = {passes: _lengthened(bench, rows, count, passes) for passes in lengths}
         _table(bench, f"stages, {rows:,} rows", {f"{passes}": each for passes, each in found.items()})
         short, far = lengths[0], lengths[-1]
-        for name in names:
-            if name in found[short] and name in found[far]:
-                us = (found[far][name].cpu - found[short][name].cpu) / (far - short) / count * 1e6
-                bench.page.add(f"{title(name)}: {us:.0f} us on the CPU for each frame and stage more.")
-                bench.keep("length", name, rows=rows, us_per_frame=us)
-                if name == "streampipe":
-                    bench.most(f"a stage that passes on, us per frame of {rows:,} rows", us, PASS_US, ".0f")
+        for name in [name for name in found[short] if name in found[far]]:
+            pairs = zip(found[short][name], found[far][name], strict=True)
+            us = median((b.ns - a.ns) / (far - short) * rows / 1e3 for a, b in pairs)
+            bench.page.add(f"{title(name)}: {us:.0f} us on the CPU for each frame and stage more.")
+            bench.keep("length", name, rows=rows, us_per_frame=us)
+            if name == "streampipe":
+                bench.most(f"a stage that passes on, us per frame of {rows:,} rows", us, PASS_US, ".0f")
+
+
+def _lengthened(bench: Bench, rows: int, count: int, passes: int) -> Runs:
+    """Through so many stages. In turn, though the others are given fewer frames."""
+    whole = Work(rows * count, batch=rows, passes=passes)
+    part = replace(whole, records=whole.records // LENGTH_SHARE)
+    found: Runs = {}
+    for _ in range(bench.rounds):
+        for work, names in ((whole, ("streampipe",)), (part, BY_VALUE)):
+            for name, runs in bench.alternating("length", names, work, 1).items():
+                found.setdefault(name, []).extend(runs)
+    return found
 
 
 def memory(bench: Bench) -> None:
@@ -101,7 +118,7 @@ def _wait(daemon: Daemon, records: int) -> None:
         time.sleep(LOOK_S)
 
 
-LENGTH: Final = """Stages that only pass batches of 17 columns on, behind the generator; one run each. What a further
-one costs is the difference between the longest and the shortest."""
+LENGTH: Final = """Stages that only pass batches of 17 columns on, behind the generator; {runs}. Who moves them by value
+is given a quarter of the frames. What a further stage costs is the difference between the longest and the shortest."""
 
 MEMORY: Final = """An endless stream in batches of 8,192, as fast as it goes, looked at on its way."""
