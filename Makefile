@@ -6,7 +6,8 @@
 #   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, recovery times,
 #                       what exactly-once costs; half an hour
 #   make bench          what the pipeline costs, beside a loop in one process, queues, ZeroMQ, Bytewax, Ray and
-#                       Pathway; writes docs/performance.md; a quarter of an hour; ARGS=--quick for a minute of it
+#                       Pathway; writes docs/performance.md; a quarter of an hour; ARGS=--quick for a minute of it,
+#                       ARGS=--long for a hundred million records as well
 #   make bench-learning what the learning is worth, beside River, scikit-learn and Vowpal Wabbit; writes
 #                       docs/learning.md; six minutes; ARGS=--quick for the short streams
 #   make choose-defaults what the learners' defaults give on real data sets; ARGS=--descend tries others

@@ -1,6 +1,7 @@
 """What the pipeline costs, beside a loop in one process and other people's ways to run the same stages.
 
     make bench                                                # all of it, into docs/performance.md
+    make bench ARGS=--long                                    # and the memory up to 100 million records
     make bench ARGS=--quick                                   # a minute of it, nothing written
     PYTHONPATH=tests .venv/bin/python -m speed.run --only head,latency
 

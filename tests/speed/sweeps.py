@@ -26,6 +26,7 @@ LENGTH_SHARE: Final = 4  # those who copy take up to five times as long and comm
 PASS_US: Final = 40.0
 MARKS: Final = (1_000_000, 2_000_000, 5_000_000, 10_000_000)
 LONG: Final = (20_000_000, 50_000_000, 100_000_000)
+"""Behind `MARKS`, with --long."""
 GROWTH_MIB: Final = 16.0  # what allocators breathe
 LOOK_S: Final = 0.25
 DEADLINE_S: Final = 1_800.0
@@ -97,17 +98,17 @@ def _lengthened(bench: Bench, rows: int, count: int, passes: int) -> Runs:
 def memory(bench: Bench) -> None:
     if bench.quick:
         return
-    marks = (*MARKS, *LONG) if bench.long else MARKS
     bench.page.add("## Memory over a long stream", MEMORY)
-    rows: list[list[Cell]] = []
+    sizes: dict[int, float] = {}
     with running(peer_streampipe.config(Work(0, batch=8192))) as daemon:
-        for mark in marks:
+        for mark in (*MARKS, *LONG) if bench.long else MARKS:
             _wait(daemon, mark)
-            rows.append([f"{mark:,}", usage.pss_mib(daemon.process.pid)])
-            bench.keep("long", "streampipe", records=mark, pss_mib=rows[-1][1])
-    bench.page.add_table(["records", "sum of PSS, MiB"], rows)
-    sizes = [float(row[1] or 0.0) for row in rows]
-    bench.most(f"growth up to {marks[-1]:,} records, MiB", max(sizes) - sizes[0], GROWTH_MIB, ".0f")
+            sizes[mark] = usage.pss_mib(daemon.process.pid)
+            bench.keep("long", "streampipe", records=mark, pss_mib=sizes[mark])
+    bench.page.add_table(["records", "sum of PSS, MiB"], [[f"{mark:,}", size] for mark, size in sizes.items()])
+    for first, last in ((MARKS[0], MARKS[-1]), (MARKS[-1], LONG[-1])) if bench.long else ((MARKS[0], MARKS[-1]),):
+        growth = max(size for mark, size in sizes.items() if first <= mark <= last) - sizes[first]
+        bench.most(f"growth from {first:,} up to {last:,} records, MiB", growth, GROWTH_MIB, ".0f")
 
 
 def _wait(daemon: Daemon, records: int) -> None:
