@@ -41,6 +41,8 @@ class Bench:
         self.targets: list[Target] = []
         self.measured: list[dict[str, Any]] = []
         self.absent: dict[str, str] = {}
+        self.swept: dict[Work, dict[str, list[Ran]]] = {}
+        """What a sweep has measured, for another one that has the same work."""
         if wanted.pathway and Path(wanted.pathway).exists():
             contest.PYTHONS["pathway"] = str(wanted.pathway)
 
