@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from streampiped.errors import ExitCode, StateError, StreampipeError
-from streampiped.learn.class_convert import classes_to_onnx, classes_to_skops
 from streampiped.learn.class_pool import ClassPool
-from streampiped.learn.convert import to_onnx, to_skops
+from streampiped.learn.export.class_convert import classes_to_onnx, classes_to_skops
+from streampiped.learn.export.convert import to_onnx, to_skops
 from streampiped.learn.npz import from_npz
 from streampiped.stages.base import StageContext
 from streampiped.stages.model_versions import FORMAT

@@ -1,13 +1,13 @@
-"""learn/class_asked.py: lines of questions that wait, while classes come and, after a rollback, go."""
+"""learn/late/class_asked.py: lines of questions that wait, while classes come and, after a rollback, go."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from streampiped.classes import UNKNOWN
-from streampiped.learn.class_asked import SERVED, ClassAsked, ClassForm
 from streampiped.learn.class_past import ClassLooks, ClassPast
-from streampiped.learn.pending import NO_LINE, Pending
+from streampiped.learn.late.class_asked import SERVED, ClassAsked, ClassForm
+from streampiped.learn.late.pending import NO_LINE, Pending
 
 FEATURES = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 NONE = np.zeros((3, 0))

@@ -1,4 +1,4 @@
-"""learn/class_formula.py and learn/class_convert.py: every member of classes as numbers, as ONNX, for scikit-learn."""
+"""learn/export/class_formula.py and class_convert.py: every member of classes as numbers, as ONNX, for scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from streampiped.errors import StateError
-from streampiped.learn import class_convert, convert
-from streampiped.learn.class_delayed import DelayedClassPool
-from streampiped.learn.class_formula import class_formula_of
 from streampiped.learn.class_lineup import TRIVIAL, class_lineup
 from streampiped.learn.class_members.boosting import ClassBoosting
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.class_recipe import ClassRecipe
+from streampiped.learn.export import class_convert, convert
+from streampiped.learn.export.class_formula import class_formula_of
+from streampiped.learn.export.formula import NoFormulaError
 from streampiped.learn.features import complete
-from streampiped.learn.formula import NoFormulaError
+from streampiped.learn.late.class_delayed import DelayedClassPool
 from support.class_streams import SGD, STEP
 
 COLUMNS = 3

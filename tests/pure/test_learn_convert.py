@@ -1,4 +1,4 @@
-"""learn/formula.py and learn/convert.py: every member as numbers, as ONNX, as an estimator of scikit-learn."""
+"""learn/export/formula.py and convert.py: every member as numbers, as ONNX, as an estimator of scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from streampiped.errors import StateError
-from streampiped.learn import convert
 from streampiped.learn.estimators import Recipe
+from streampiped.learn.export import convert
+from streampiped.learn.export.formula import NoFormulaError, formula_of
 from streampiped.learn.features import complete
-from streampiped.learn.formula import NoFormulaError, formula_of
 from streampiped.learn.lineup import RIDGES, SGD, TRIVIAL, lineup
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember

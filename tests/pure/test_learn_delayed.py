@@ -1,4 +1,4 @@
-"""learn/delayed.py: what a pool makes of labels whose questions were answered before it changed."""
+"""learn/late/delayed.py: what a pool makes of labels whose questions were answered before it changed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from streampiped.learn.asked import Asked
-from streampiped.learn.delayed import DelayedPool, LateForecast, LateRows
 from streampiped.learn.estimators import equal
+from streampiped.learn.late.asked import Asked
+from streampiped.learn.late.delayed import DelayedPool, LateForecast, LateRows
+from streampiped.learn.late.pending import Pending
 from streampiped.learn.lineup import lineup
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.members.trivial import LastLabel, RunningMean
-from streampiped.learn.pending import Pending
 from streampiped.records import Array
 
 Floats = np.ndarray

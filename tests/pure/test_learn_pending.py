@@ -1,4 +1,4 @@
-"""learn/pending.py: questions that wait by id, against a plain dict; bounded, and restored exactly."""
+"""learn/late/pending.py: questions that wait by id, against a plain dict; bounded, and restored exactly."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streampiped.learn.asked import LOOKS, SERVED, Asked, AskedForm
 from streampiped.learn.estimators import equal
+from streampiped.learn.late.asked import LOOKS, SERVED, Asked, AskedForm
+from streampiped.learn.late.pending import LINES_FIRST, NO_LINE, Id, Pending
 from streampiped.learn.past import Past
-from streampiped.learn.pending import LINES_FIRST, NO_LINE, Id, Pending
 
 ROWS = st.lists(st.tuples(st.integers(0, 9) | st.none(), st.booleans()), max_size=60)
 

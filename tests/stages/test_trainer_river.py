@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from streampiped.errors import OptionError, StateError
-from streampiped.learn.class_convert import classes_to_skops
-from streampiped.learn.convert import to_onnx, to_skops
 from streampiped.learn.estimators import equal
-from streampiped.learn.export import export
+from streampiped.learn.export.class_convert import classes_to_skops
+from streampiped.learn.export.convert import to_onnx, to_skops
+from streampiped.learn.export.document import export
 from streampiped.learn.npz import from_npz, to_npz
 from streampiped.records import Batch, Span
 from streampiped.stages.base import StageContext

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 import pytest
 
-from support.tree import files, imports, modules, parse, shown
+from support.tree import REPOSITORY, files, imports, modules, parse, shown
 
 VOCABULARY: Final = {
     "classes",
@@ -91,6 +92,12 @@ def test_imports_point_one_way() -> None:
         if not may_import(module, target)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_package_is_installed() -> None:
+    """pyproject.toml lists every folder of modules: one that is left out is missing where a wheel is installed."""
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(name for name, path in modules().items() if path.name == "__init__.py")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.learn.held import HeldOut, by_source
+from streampiped.learn.late.held import HeldOut, by_source
 from streampiped.learn.lookback import Lookback
 from streampiped.learn.past import LAGS, MEMORIES, Looks
 from streampiped.measure.window import Window

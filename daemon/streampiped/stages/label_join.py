@@ -15,10 +15,10 @@ from pydantic import Field
 
 from streampiped.classes import Codes, Label
 from streampiped.errors import OptionError
-from streampiped.learn.class_delayed import ClassLateForecast, DelayedClassPool
-from streampiped.learn.delayed import DelayedPool, LateForecast, LateRows
-from streampiped.learn.held import HeldOut, Origin
-from streampiped.learn.pending import COUNTS, Id, Joined, Pending
+from streampiped.learn.late.class_delayed import ClassLateForecast, DelayedClassPool
+from streampiped.learn.late.delayed import DelayedPool, LateForecast, LateRows
+from streampiped.learn.late.held import HeldOut, Origin
+from streampiped.learn.late.pending import COUNTS, Id, Joined, Pending
 from streampiped.records import Batch, IntArray
 from streampiped.stages.base import StageOptions
 from streampiped.stages.learning_tasks import CLASS_COLUMNS

@@ -14,15 +14,15 @@ from sklearn.base import ClassifierMixin
 
 from streampiped.classes import UNKNOWN
 from streampiped.errors import OptionError
-from streampiped.learn.class_delayed import DelayedClassPool
 from streampiped.learn.class_lineup import class_lineup
 from streampiped.learn.class_members.boosting import ClassBoosting
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_pool import ClassForecast
 from streampiped.learn.class_recipe import ClassRecipe
-from streampiped.learn.delayed import DelayedPool
 from streampiped.learn.estimators import Recipe
 from streampiped.learn.known_classes import Kind
+from streampiped.learn.late.class_delayed import DelayedClassPool
+from streampiped.learn.late.delayed import DelayedPool
 from streampiped.learn.lineup import ESTIMATOR, SGD, lineup, renamed
 from streampiped.learn.members.boosting import Boosting
 from streampiped.learn.members.estimator import EstimatorMember

@@ -10,7 +10,7 @@ import numpy as np
 from streampiped.classes import UNKNOWN
 from streampiped.learn.class_pool import ClassForecast, ClassPool
 from streampiped.learn.features import numbers_of
-from streampiped.learn.held import HeldOut
+from streampiped.learn.late.held import HeldOut
 from streampiped.learn.past import Looks
 from streampiped.measure.metrics import scores_of
 from streampiped.records import Array

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from streampiped.errors import ExitCode, RpcError, StateError, UnknownVersionError
-from streampiped.learn.class_formula import class_formula_of
 from streampiped.learn.class_pool import ClassPool
-from streampiped.learn.export import export
+from streampiped.learn.export.class_formula import class_formula_of
+from streampiped.learn.export.document import export
+from streampiped.learn.export.formula import NoFormulaError, formula_of
 from streampiped.learn.features import Rows, matrix_of
-from streampiped.learn.formula import NoFormulaError, formula_of
 from streampiped.stages.learning_tasks import AnyPool
 from streampiped.stages.model_answers import looks_of, predicted, recalled, scored
 from streampiped.stages.model_versions import Frozen, Versions

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from streampiped.errors import StateError, UnknownVersionError
-from streampiped.learn.held import HeldOut
+from streampiped.learn.late.held import HeldOut
 from streampiped.learn.npz import to_npz
 from streampiped.learn.registry import Mark, Registry, rebuilt
 from streampiped.records import Array

@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from streampiped.errors import OptionError, StateError
 from streampiped.holdout import held_out
 from streampiped.learn.class_pool import ClassPool
-from streampiped.learn.delayed import LateRows
 from streampiped.learn.features import complete
+from streampiped.learn.late.delayed import LateRows
 from streampiped.learn.lineup import ESTIMATOR, NAMES, SGD, renamed
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED

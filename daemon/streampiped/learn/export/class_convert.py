@@ -9,13 +9,13 @@ import numpy as np
 
 from streampiped.classes import Codes
 from streampiped.errors import StateError
-from streampiped.learn.class_formula import ClassFormula, class_formula_of, looks_of
 from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_members.discriminant import Discriminant
 from streampiped.learn.class_pool import ClassPool, smoothed
-from streampiped.learn.convert import TOLERANCE, imported, placing_steps, scaler_of, tried_rows, written
-from streampiped.learn.formula import NoFormulaError
-from streampiped.learn.graph import Graph
+from streampiped.learn.export.class_formula import ClassFormula, class_formula_of, looks_of
+from streampiped.learn.export.convert import TOLERANCE, imported, placing_steps, scaler_of, tried_rows, written
+from streampiped.learn.export.formula import NoFormulaError
+from streampiped.learn.export.onnx_graph import Graph
 from streampiped.learn.river_models import RiverModel
 from streampiped.records import Array
 

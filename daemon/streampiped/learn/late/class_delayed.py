@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.classes import UNKNOWN, Codes, Label
-from streampiped.learn.class_asked import ClassAsked, ClassForm
 from streampiped.learn.class_members.base import ClassMember
 from streampiped.learn.class_past import ClassLooks, ClassPast
 from streampiped.learn.class_pool import ClassPool, given_to, losses_of, residuals_of, smoothed
-from streampiped.learn.delayed import LateRows, chosen_rows
 from streampiped.learn.known_classes import Kind
-from streampiped.learn.pending import NO_LINE, Pending
+from streampiped.learn.late.class_asked import ClassAsked, ClassForm
+from streampiped.learn.late.delayed import LateRows, chosen_rows
+from streampiped.learn.late.pending import NO_LINE, Pending
 from streampiped.records import Array, IntArray
 
 

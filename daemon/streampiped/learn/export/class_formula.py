@@ -23,7 +23,7 @@ from streampiped.learn.class_members.classifier import Classifier
 from streampiped.learn.class_members.discriminant import Discriminant
 from streampiped.learn.class_past import ClassLooks, ClassPast
 from streampiped.learn.class_pool import ClassPool
-from streampiped.learn.formula import NoFormulaError, columns_of, plain_of
+from streampiped.learn.export.formula import NoFormulaError, columns_of, plain_of
 from streampiped.records import Array
 
 FORMAT: Final = "streampipe-class-formula/1"

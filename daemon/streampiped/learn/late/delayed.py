@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.aligned import aligned_empty
-from streampiped.learn.asked import Asked, AskedForm
+from streampiped.learn.late.asked import Asked, AskedForm
+from streampiped.learn.late.pending import NO_LINE, Pending
 from streampiped.learn.members.base import Inputs
 from streampiped.learn.past import Looks, Past
-from streampiped.learn.pending import NO_LINE, Pending
 from streampiped.learn.pool import Pool, by_turns, judged_of
 from streampiped.learn.rivals import chosen
 from streampiped.records import Array, IntArray

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from streampiped.errors import StateError
-from streampiped.learn.formula import Formula, NoFormulaError, Placing, formula_of
-from streampiped.learn.graph import Graph
+from streampiped.learn.export.formula import Formula, NoFormulaError, Placing, formula_of
+from streampiped.learn.export.onnx_graph import Graph
 from streampiped.learn.members.estimator import EstimatorMember
 from streampiped.learn.pool import Pool
 from streampiped.learn.rivals import Rivals

@@ -68,7 +68,7 @@ class Form(Protocol[Kept]):
 class Pending(Generic[A]):
     """At most `wait_rows_max` questions; for one more, the oldest is given up.
 
-    >>> from streampiped.learn.asked import AskedForm
+    >>> from streampiped.learn.late.asked import AskedForm
     >>> pending = Pending(2, AskedForm(1, ["mean"]))
     >>> joined = pending.join([7, 8, 9, 7, 9], np.array([False, False, False, True, True]), immediate=False)
     >>> joined.asks.tolist(), joined.tells.tolist(), pending.counts["given_up"], pending.counts["late"]

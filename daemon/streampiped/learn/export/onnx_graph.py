@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from streampiped.learn.formula import Placing, pairs_of
+from streampiped.learn.export.formula import Placing, pairs_of
 
 OPSET: Final = 17  # of ONNX, 2022: every runtime of today has it
 IR_VERSION: Final = 8  # that goes with it

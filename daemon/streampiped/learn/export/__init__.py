@@ -1,0 +1,1 @@
+"""A model given to others: as plain numbers, as one formula, and as files of other programs."""
