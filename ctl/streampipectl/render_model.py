@@ -48,6 +48,7 @@ def model_text(answer: Mapping[str, Any]) -> str:
     if answer.get("members"):
         members = sorted(answer["members"], key=lambda m: (m.get("loss") is None, m.get("loss") or 0.0))
         lines += ["", *table(MEMBER_COLUMNS, members, None, None)]
+        lines += [f"{clean(m['name'])} has grown to its limit: it learns no more" for m in members if m.get("full")]
     return "\n".join(lines)
 
 

@@ -86,6 +86,10 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     "registry_damaged": EventSpec("warning", "{reason}"),
     "model_changed": EventSpec("notice", "{what}, from row {row} on"),
     "change_left": EventSpec("warning", "{what} is impossible by now: {reason}"),
+    "member_full": EventSpec(
+        "warning",
+        "{member} has grown to its limit by row {row}: it answers on, and learns no more until begun anew",
+    ),
     "record_left_out": EventSpec("error", "record {position} makes no frame and is left out: {reason}"),
     "records_quarantined": EventSpec("error", "{count} records put aside; streampipectl dlq list shows them"),
     "batch_not_tried": EventSpec(

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from streampipectl import probes, render, render_letters
+from streampipectl.render_model import model_text
 from support.control_backend import checkpoint, process, status_of
 
 NAMES = ("generator", "normalizer", "consumer", "trainer", "evaluator", "log_extractor", "service_monitor")
@@ -375,3 +376,15 @@ def test_decided() -> None:
     assert render_letters.decided_text(answer) == "replay: 1 letter, epoch 240, 0.21 s"
     assert render_letters.decided_text({"verb": "drop", "letters": 3, "dead": 20}) == "drop: 3 letters, 20 still dead"
     assert render_letters.decided_text(answer | {"done": False}) == "replay: accepted, going on"
+
+
+def test_a_member_that_learns_no_more_is_named() -> None:
+    """`model show` has a line below the table for each member that has grown to its limit, and for no other; an older
+    daemon does not say."""
+    member = {"kind": "estimator", "loss": 1.0, "rows": 9, "rollbacks": 0, "resets": 0}
+    members = [member | {"name": "river", "full": True}, member | {"name": "sgd", "full": False}]
+    answer = {"stage": "trainer", "champion": "river", "entry": None, "rows": 9, "rows_learned": 9, "target": "y"}
+    text = model_text({**answer, "features": ["x"], "members": [*members, member | {"name": "old"}]})
+    assert [line for line in text.splitlines() if "limit" in line] == [
+        "river has grown to its limit: it learns no more"
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from streampiped.errors import OptionError, StateError
+from streampiped.learn import river_models
 from streampiped.learn.estimators import equal
 from streampiped.learn.export.class_convert import classes_to_skops
 from streampiped.learn.export.convert import to_onnx, to_skops
@@ -58,6 +59,43 @@ def stream(*, classes: bool = False) -> list[Batch]:
 def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage without a directory of its own keeps its files where it is."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("forest", 10_000), ("classes", 2000)])
+def test_a_model_that_is_full_is_told_of_once(name: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event comes with the batch that fills the model, and not again, nor from a trainer restored after it; the
+    members' info says so from then on, of that member alone."""
+    monkeypatch.setattr(river_models, "ENTRIES_MAX", limit)  # more than the trial beforehand makes
+    monkeypatch.setattr(river_models, "CHECK_ROWS", 64)
+    events: list[tuple[str, Any]] = []
+
+    def told(event: str, /, **fields: Any) -> None:
+        events.append((event, fields))
+
+    def full(stage: Trainer) -> list[str]:
+        return [each["name"] for each in stage.query("section", {})["results"]["members"] if each["full"]]
+
+    def born() -> Trainer:
+        context = StageContext("trainer", seed=5, pipeline_seed=7, emit=told)
+        return Trainer(TrainerOptions(**KINDS[name]), context)
+
+    stage = born()
+    rows = 0
+    for batch in stream(classes=name == "classes"):
+        before = full(stage)
+        stage.process(batch)
+        rows += batch.rows
+        new = [member for member in full(stage) if member not in before]
+        assert [fields for event, fields in events if event == "member_full"] == [
+            {"member": member, "row": rows} for member in new
+        ]
+        events.clear()
+    assert len(full(stage)) == 1
+    twin = born()
+    twin.restore(unpack(pack("trainer", stage.snapshot()), "trainer"))
+    twin.process(stream(classes=name == "classes")[0])
+    assert full(twin) == full(stage)
+    assert "member_full" not in [event for event, _ in events]
 
 
 @pytest.mark.parametrize("name", KINDS)

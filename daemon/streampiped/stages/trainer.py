@@ -151,6 +151,7 @@ class Trainer(Stage):
                 versions[block], generations[block] = version, generation
                 self._counts["fallbacks"] += forecast.fallbacks
                 row = block.stop
+        self._tell_full(pool)
         numbers = {"model_version": versions, "model_generation": generations}
         return batch.with_columns({**task.columns(forecasts, pool), **numbers})
 
@@ -169,6 +170,7 @@ class Trainer(Stage):
         rows = LateRows(features, targets, known, learnable, joined.asks, tells, joined.lines)
         late = join.work(pool, rows, self._parts(pool, targets, marks))
         self._counts["fallbacks"] += late.fallbacks
+        self._tell_full(pool)
         spared = np.flatnonzero(known & ~learnable)
         join.keep(pool, origins(batch, spared), joined.lines[spared])
         return batch.with_columns(columns_of(late, self._options.prediction))
@@ -190,6 +192,7 @@ class Trainer(Stage):
         self._acts.restore(state["acts"] if state else None)
         self._versions.forget()
         self._features: tuple[str, ...] = ()
+        self._full: frozenset[str] = frozenset()  # that were told of
         self._counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         if self._join is not None:
             self._join.restore(None, None)
@@ -206,12 +209,19 @@ class Trainer(Stage):
             assert self._task is not None
             self._features = tuple(state["features"])
             self._pool = restored(self._task, self._options, len(self._features), state["model"])
+            self._full = self._pool.full()
             if self._join is not None and (waiting := state.get("pending")) is not None:
                 self._join.restore(renamed(waiting, called(self._options)), self._pool)
             self._freeze()
 
     def committed(self, epoch: int) -> None:
         self._versions.committed(epoch)
+
+    def _tell_full(self, pool: AnyPool) -> None:
+        full = pool.full()
+        for name in sorted(full - self._full):
+            self._context.emit("member_full", member=name, row=pool.rows)
+        self._full = full
 
     def query(self, method: str, params: Mapping[str, Any]) -> Any:
         if method == "summary":
