@@ -234,8 +234,7 @@ def test_the_report_is_plain_and_readable() -> None:
         report = told(batches).query("report", {})
         json.dumps(report, allow_nan=False)
         assert report["text"].startswith("Good" if batches else "Not enough data")
-        summary = told(batches).query("summary", {})
-        assert json.loads(json.dumps(summary, allow_nan=False))["verdict"] == report["results"]["verdict"]
+        json.dumps(told(batches).query("summary", {}), allow_nan=False)
 
 
 def test_an_unknown_question_is_a_key_error() -> None:

@@ -14,11 +14,16 @@ from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 ROWS = 2000
 
 
-def reported(columns: dict[str, Any], model: dict[str, Any] | None = None, **options: Any) -> tuple[str, Any]:
-    """(the first paragraph of the text, results)."""
+def evaluated(columns: dict[str, Any], **options: Any) -> Evaluator:
     stage = Evaluator(EvaluatorOptions(**options), StageContext("evaluator", pipeline_seed=7))
     rows = len(columns["y"])
     stage.process(Batch.build(columns, spans=(Span("s", 0, rows),)))
+    return stage
+
+
+def reported(columns: dict[str, Any], model: dict[str, Any] | None = None, **options: Any) -> tuple[str, Any]:
+    """(the first paragraph of the text, results)."""
+    stage = evaluated(columns, **options)
     report = stage.query("report", {"sections": {"model": model} if model else {}})
     return " ".join(report["text"].split("\n\n")[0].split()), report["results"]
 
@@ -108,6 +113,18 @@ def test_good_is_not_said_of_a_guess() -> None:
     text, _ = reported({"y": y, "prediction": last}, {"champion": "last_label", "fallback": True})
     assert "guessing the running mean or the last value or the discounted mean is at least as good" in text
     assert text.endswith("; a guess (last_label) is what is served, as no member beats guessing.")
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_the_report_alone_has_a_verdict(classes: bool) -> None:
+    """Only the report is given the trainer's section: a verdict of `summary` could praise the guess that it names."""
+    y, prediction = walk()
+    columns: dict[str, Any] = {"y": y, "prediction": prediction}
+    if classes:
+        columns = {name: (column > 0).astype(np.int64) for name, column in columns.items()}
+    stage = evaluated(columns)
+    assert "verdict" not in stage.query("summary", {})
+    assert "verdict" in stage.query("report", {})["results"]
 
 
 def test_the_row_before_the_first_label_is_named_and_compared_with_nobody() -> None:

@@ -117,9 +117,8 @@ class ClassScores:
         self._sample.restore(state["sample"])
 
     def summary(self, labels: list[Any]) -> dict[str, Any]:
-        """The figures over all rows, and the verdict over the window."""
-        figures = figures_of(self._breakdown.total(), 0, self._counts["total"], labels)
-        return figures | {"verdict": self._verdict(self._windowed()[0])}
+        """The figures over all rows."""
+        return figures_of(self._breakdown.total(), 0, self._counts["total"], labels)
 
     def results(self, rows: int, labels: list[Any]) -> dict[str, Any]:
         """Plain numbers, all of them determined by the records alone; `rows` came in all, `labels` are by code."""

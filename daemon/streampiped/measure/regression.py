@@ -108,10 +108,6 @@ class RegressionScores:
         """Of the model, over all rows."""
         return self._breakdown.total().scores(0)
 
-    def verdict(self) -> str:
-        """Over the window, as `results` says it."""
-        return self._verdict(self._windowed()[0])
-
     @staticmethod
     def _verdict(table: Array) -> str:
         """By the rows that had a label before them."""

@@ -107,7 +107,7 @@ class Regression:
         self._scores.restore(state)
 
     def summary(self) -> dict[str, Any]:
-        return self._scores.total().values() | {"verdict": self._scores.verdict()}
+        return self._scores.total().values()
 
     def results(self, rows: int) -> dict[str, Any]:
         return self._scores.results(rows)
