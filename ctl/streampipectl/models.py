@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import subprocess
 import sys
@@ -39,13 +40,26 @@ def export(path: str, version: int | None, output: str | None, kind: str, stage:
     api = model_of(path, stage)
     must_have_version(api, version)
     if kind == "json":
-        data = (dumped(api.ask("export", version=version), indent=2) + "\n").encode()
+        data = (dumped(in_text(api.ask("export", version=version)), indent=2) + "\n").encode()
     else:
         data = _whole(api, version)
         if kind != "npz":
             data = _converted(data, kind)
     write_to(output, data)
     return int(ExitCode.OK)
+
+
+def in_text(value: Any) -> Any:
+    """Bytes, of which JSON has none, as base64: the parameters are in them.
+
+    >>> in_text({"data": [b"\\xff\\x00"]})
+    {'data': ['/wA=']}
+    """
+    if isinstance(value, dict):
+        return {name: in_text(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [in_text(entry) for entry in value]
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
 
 
 def _whole(api: Api, version: int | None) -> bytes:

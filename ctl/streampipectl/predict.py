@@ -135,7 +135,7 @@ class Asking:
         way = ", ".join(api.stage for api, _ in self._way)
         yield f"the rows as {way} would pass them on" if way else "the rows as they are"
         if last.get("fallback"):
-            yield "a guess: nothing that was learned beats it"
+            yield "a guess: no member that learned is served"
 
 
 def _number(line: int, name: str, value: Any) -> float | None:

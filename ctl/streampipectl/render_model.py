@@ -31,7 +31,7 @@ def _served(answer: Mapping[str, Any]) -> str:
     if answer.get("epoch") is not None:
         words.append(f"as of epoch {answer['epoch']}, {duration(answer.get('age_s'))} ago")
     if answer.get("fallback"):
-        words.append("which is a guess: nothing beats it")
+        words.append("which is a guess" + ("" if answer.get("pinned") is not None else ": nothing beats it"))
     return ", ".join(words)
 
 

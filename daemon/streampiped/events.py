@@ -123,6 +123,11 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     ),
     # sources and sinks
     "records_rejected": EventSpec("warning", "{count} lines of {path} rejected, at row {row} and after: {reason}"),
+    "target_missed": EventSpec(
+        "warning",
+        "no column {target} (target) in the stream; all of {mended} are mended, and labels among them are made up "
+        "where they are missing",
+    ),
     "source_rotated": EventSpec("info", "{path} was rotated; the next file begins with row {row}"),
     "source_truncated": EventSpec(
         "warning", "{path} was truncated after {offset} bytes were read; reading from its top"

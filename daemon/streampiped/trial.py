@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.errors import FrameError, StorageError
+from streampiped.errors import FrameError, OptionError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.throwaway import Ending
@@ -88,8 +88,9 @@ def judge(
     reach others. A result is given to `encode`, for what makes no frame no process survives either. A sink is isolated
     there, and one that cannot be is not tried: its whole batch is guilty.
 
-    When time runs out the verdict is those that were found, and the rest wants another trial. StorageError when the
-    disk refuses something to the stage: there is no verdict then.
+    When time runs out the verdict is those that were found, and the rest wants another trial. No row is guilty of an
+    OptionError that the stage raises without any row as well: it is the configuration that is wrong. StorageError when
+    the disk refuses something to the stage: there is no verdict then.
     """
     began = time.monotonic()
     limits = (cpu_limit, wall_limit, max(cpu_limit, hang_limit), max(wall_limit, hang_limit))
@@ -193,10 +194,14 @@ class _Trials:
 def _search(trials: _Trials, rows: Rows) -> dict[int, Ending]:
     """Guilty row -> how it ends: those that were found, alone or with the others that they need, and nobody else.
     Without them the batch is survived, or another trial has to look further."""
+    if not rows.size:  # all of it was put aside before: there is nobody left to blame
+        return {}
     try:
         ending = trials.full(rows)
     except _UntestableError:
         return dict.fromkeys(rows.tolist(), Ending("crash", UNTRIED))
+    if _impossible(trials, ending):
+        return {}
     trials.began = time.monotonic()
     try:
         for _ in range(ROUNDS_MAX):
@@ -210,6 +215,14 @@ def _search(trials: _Trials, rows: Rows) -> dict[int, Ending]:
     except _ExhaustedError:
         pass
     return trials.found
+
+
+def _impossible(trials: _Trials, ending: Ending) -> bool:
+    """Whether the stage's options do not go with the stream (a target that it has not), whatever its rows are: then
+    every row dies alone, and all would be put aside one by one for a misspelt name."""
+    if not ending.reason.startswith(f"{OptionError.__name__}: "):
+        return False
+    return trials.full(np.zeros(0, dtype=np.intp)).reason == ending.reason
 
 
 def _look_for(trials: _Trials, rows: Rows, ending: Ending) -> None:

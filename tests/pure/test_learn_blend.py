@@ -108,12 +108,19 @@ def test_of_the_guesses_it_alone_is_served() -> None:
 
 
 def test_a_guess_is_left_when_nobody_wants_it_any_more() -> None:
-    """One that was pinned is served until it is unpinned; then the blend is."""
+    """One that was pinned is served until it is unpinned; then the blend is, and its history says so. So is it behind a
+    rollback to where it was pinned."""
     pool = Pool({name: make() for name, make in TRIVIAL.items()}, 1)
     pool.pin("last_label")
     assert pool.champion.name == "last_label"
+    then = pool.state()
     pool.unpin()
     assert pool.champion.name == "blend"
+    assert [term["member"] for term in pool.history.timeline()][-2:] == ["last_label", "blend"]
+    pool.unpin()
+    assert [term["reason"] for term in pool.history.timeline()][-2:] == ["pinned", "unpinned"]
+    pool.go_back(then)
+    assert (pool.champion.name, pool.pinned) == ("blend", False)
 
 
 @pytest.mark.parametrize("pinned", [False, True])

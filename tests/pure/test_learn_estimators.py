@@ -11,6 +11,7 @@ from sklearn.linear_model import SGDRegressor
 from streampiped.errors import OptionError
 from streampiped.learn.estimators import Recipe, equal, is_finite
 from streampiped.learn.portable import NotPortableError, decode, encode, to_plain
+from streampiped.learn.sgd import SgdRecipe
 
 RECIPES = {
     "sgd": Recipe("sklearn.linear_model.SGDRegressor", {"learning_rate": "constant", "eta0": 0.01}, 5),
@@ -152,6 +153,16 @@ def test_an_impossible_estimator_is_refused_by_name(path: str, params: dict[str,
     with pytest.raises(OptionError, match=words) as caught:
         Recipe(path, params, 0).try_out()
     assert path in str(caught.value)
+
+
+@pytest.mark.parametrize("built_in", [False, True])
+@pytest.mark.parametrize("params", [{"alpha": -1.0}, {"learning_rate": "nope"}])
+def test_params_that_the_estimator_refuses_are_refused_in_its_words(params: dict[str, Any], built_in: bool) -> None:
+    """Learning leaves out scikit-learn's checks of them; the trial does not."""
+    (name,) = params
+    recipe = SgdRecipe(params, 0) if built_in else Recipe("sklearn.linear_model.SGDRegressor", params, 0)
+    with pytest.raises(OptionError, match=f"The '{name}' parameter of SGDRegressor must be"):
+        recipe.try_out()
 
 
 def test_a_missing_seed_is_replaced_and_a_given_one_kept() -> None:

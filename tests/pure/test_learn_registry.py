@@ -123,6 +123,16 @@ def test_the_list_tells_everything() -> None:
     assert [row["withdrawn"] for row in story.registry.history()] == [False, False, True, True, True]
 
 
+def test_who_was_replaced_before_a_row_came_has_served_none() -> None:
+    """Of two champions of one row the first is served up to that row, and not still."""
+    story = Story()
+    story.commit(2, mark(1, "blend", since=0, crowns=1))
+    story.commit(3, mark(1, "ridge", since=1, crowns=2, act_count=1, acts=(act("promote"),)))
+    story.commit(4, mark(1, "mean", since=1, crowns=3, act_count=2, acts=(act("promote"),)))
+    served = [(row["champion"], row["since"], row["until"]) for row in story.registry.history()]
+    assert served == [("blend", 0, 1), ("ridge", 1, 1), ("mean", 1, None)]
+
+
 def test_who_served_from_where_to_where() -> None:
     """A version's champion is served from `since` until another one is; what was withdrawn has served nobody since."""
     story = Story()

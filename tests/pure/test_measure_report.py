@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from streampiped.measure.report import WIDTH, render, sentence, verdict_of
+from streampiped.measure.sparkline import BLOCKS
 
 SCORES = {"rows": 200_000, "mse": 7.3, "rmse": 2.7018, "mae": 2.1, "r2": 0.70612}
 EMPTY: dict[str, Any] = {"rows": 0, "mse": None, "rmse": None, "mae": None, "r2": None}
@@ -143,6 +144,20 @@ def test_the_model_section_names_champion_members_and_drifts() -> None:
     assert "7 drifts: shift of the label at row 5" in text
 
 
+@pytest.mark.parametrize("reason", ["pinned", "promoted"])
+def test_a_guess_that_an_operator_wants_is_not_called_unbeaten(reason: str) -> None:
+    """The sentence and the section say why it is served."""
+    model = {
+        "champion": "mean",
+        "fallback": True,
+        "timeline": [{"from": 0, "to": None, "member": "mean", "reason": reason}],
+    }
+    text = " ".join(render(results(0.5, 0.5, verdict="not_better", model=model), {}).split())
+    assert f"a guess (mean) is what is served, as it was {reason}; over" in text
+    assert f"Model: mean serves, as it was {reason};" in text
+    assert "beats guessing" not in text
+
+
 def test_the_gate_section_tells_of_columns_with_defects_alone() -> None:
     """A clean column has no line, a dead one and one with defects do, and so has the label."""
     columns = {"clean": COLUMN, "dead": {**COLUMN, "state": "dead"}, "torn": {**COLUMN, "missing": 12}}
@@ -199,3 +214,46 @@ def test_a_report_of_nothing_is_a_report() -> None:
 def test_an_unanswered_cross_check_says_why() -> None:
     """The error of the last question stands in the report."""
     assert "no such socket" in render(results(0.5, 0.5), {"crosscheck": {"error": "no such socket"}})
+
+
+def test_the_figure_in_the_sentence_does_not_belie_it() -> None:
+    """Where the rows before the first label are most of the squared error the sentence, whose shares leave them out,
+    has the R2 of what came after the warm-up; where they are not, that of the window."""
+    total, blind = {**SCORES, "rows": 400, "mse": 2.5e27, "r2": -6.7e26}, {**EMPTY, "rows": 1, "mse": 1e30}
+    after = {**SCORES, "rows": 300, "r2": 0.996}
+    told = results(0.9, 0.9, 400, total=total, blind=blind, after_warm_up=after) | {"last": total}
+    assert sentence(told).endswith("(R2 0.996 after the warm-up).")
+    assert sentence(told | {"after_warm_up": EMPTY}).endswith("(R2 -6.7e+26 with the first rows).")
+    assert sentence(told | {"blind": {**blind, "mse": 1e20}}).endswith("(R2 -6.7e+26).")
+
+
+def test_before_the_first_row_nobody_serves() -> None:
+    """A trainer without a model is no guess that wins."""
+    text = render(results(None, None, 0, model={"champion": None, "fallback": True, "rows_learned": 0}), {})
+    assert "Model: there is none yet" in text
+    assert "None" not in text
+    assert "beats guessing" not in text
+
+
+def test_rows_of_too_many_classes_are_told() -> None:
+    """What the model left out has a line with what to do about it, and what the evaluator left out is not said to have
+    had no prediction."""
+    many = [{"class": n, "rows": 1, "predicted": 0, "right": 0, "f1": 0.0} for n in range(100)]
+    model = {"champion": "ridge", "rows_learned": 9, "counts": {"too_many_classes": 294}}
+    text = " ".join(render(results(0.5, 0.5, classes=many, unpredicted=237, model=model), {}).split())
+    assert "237 rows of a class beyond the first 100 or without a prediction were not scored." in text
+    assert (
+        '294 rows of further classes than can be learned were left out; ints are learned as numbers with task = "reg'
+        in text
+    )
+    text = " ".join(render(results(0.5, 0.5, classes=many[1:], unpredicted=1), {}).split())
+    assert "1 row without a prediction was not scored." in text
+
+
+@pytest.mark.parametrize("mse", [1.234e-302, 1.234e300, 0.0])
+def test_bars_begin_in_one_column(mse: float) -> None:
+    """Also where the figure before them is a long one."""
+    text = render(results(0.5, 0.5, curve={"rows_per_bin": 100, "bins": [a_bin(n, mse) for n in range(64)]}), {})
+    drawn = [line for line in text.splitlines() if line.startswith(("model ", "mean ", "last ")) and line[-1] in BLOCKS]
+    assert [line.index(" ", 6 + len(line[6:]) - len(line[6:].lstrip())) for line in drawn] == [15, 15, 15]
+    assert max(map(len, drawn)) <= WIDTH

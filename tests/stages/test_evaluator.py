@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from streampiped.errors import OptionError, StateError
@@ -85,15 +86,22 @@ def test_total_window_and_held_out_rows_are_scored_apart() -> None:
         assert results[part]["mse"] == pytest.approx(chosen.mean(), rel=1e-9)
 
 
+def test_a_window_too_small_for_any_verdict_is_refused() -> None:
+    """With fewer than 100 rows there would never be enough data, however many came; with 100 there is."""
+    with pytest.raises(ValidationError, match="greater than or equal to 100"):
+        EvaluatorOptions(last=99)
+    assert told(stream(10), last=100).query("report", {})["results"]["verdict"] != "not_enough_data"
+
+
 def test_the_guesses_are_scored_on_the_same_rows() -> None:
     """Baselines and skill are those of a loop over the targets, in total and over the window."""
     batches = stream(10)
-    results = told(batches, last=50).query("report", {})["results"]
+    results = told(batches, last=100).query("report", {})["results"]
     y, prediction = whole(batches, "y"), whole(batches, "prediction")
     before = np.array([y[:i].mean() if i else 0.0 for i in range(len(y))])
     last = np.concatenate(([0.0], y[:-1]))
     for name, guess in (("running_mean", before), ("last_value", last)):
-        for part, rows in (("total", slice(None)), ("last", slice(-50, None))):
+        for part, rows in (("total", slice(None)), ("last", slice(-100, None))):
             mse = np.mean((y - guess)[rows] ** 2)
             assert results["baselines"][name][part]["mse"] == pytest.approx(mse, rel=1e-9)
             compared = slice(1, None) if part == "total" else rows  # the first row had no label before it

@@ -14,6 +14,7 @@ from streampiped.marks import BOUNDED, IMPUTED, LABEL_REBASED, MARKS, QUARANTINE
 from streampiped.records import Batch, Schema, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.normalizer import Normalizer, NormalizerOptions
+from support.streams import Events
 
 NAN, INF = float("nan"), float("inf")
 
@@ -41,6 +42,27 @@ def one(normal: Normalizer, **columns: Any) -> Batch:
     batch = normal.process(Batch.build(columns, spans=(Span("s", 0, len(next(iter(columns.values())))),)))
     assert batch is not None
     return batch
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, 1),
+        ({"target": "a"}, 0),
+        ({"quarantine": False}, 0),
+        ({"default_policy": "pass"}, 0),
+        ({"columns": ["a"]}, 0),
+    ],
+)
+def test_a_target_that_is_not_there_is_told_once(options: dict[str, Any], told: int) -> None:
+    """Where labels may have another name, and be mended, the first batch says so, and no other one does."""
+    events = Events()
+    stage = Normalizer(NormalizerOptions(**{"target": "weight"} | options), StageContext("normalizer", emit=events))
+    for _ in range(2):
+        stage.process(Batch.build({"a": np.ones(3), "label": np.ones(3)}))
+    assert [name for name, _ in events.seen] == ["target_missed"] * told
+    if told:
+        assert events.seen[0][1] == {"target": "weight", "mended": "a, label"}
 
 
 def test_a_batch_is_scaled_with_itself_included() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from streampiped.records import Batch, Span
 from streampiped.stages.base import StageContext
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
+from streampiped.stages.normalizer import Normalizer, NormalizerOptions
+from streampiped.stages.trainer import Trainer, TrainerOptions
 from support.report_schema import faults
 
 SECTIONS: Final[dict[str, Any]] = {
@@ -26,7 +29,7 @@ SECTIONS: Final[dict[str, Any]] = {
     "gate": {
         "rows": 9, "rows_dropped": 0,
         "columns": {"x": {"state": "dead", "seen": 9, "missing": 9, "infinite": 0, "imputed": 9, "bounded": 0,
-                          "rebased": 0, "mean": None, "deviation": None}},
+                          "rebased": 0, "dead_rows": 0, "mean": None, "deviation": None}},
         "label": {"name": "y", "quarantined_missing": 1, "quarantined_spike": 0, "rebased": 0, "mean": 1.0,
                   "deviation": 2.0},
     },
@@ -68,6 +71,26 @@ def test_a_report_is_as_the_page_says(task: str, rows: int, sections: dict[str, 
     assert len(results["curve"]["bins"]) <= 128
     assert len(results["sample"]) <= 256
     assert len(results["calibration"]) <= 20
+
+
+@pytest.mark.parametrize("target", ["y", "label"])
+def test_the_sections_of_trainer_and_normalizer_are_as_the_page_says(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the two stages themselves add to a report: every field is on the page, and none is missing."""
+    monkeypatch.chdir(tmp_path)  # the trainer keeps its versions where it is
+    x = np.random.default_rng(2).normal(size=300)
+    columns: dict[str, Any] = {"x": x, "dead": np.zeros(300), "y": 2 * x, "label": [["b", "a"][int(v > 0)] for v in x]}
+    columns["x"][7] = np.nan
+    batch = Batch.build(columns, spans=(Span("s", 0, 300),))
+    gate = Normalizer(NormalizerOptions(target=target), StageContext("normalizer", seed=1))
+    cleaned = gate.process(batch)
+    assert cleaned is not None
+    trainer = Trainer(TrainerOptions(target=target, ignore=["y"]), StageContext("trainer", seed=1, pipeline_seed=7))
+    trainer.process(cleaned)
+    for stage, name in ((gate, "gate"), (trainer, "model")):
+        section = json.loads(json.dumps(stage.query("section", {}), allow_nan=False))
+        assert (section["name"], list(faults(section["results"], f"@{name}"))) == (name, [])
 
 
 def test_the_page_can_find_a_fault() -> None:

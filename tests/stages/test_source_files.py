@@ -101,6 +101,7 @@ def test_bad_csv_lines_are_counted_and_skipped(tmp_path: Path, bad: bytes, reaso
     assert positions(batches) == [*range(10), *range(11, 21)]
     assert [name for name, _ in events.seen] == ["records_rejected"]
     assert events.seen[0][1]["count"] == 1
+    assert events.seen[0][1]["row"] == 10
     assert reason in events.seen[0][1]["reason"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from streampiped.errors import OptionError, RpcError, StateError
 from streampiped.holdout import held_out
@@ -298,6 +299,20 @@ def test_what_cannot_be_learned_is_named() -> None:
     ):
         with pytest.raises(OptionError, match=words):
             trainer(**options).process(batch)
+
+
+def test_the_target_is_apart_from_what_is_learned_and_answered() -> None:
+    """A target among the features, or one that a column of predictions would replace, is refused, and so is a feature
+    that is named twice; a target whose name is part of another word is not."""
+    for options, words in (
+        ({"features": ["a", "y"]}, "should not have the target 'y'"),
+        ({"features": ["a", "b", "a"]}, "features should differ"),
+        ({"prediction": "y"}, "would replace the target"),
+        ({"target": "p_low", "prediction": "p"}, "would replace the target"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            TrainerOptions(**options)
+    assert TrainerOptions(target="al").features == "all"
 
 
 def test_the_linear_model_has_its_own_name() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from streampiped import trial
-from streampiped.errors import FrameError, StorageError
+from streampiped.errors import FrameError, OptionError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.linux import children
@@ -325,6 +325,32 @@ def test_slow_is_not_looping() -> None:
     assert guilty(batch(), Heavy()) == []
     assert guilty(batch(8 + 60, harm={64: RAISE}), Heavy()) == [64]
     assert guilty(batch(8 + 60, harm={61: LOOP}), Heavy()) == [61]
+
+
+class Misconfigured(Fragile):
+    """Has an option that names a column which the stream has not; with `rows` only where there are rows."""
+
+    def __init__(self, rows: int = 0) -> None:
+        super().__init__()
+        self.least = rows
+
+    def process(self, batch: Batch) -> Batch | None:
+        if batch.rows >= self.least:
+            raise OptionError("no column 'yy'")
+        return super().process(batch)
+
+
+def test_an_impossible_option_is_no_rows_fault() -> None:
+    """What a stage says of its options, whatever rows it is given, condemns none of them; what it says of rows alone
+    does."""
+    verdict = judged(Misconfigured(), batch())
+    assert (verdict.guilty, verdict.forks) == ((), 2)
+    assert guilty(batch(62), Misconfigured(rows=1)) == list(range(62))
+
+
+def test_where_no_row_is_left_none_is_guilty() -> None:
+    """A batch whose rows were all put aside before condemns nobody, though the stage raises at it."""
+    assert guilty(numbered(9, 0, harm=np.zeros(0), pair=np.zeros(0)), Misconfigured()) == []
 
 
 def test_where_every_row_loops_none_is_guilty() -> None:

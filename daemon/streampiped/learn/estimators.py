@@ -107,6 +107,7 @@ class Recipe:
     def _goes_on_equally(self) -> bool:
         rows = np.linspace(-1.0, 1.0, TRIAL_ROWS * TRIAL_COLUMNS).reshape(TRIAL_ROWS, TRIAL_COLUMNS) ** 3
         targets = np.linspace(0.5, 1.0, TRIAL_ROWS)
+        self.make().partial_fit(rows, targets)  # with the checks of the parameters that `learn` leaves out
         estimator = self.make()
         self.learn(estimator, rows, targets)
         twin = self.thaw(self.freeze(estimator))

@@ -162,10 +162,11 @@ class Registry:
         """Every version as plain values, oldest first, with the row up to which its champion was served (None: it still
         is, or it was withdrawn)."""
         rows: list[dict[str, Any]] = []
+        term: tuple[int, str] | None = None
         since = until = None
         for version in reversed(self.versions):
-            if not version.withdrawn and version.since != since:
-                since, until = version.since, since
+            if not version.withdrawn and (version.since, version.champion) != term:
+                since, until, term = version.since, since, (version.since, version.champion)
             ended = None if version.withdrawn else until
             rows.append({**asdict(version), "reasons": list(version.reasons), "until": ended})
         return rows[::-1]

@@ -121,8 +121,12 @@ class Rivals(Generic[M]):
 
     def unpin(self) -> None:
         """Let the test choose again."""
+        before = self._contest.champion
         self._contest.pinned = False
         self._contest.leave_guess()
+        if self._contest.champion != before:
+            self._drift.restart()
+            self.history.crown(self.rows, self.champion.name, "unpinned")
 
     def go_back(self, state: Mapping[str, Any]) -> None:
         """Become what `state` saw, where we are in the stream: history and counts go on, and who is pinned stays it."""
@@ -134,9 +138,11 @@ class Rivals(Generic[M]):
         self._since = min(self._since, rows)
         for slot in self.slots:
             slot.begun = rows  # what still waits for its label was answered by others
-        self._contest.pinned = pinned is not None
+        pinned_then, self._contest.pinned = self._contest.pinned, pinned is not None
         if pinned is not None:
             self._contest.seat(self._place(pinned))
+        elif pinned_then:
+            self._contest.leave_guess()
         self.history.crown(rows, self.champion.name, "rolled back")
 
     # --- state -----------------------------------------------------------------------------------------------------

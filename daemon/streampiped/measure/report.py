@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from streampiped.measure.report_sections import gate_lines, model_lines
+from streampiped.classes import CLASSES_MAX
+from streampiped.measure.report_sections import gate_lines, model_lines, why_a_guess
 from streampiped.measure.report_text import WIDTH, cell, chance, percent, scores_table, wrapped
 from streampiped.measure.report_text import name as name_of
 from streampiped.measure.sparkline import bars, narrowed
@@ -43,6 +44,7 @@ UNSCORED: Final = {
     "quarantined": "whose target the gate calls bad",
     "unpredicted": "without a prediction",
 }
+FIGURE: Final = 9  # letters of a figure before a line of bars
 
 
 def verdict_of(skills: Mapping[str, float | None], rows: int, *, exact: bool | None = None) -> str:
@@ -92,7 +94,7 @@ def sentence(results: Mapping[str, Any]) -> str:
     if verdict == "not_enough_data":
         known = f"{rows:,} of at least {ENOUGH_ROWS} rows could be scored so far"
         return f"Not enough data: {known if rows < ENOUGH_ROWS else 'no row had a label before it'}."
-    figure = f"R2 {cell(last['r2'])}" if results["task"] == "regression" else f"accuracy {percent(last['accuracy'])}"
+    figure = _figure(results)
     loss = LOSSES[results["judged_by"]]
     below = {name: about["last"] for name, about in skills.items() if (about["last"] or 0.0) > 0}
     beaten = _listed([f"{percent(share)} below guessing {NAMES[name]}" for name, share in below.items()])
@@ -100,13 +102,27 @@ def sentence(results: Mapping[str, Any]) -> str:
         return f"Good: {over} {loss} {beaten} ({figure}){_doubt(skills)}{_no_oftener(results)}."
     better = [NAMES[name] for name in skills if name not in below]
     guess = guess_served(results.get("model"))
-    serves = f"a guess ({guess}) is what is served, as no member beats guessing" if guess else ""
+    why = (why_a_guess(results["model"]) or "as no member beats guessing") if guess else ""
+    serves = f"a guess ({guess}) is what is served, {why}" if guess else ""
     if better:
         found = f"{over} guessing {' or '.join(better)} is at least as good as what was served ({figure})"
         return f"Not better than guessing: {found}{serves and '; ' + serves}."
     if not serves:
         return f"Not better than guessing: {over} there is no guess to compare with ({figure})."
     return f"Not better than guessing: {serves}; {over} {loss} {beaten} ({figure})."
+
+
+def _figure(results: Mapping[str, Any]) -> str:
+    """What is said in brackets. Skills leave out the rows before the first label, and R2 does not: where those are
+    most of the error it would belie the sentence."""
+    last, after = results["last"], results["after_warm_up"]
+    if results["task"] != "regression":
+        return f"accuracy {percent(last['accuracy'])}"
+    if last["rows"] < results["total"]["rows"] or _blind_share(results) < WORTH_A_WORD:
+        return f"R2 {cell(last['r2'])}"
+    return (
+        f"R2 {cell(after['r2'])} after the warm-up" if after["rows"] else f"R2 {cell(last['r2'])} with the first rows"
+    )
 
 
 def _constant(results: Mapping[str, Any], over: str) -> str:
@@ -184,20 +200,41 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             f"The error on held-out rows is {cell(gap['ratio'])} times that on the rows that were learned after "
             "they were predicted."
         )
-    lines += [f"{results[kind]:,} rows {words} were not scored." for kind, words in UNSCORED.items() if results[kind]]
+    for kind, words in UNSCORED.items():
+        if count := results[kind]:
+            lines += wrapped(
+                f"{_rows(count)} {_further(results, kind)}{words} {'was' if count == 1 else 'were'} not scored."
+            )
     return lines
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def _further(results: Mapping[str, Any], kind: str) -> str:
+    """Rows of classes that are not counted any more are under `unpredicted`, though they have a prediction."""
+    full = len(results.get("classes") or []) >= CLASSES_MAX
+    return f"of a class beyond the first {CLASSES_MAX} or " if full and kind == "unpredicted" else ""
 
 
 def _blind(results: Mapping[str, Any]) -> list[str]:
     """What the rows before the first label weigh, where it is worth a word."""
-    blind, total = results.get("blind") or {}, results["total"]
-    if not blind.get("rows") or not total["mse"] or blind["mse"] is None:
-        return []
-    share = blind["mse"] * blind["rows"] / (total["mse"] * total["rows"])
+    share = _blind_share(results)
     if share < WORTH_A_WORD:
         return []
-    rows = "The first row" if blind["rows"] == 1 else f"{blind['rows']:,} rows"
+    count = results["blind"]["rows"]
+    rows = "The first row" if count == 1 else f"{count:,} rows"
     return wrapped(f"{rows} came before any label and had to be guessed as 0: {percent(share)} of all squared error.")
+
+
+def _blind_share(results: Mapping[str, Any]) -> float:
+    """Of all squared error."""
+    blind, total = results.get("blind") or {}, results["total"]
+    if not blind.get("rows") or not total["mse"] or blind["mse"] is None:
+        return 0.0
+    share: float = blind["mse"] * blind["rows"] / (total["mse"] * total["rows"])
+    return share
 
 
 def _crosscheck(check: Mapping[str, Any]) -> list[str]:
@@ -226,7 +263,8 @@ def _curve(results: Mapping[str, Any]) -> list[str]:
     rows = results["curve"]["rows_per_bin"] * group
     drawn = [f"{label} over time, {rows:,} rows a bar; before each line its highest bar:"]
     for name, line in lines.items():
-        highest = cell(max((value for value in line if value is not None), default=None))
+        top = max((value for value in line if value is not None), default=None)
+        highest = cell(top) if len(cell(top)) <= FIGURE else f"{top:.3g}"
         drawn.append(f"{SHORT.get(name, 'model'):<5}{highest:>10} {bars(line)}".rstrip())
     model = results.get("model") or {}
     if marks := _marks(model.get("drifts") or [], rows, len(next(iter(lines.values())))):

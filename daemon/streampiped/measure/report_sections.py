@@ -15,6 +15,7 @@ MEMBERS_MAX: Final = 16  # lines; the rest is in --json
 TIMELINE_MAX: Final = 8  # the newest
 DRIFTS_MAX: Final = 8
 COLUMNS_MAX: Final = 24
+PLACED: Final = ("promoted", "pinned")  # reasons of an operator
 DEFECTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased")
 
 
@@ -23,7 +24,14 @@ def model_lines(model: Any) -> list[str]:
     if not isinstance(model, Mapping):
         return []
     try:
-        return [*_champion(model), *_pending(model), *_members(model), *_timeline(model), *_drifts(model)]
+        return [
+            *_champion(model),
+            *_left_out(model),
+            *_pending(model),
+            *_members(model),
+            *_timeline(model),
+            *_drifts(model),
+        ]
     except (KeyError, TypeError, ValueError, AttributeError):
         return ["Model: its section is not of a form that is known here; --json has it."]
 
@@ -39,11 +47,30 @@ def gate_lines(gate: Any) -> list[str]:
 
 
 def _champion(model: Mapping[str, Any]) -> list[str]:
+    if model["champion"] is None:
+        return ["Model: there is none yet, as no row has come."]
     text = f"Model: {name(model['champion'], 40)} serves"
-    text += ", for nothing beats guessing" if model.get("fallback") else ""
+    text += f", {why_a_guess(model) or 'for nothing beats guessing'}" if model.get("fallback") else ""
     rows = model.get("rows_seen", model.get("rows"))
     text += f"; {cell(model.get('rows_learned'))} of {cell(rows)} rows learned."
     return wrapped(text)
+
+
+def _left_out(model: Mapping[str, Any]) -> list[str]:
+    """Rows of classes for which there was no place."""
+    count = (model.get("counts") or {}).get("too_many_classes")
+    if not count:
+        return []
+    text = f"{cell(count)} {'row' if count == 1 else 'rows'} of further classes than can be learned were left out; ints"
+    return wrapped(f'{text} are learned as numbers with task = "regression".')
+
+
+def why_a_guess(model: Mapping[str, Any]) -> str:
+    """Why a guess is served where it is not that nothing beats it: an operator wanted it. Else empty."""
+    timeline = model.get("timeline")
+    last = timeline[-1] if isinstance(timeline, list) and timeline else None
+    reason = last.get("reason") if isinstance(last, Mapping) else None
+    return f"as it was {reason}" if reason in PLACED else ""
 
 
 def _pending(model: Mapping[str, Any]) -> list[str]:

@@ -108,8 +108,8 @@ class TextFile(Connector):
         rejected = table.rejected + int(np.count_nonzero(~keep))
         if rejected:
             self._rejected += rejected
-            reason = table.reason or reason
-            self._emit("records_rejected", count=rejected, path=str(self._options.path), row=start, reason=reason)
+            reason, row = table.reason or reason, start + _first_left_out(table.lines[keep])
+            self._emit("records_rejected", count=rejected, path=str(self._options.path), row=row, reason=reason)
         lines = table.lines[keep]
         if not lines.size:
             return None
@@ -246,6 +246,12 @@ class TextFile(Connector):
             times[table.lines] = to_floats(table.columns[str(self._options.time_column)], self._missing)[0]
             self._times = (self._lines.row, times)
         return self._times[1]
+
+
+def _first_left_out(lines: NDArray[np.intp]) -> int:
+    """The first line that is not among these, which are ascending from 0 on: rejected, or blank before one that is."""
+    moved = np.flatnonzero(lines != np.arange(lines.size))
+    return int(moved[0]) if moved.size else int(lines.size)
 
 
 def _kept(values: Any, keep: NDArray[np.bool_]) -> Any:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from streampiped.errors import StateError
 from streampiped.holdout import held_out
-from streampiped.measure.report import judged, render
+from streampiped.measure.report import ENOUGH_ROWS, judged, render
 from streampiped.records import Batch
 from streampiped.stages.base import ApiCall, Stage, StageContext, StageOptions, State
 from streampiped.stages.crosscheck import CrossCheck
@@ -31,8 +31,9 @@ class EvaluatorOptions(StageOptions):
 
     target: str = "y"
     prediction: str = "prediction"
-    last: int = Field(default=10_000, ge=2, le=1_000_000)
-    """Rows of the window beside the total; 56 bytes each (72 of a classification), in memory and in every snapshot."""
+    last: int = Field(default=10_000, ge=ENOUGH_ROWS, le=1_000_000)
+    """Rows of the window beside the total, at least the 100 that a verdict takes; 56 bytes each (72 of a
+    classification), in memory and in every snapshot."""
     reservoir: int = Field(default=512, ge=0, le=10_000)
     """Newest held-out rows kept for the cross-check; 0 for none."""
     holdout: float = Field(default=0.02, ge=0, le=1)

@@ -72,6 +72,7 @@ class Normalizer(Stage):
 
     def __init__(self, options: NormalizerOptions, context: StageContext) -> None:
         self._options = options
+        self._emit = context.emit
         self._dropped = frozenset(name for name, policy in options.policy.items() if policy == "drop")
         self._layout: _Layout | None = None
         self.restore(None)
@@ -80,7 +81,10 @@ class Normalizer(Stage):
         """The batch with mended float columns; None when every row was dropped."""
         if self._dropped:
             batch = batch.without(self._dropped)
+        first = self._layout is None
         layout = self._layout_of(batch)
+        if first:
+            self._look_for_labels(batch, layout)
         self._rows += batch.rows
         if batch.rows == 0 or not layout.names:
             return _marked(batch, batch.floats, np.zeros(batch.rows, dtype=np.int64))
@@ -213,6 +217,15 @@ class Normalizer(Stage):
                 )
             self._layout = _layout(self._options, self._names)
         return self._layout
+
+    def _look_for_labels(self, batch: Batch, layout: _Layout) -> None:
+        """A target that the stream has not is most likely one that was not told to us: its labels would be mended, and
+        the missing ones made up. What has none at all may go on."""
+        target = self._options.target
+        unnamed = self._options.columns == "all"  # what was chosen by name was meant
+        if self._options.quarantine and unnamed and target not in batch.schema.names and layout.active.any():
+            mended = [name for name, active in zip(layout.names, layout.active, strict=True) if active]
+            self._emit("target_missed", target=target, mended=", ".join(mended))
 
     @staticmethod
     def _whole_rows(table: Array, layout: _Layout) -> NDArray[np.bool_]:

@@ -106,6 +106,18 @@ class TrainerOptions(StageOptions):
             )
         return self
 
+    @model_validator(mode="after")
+    def _apart(self) -> TrainerOptions:
+        """The target is neither told to the model nor covered by its predictions: either would be a perfect score."""
+        features = [] if self.features == "all" else self.features
+        if self.target in features:
+            raise ValueError(f"features should not have the target {self.target!r}, which is not known beforehand")
+        if len(set(features)) < len(features):
+            raise ValueError(f"features should differ, got {', '.join(features)}")
+        if self.target in [self.prediction + end for end in ("", "_low", "_high")]:
+            raise ValueError(f"prediction should not be {self.prediction!r}: its columns would replace the target")
+        return self
+
 
 class Trainer(Stage):
     """Adds the float columns `prediction`, `prediction_low` and `prediction_high` and the int columns `model_version`
