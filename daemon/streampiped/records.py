@@ -193,6 +193,8 @@ class Block:
                     view.flags.writeable = False
                     return view
                 first += len(part.names)
+        if len(set(names)) < len(names):
+            raise ValueError(f"a column is named twice: {list(names)}")
         columns = (self.column(n) for n in names)
         return Block.build(tuple(names), self.rows, columns, self.parts[0].data.dtype).matrix(names)
 

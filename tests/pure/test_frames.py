@@ -206,6 +206,12 @@ COMPUTATIONS: list[Callable[[Any, Any], Any]] = [
 ]
 
 
+def test_a_matrix_of_a_column_twice_is_refused() -> None:
+    """By its name: no block has two columns of one name, so it cannot be made."""
+    with pytest.raises(ValueError, match="named twice"):
+        Batch.build(floats(3, 2)).matrix([*floats(3, 2), next(iter(floats(3, 2)))])
+
+
 def test_views_are_read_only() -> None:
     """Nobody can write into a batch that others read too."""
     batch = only_batch(FrameReader(GENERATION), encoded([ONE_ROW]))

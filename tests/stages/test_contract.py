@@ -47,9 +47,10 @@ PLAIN = {
     "example": Subject("clip_stage:Clip", {"low": -1.0, "high": 1.0}),
     "normalizer": Subject(BUILTIN["normalizer"]),
     "normalizer_drop_row": Subject(BUILTIN["normalizer"], {"missing": "drop_row", "policy": {"x4": "drop"}}),
-    "trainer": Subject(BUILTIN["trainer"]),
+    "trainer": Subject(BUILTIN["trainer"], {"prediction": "guess"}),
     "trainer_late_labels": Subject(
-        BUILTIN["trainer"], {"labels": {"id": "note", "wait_rows_max": 20, "immediate": True}}
+        BUILTIN["trainer"],
+        {"prediction": "guess", "labels": {"id": "note", "wait_rows_max": 20, "immediate": True}},
     ),
     "trainer_classes": Subject(BUILTIN["trainer"], {"target": "note"}),
     "evaluator": Subject(BUILTIN["evaluator"], {"last": 100, "reservoir": 16, "holdout": 0.1}),

@@ -301,6 +301,17 @@ def test_what_cannot_be_learned_is_named() -> None:
             trainer(**options).process(batch)
 
 
+@pytest.mark.parametrize("name", ["prediction", "prediction_low", "prediction_high"])
+def test_no_column_of_the_stream_is_replaced(name: str) -> None:
+    """A stream that has a column where the predictions are to be: that is told, and not lost."""
+    (batch,) = stream(1)
+    given = batch.with_columns({name: np.ones(batch.rows)})
+    with pytest.raises(OptionError, match=f"has '{name}' already"):
+        trainer().process(given)
+    made = trainer(prediction="guess", ignore=[name]).process(given)
+    assert made[name].tolist() == given[name].tolist()
+
+
 def test_the_target_is_apart_from_what_is_learned_and_answered() -> None:
     """A target among the features, or one that a column of predictions would replace, is refused, and so is a feature
     that is named twice; a target whose name is part of another word is not."""

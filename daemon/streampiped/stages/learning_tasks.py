@@ -211,15 +211,24 @@ def task_of(batch: Batch, options: Options, seed: int, wanted: str) -> Task:
     if target in schema.floats:
         if wanted == "classification":
             raise OptionError(f"trainer: {target!r} is a float column; classes are int or text")
-        return Regression(options, seed)
+        return _regression(batch, options, seed)
     if target in schema.texts and wanted == "regression":
         raise OptionError(f"trainer: {target!r} is a text column, and no regression can learn it")
     if wanted == "regression":
-        return Regression(options, seed)
+        return _regression(batch, options, seed)
     taken = [name for name in CLASS_COLUMNS if name in schema.names]
     if taken:
         raise OptionError(f"trainer: the stream has {taken[0]!r} already, a column of a classification")
     return Classification(options, seed, "text" if target in schema.texts else "int")
+
+
+def _regression(batch: Batch, options: Options, seed: int) -> Regression:
+    """OptionError when its columns are there already: they would be replaced without a word."""
+    name = options.prediction
+    taken = [each for each in (name, f"{name}_low", f"{name}_high") if each in batch.schema.names]
+    if taken:
+        raise OptionError(f"trainer: the stream has {taken[0]!r} already; `prediction` can give ours another name")
+    return Regression(options, seed)
 
 
 def task_saved(pool: Mapping[str, Any], options: Options, seed: int) -> Task:
