@@ -24,6 +24,7 @@ from streampiped.learn.class_pool import ClassPool
 from streampiped.learn.features import complete
 from streampiped.learn.late.delayed import LateRows
 from streampiped.learn.lineup import ESTIMATOR, NAMES, SGD, renamed
+from streampiped.learn.river_recipe import is_river
 from streampiped.learn.scaling import LIMIT
 from streampiped.marks import LABEL_REBASED, MARKS, QUARANTINED, REBASED
 from streampiped.records import Array, Batch, IntArray, origins
@@ -230,6 +231,8 @@ class Trainer(Stage):
         self._versions.committed(epoch)
 
     def _tell_full(self, pool: AnyPool) -> None:
+        if not is_river(self._estimator):  # nothing else grows, and a batch of one row has no time to ask
+            return
         full = pool.full()
         for name in sorted(full - self._full):
             self._context.emit("member_full", member=name, row=pool.rows)
