@@ -12,9 +12,12 @@ from support.idle import RECORDS, measure, processes, quiet_chain
 pytestmark = [pytest.mark.system, pytest.mark.timing]
 
 STAGES = ("generator", "normalizer", "consumer", "trainer", "evaluator", "launcher")
-# Of a core, all processes. Measured 0.0028 on a quiet machine; 0.0065 to 0.011 in an hour in which a bare process took
-# 95 us to be woken instead of 16. The wake-ups are what must not grow: a stage has none, and this is for the others.
-CPU_MAX = 0.02
+WAKES_MAX = {"supervisor": 9.0, "log_extractor": 4.0, "service_monitor": 4.0}
+"""A second; measured 1.6 to 3.2, 0.6 and 0.8. A stage has none. A page that is read back counts as one."""
+CPU_MAX = 0.2
+"""Of a core, all processes: a guard against work that wakes nobody, and no more. Measured 0.0028 on a quiet machine;
+0.03 to 0.06 where memory was being reclaimed from whoever was idle, so that each wake-up read it back from the disk, by
+this state of the code and an older one in turn."""
 
 
 def test_idle_stages_sleep_and_no_epoch_is_made(tmp_path: Path) -> None:
@@ -25,7 +28,7 @@ def test_idle_stages_sleep_and_no_epoch_is_made(tmp_path: Path) -> None:
 
         def quiet() -> bool:
             found = measure(pids, 5.0)
-            still = all(found[name].wakes_per_s == 0 for name in STAGES)
+            still = all(use.wakes_per_s <= WAKES_MAX.get(name, 0.0) for name, use in found.items())
             return still and sum(use.cpu for use in found.values()) <= CPU_MAX
 
         assert set(STAGES) < set(pids)
