@@ -85,6 +85,10 @@ class Recipe:
         """Whether all that it has learned is."""
         return is_finite(estimator)
 
+    def is_full(self, estimator: Any) -> bool:
+        """Whether it has grown to its limit and learns no more; None, which is not begun, has not."""
+        return False
+
     def mark(self, estimator: Estimator) -> Any:
         """What `back` needs to undo all that is learned from here on; for this process alone."""
         return self.freeze(estimator)

@@ -195,14 +195,14 @@ class Rivals(Generic[M]):
                 "rows": slot.rows,
                 "rollbacks": slot.rollbacks,
                 "resets": slot.resets,
-                "full": slot.full,
+                "full": slot.member.full,
             }
             for slot, loss in zip(self.slots, losses, strict=True)
         ]
 
     def full(self) -> frozenset[str]:
-        """The members that learn no more, see `Slot.full`."""
-        return frozenset(slot.name for slot in self.slots if slot.full)
+        """The members that learn no more, see `Learner.full`."""
+        return frozenset(slot.name for slot in self.slots if slot.member.full)
 
     def _new_contest(self) -> Contest:
         """Where a member stands for all guesses, these are there to be held against and are not served."""

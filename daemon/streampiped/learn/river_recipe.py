@@ -71,6 +71,9 @@ class RiverRecipe(ClassRecipe):
             raise StateError(f"the state of {self.path} cannot be read: {error}") from error
         return result
 
+    def is_full(self, estimator: Any) -> bool:
+        return estimator is not None and bool(estimator.full)
+
     def mark(self, estimator: Any) -> Any:
         return estimator.undo(), getattr(estimator, "classes", 0)
 

@@ -31,13 +31,6 @@ class Slot(Generic[M]):
     begun: int = 0
     """Row of the stream at which it was begun anew: answers to earlier ones were another's."""
 
-    @property
-    def full(self) -> bool:
-        """It has grown to its limit (`river_models.ENTRIES_MAX`), answers on and learns no more until it is begun
-        anew."""
-        learner = getattr(self.member, "model", self.member)  # of numbers; a classifier holds its estimator itself
-        return getattr(getattr(learner, "estimator", None), "full", False) is True
-
     def learned(self, rows: int) -> None:
         self.rows += rows
         self.strikes = 0

@@ -35,6 +35,10 @@ class Classifier(ClassMember):
         """As it is now, not to be changed; None before the second class. Its classes are codes."""
         return self._estimator
 
+    @property
+    def full(self) -> bool:
+        return self.recipe.is_full(self._estimator)
+
     def scale(self) -> tuple[Array, Array]:
         """It learns `(features - shift) * factor`, within `limit`."""
         return self._scaler.scale()

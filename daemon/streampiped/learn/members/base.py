@@ -84,6 +84,11 @@ class Learner:
         """It has learned enough to answer: until then it is not held against it that it does not."""
         return True
 
+    @property
+    def full(self) -> bool:
+        """It has grown to its limit: it answers on, and learns no more until it is begun anew."""
+        return False
+
     def move(self, scale: Array, shift: Array) -> None:
         """From here on every framed feature is `x * scale + shift` of what it was."""
 

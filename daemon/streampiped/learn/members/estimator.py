@@ -26,6 +26,10 @@ class EstimatorMember(Member):
         self.model = OnlineModel(recipe, scale_target=scale_target, limit=limit)
         self._scaler = Standardiser(columns, limit)
 
+    @property
+    def full(self) -> bool:
+        return self.recipe.is_full(self.model.estimator)
+
     def predict(self, inputs: Inputs) -> Array:
         if not self.model.fitted:
             return np.full(len(inputs), np.nan)
