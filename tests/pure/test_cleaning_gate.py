@@ -47,6 +47,45 @@ CLEAN = {
 }
 
 
+def test_a_long_first_batch_is_judged_in_few_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first 8,192 rows of a clean column bounds are made anew each time that the rows behind them have doubled,
+    not every 64 rows."""
+    stretches = 0
+    settle = Gate._settle
+
+    def counted(*arguments: Any) -> None:
+        nonlocal stretches
+        stretches += 1
+        settle(*arguments)
+
+    monkeypatch.setattr(Gate, "_settle", counted)
+    values = np.random.default_rng(5).normal(size=8192)
+    out, _ = through(values, len(values))
+    assert stretches <= 10
+    assert out.tobytes() == values.tobytes()
+
+
+def test_a_long_first_batch_of_labels_is_read_one_by_one_for_its_first_rows_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first 64 labels tell level and steps; the rest of a clean batch is taken as a whole, and a spike in it is
+    found at its row."""
+    asked: list[int] = []
+    one_by_one = LabelGate._one_by_one
+
+    def counted(gate: LabelGate, labels: Floats) -> Any:
+        asked.append(len(labels))
+        return one_by_one(gate, labels)
+
+    monkeypatch.setattr(LabelGate, "_one_by_one", counted)
+    labels = np.random.default_rng(6).normal(size=8192)
+    bad, rebased = LabelGate().take(labels)
+    assert (asked, int(bad.sum()), rebased) == ([64], 0, [])
+    labels[5000] = 1e6
+    bad, _ = LabelGate().take(labels)
+    assert np.flatnonzero(bad).tolist() == [5000]
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("kind", CLEAN)
 def test_clean_columns_are_left_alone(kind: str, batch: int) -> None:

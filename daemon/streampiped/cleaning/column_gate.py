@@ -308,11 +308,12 @@ class Gate:
         return start + stop, shift is not None
 
     def _stretch_rows(self, column: int, rest: Array) -> int:
-        """How many values are judged by the same bounds."""
+        """How many values are judged by the same bounds: of a young column as many as made them, if none is beyond."""
+        young = len(rest) > self.judged[column]
+        rest = rest[: max(STRETCH, int(self.judged[column]))]
         low, high = (float(bound[column]) for bound in self.bounds())
-        if len(rest) > self.judged[column] or self.variance[column] == 0.0:
-            return STRETCH
-        return len(rest) if np.count_nonzero((rest < low) | (rest > high)) <= FEW * len(rest) else STRETCH
+        few = np.count_nonzero((rest < low) | (rest > high)) <= (0 if young else FEW * len(rest))
+        return len(rest) if few and self.variance[column] > 0.0 else STRETCH
 
     def _settle(self, column: int, part: Array, beyond: Flags, alive: Flags, bounds: tuple[float, float]) -> None:
         """Learn a stretch of one column."""

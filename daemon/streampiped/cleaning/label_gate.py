@@ -29,6 +29,7 @@ LEVEL_LIMIT: Final = 12.0  # deviations from the level
 STEP_LIMIT: Final = 12.0  # deviations of the steps between labels
 WIDTHS: Final = 2.0  # of the range; lognormal and Student's t with 3 degrees of freedom stay whole over 100,000 rows
 WARM_ROWS: Final = 32  # believed labels before level and steps are known
+FIRST_ROWS: Final = 64  # of a batch: looked at one by one, and not the rest, until level and steps are known
 WARM_MIN: Final = 8  # labels; below, everything is believed
 WARM_LIMIT: Final = 64.0  # deviations by the MAD of the first labels
 MAD: Final = 1.4826  # deviations of a Gaussian in its median absolute deviation
@@ -95,11 +96,18 @@ class LabelGate:
         """Which of these labels are bad, and the rows behind which another level is believed. No row is judged by a
         label behind it."""
         with np.errstate(over="ignore", invalid="ignore"):
-            if self._are_clean(labels):
-                self._believe(labels)
-                self._remember([(label, False) for label in labels[-RECENT:].tolist()])
-                return np.zeros(len(labels), dtype=np.bool_), []
-            return self._one_by_one(labels)
+            first = FIRST_ROWS if self.level.weight < WARM_ROWS else 0
+            if not 0 < first < len(labels):
+                return self._take(labels)
+            (bad, rebased), (more, later) = self._take(labels[:first]), self._take(labels[first:])
+            return np.concatenate((bad, more)), rebased + [first + row for row in later]
+
+    def _take(self, labels: Array) -> tuple[NDArray[np.bool_], list[int]]:
+        if self._are_clean(labels):
+            self._believe(labels)
+            self._remember([(label, False) for label in labels[-RECENT:].tolist()])
+            return np.zeros(len(labels), dtype=np.bool_), []
+        return self._one_by_one(labels)
 
     def missing(self, labels: Array) -> NDArray[np.bool_]:
         """Which of these labels, that are no quantities, are none; the others are not judged."""
