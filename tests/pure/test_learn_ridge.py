@@ -35,9 +35,9 @@ def test_merged_comoments_are_those_of_all_rows(level: float) -> None:
     """Blocks of any size merged give numpy's covariance of all rows, also at a mean of 1e9."""
     rng = np.random.default_rng(2)
     rows = rng.normal(size=(200, 4)) + level
-    merged = Comoments.of(rows[:1])
+    merged = Comoments.of(rows[:1].T)
     for start, stop in ((1, 3), (3, 50), (50, 200)):
-        merged = merged.merged(Comoments.of(rows[start:stop]))
+        merged = merged.merged(Comoments.of(rows[start:stop].T))
     assert merged.weight == 200
     np.testing.assert_allclose(merged.mean, rows.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(merged.products / 200, np.cov(rows.T, bias=True), atol=1e-7)
@@ -47,9 +47,9 @@ def test_old_rows_count_less() -> None:
     """With a memory the merged moments are those of rows weighted by exp(-age in blocks of rows / memory)."""
     rng = np.random.default_rng(3)
     blocks = [rng.normal(size=(10, 2)) for _ in range(4)]
-    merged = Comoments.of(blocks[0])
+    merged = Comoments.of(blocks[0].T)
     for block in blocks[1:]:
-        merged = merged.merged(Comoments.of(block), memory=20.0)
+        merged = merged.merged(Comoments.of(block.T), memory=20.0)
     weights = np.repeat([exp(-10 * (3 - place) / 20.0) for place in range(4)], 10)
     rows = np.concatenate(blocks)
     np.testing.assert_allclose(merged.mean, np.average(rows, axis=0, weights=weights))

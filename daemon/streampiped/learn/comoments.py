@@ -26,7 +26,7 @@ FORGOTTEN: Final = 1e-12  # a weight below is no weight
 class Comoments:
     """Of `width` columns. Arrays are replaced, never changed in place.
 
-    >>> c = Comoments.of(np.array([[1.0, 2.0], [3.0, 6.0]]))
+    >>> c = Comoments.of(np.array([[1.0, 3.0], [2.0, 6.0]]))
     >>> c.weight, c.mean.tolist(), c.products.tolist()
     (2.0, [2.0, 4.0], [[2.0, 4.0], [4.0, 8.0]])
     """
@@ -42,17 +42,20 @@ class Comoments:
         self.products: Array = np.zeros((width, width))
 
     @classmethod
-    def of(cls, rows: Array, origin: Array | None = None) -> Comoments:
-        """Of one block `(rows, width)`, finite, at least one row."""
-        count, width = rows.shape
+    def of(cls, *tables: Array) -> Comoments:
+        """Of one block of at least one row: `(columns, rows)` of each table, finite, one below the other."""
+        width, rows = sum([len(table) for table in tables]), tables[0].shape[1]
         result = cls(width)
-        result.weight = float(count)
-        result.origin = rows[0].copy() if origin is None else origin
-        apart = aligned_empty(rows.size, np.float64).reshape(rows.shape)  # aligned: BLAS gives the same bits anywhere
-        np.subtract(rows, result.origin, out=apart)
-        result.offset = apart.mean(axis=0)
-        apart -= result.offset
-        result.products = apart.T @ apart
+        result.weight = float(rows)
+        result.origin = np.concatenate([table[:, 0] for table in tables])
+        apart = aligned_empty(width * rows, np.float64).reshape(width, rows)  # BLAS gives the same bits anywhere then
+        start = 0
+        for table in tables:
+            np.subtract(table, table[:, :1], out=apart[start : start + len(table)])
+            start += len(table)
+        result.offset = apart.mean(axis=1)
+        apart -= result.offset[:, None]
+        result.products = apart @ apart.T
         return result
 
     @property
@@ -73,7 +76,9 @@ class Comoments:
         apart = (other.origin - self.origin) + (other.offset - self.offset)
         result.origin = self.origin
         result.offset = self.offset + apart * share
-        result.products = self.products * keep + other.products + np.outer(apart, apart * (mine * share))
+        result.products = self.products * keep
+        result.products += other.products
+        result.products += apart[:, None] * (apart * (mine * share))
         return result
 
     def mapped(self, matrix: Array, shift: Array) -> Comoments:

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from streampiped.aligned import aligned_empty
 from streampiped.classes import Codes
 from streampiped.learn.class_members.base import ClassInputs, ClassMember
 from streampiped.learn.comoments import Comoments
+from streampiped.learn.definite import solved
 from streampiped.learn.members.bases import Basis, moved, width_of, with_squares
 from streampiped.learn.members.ridge import FLAT, PENALTY_MIN
 from streampiped.records import Array
@@ -122,12 +122,9 @@ class Discriminant(ClassMember):
         return inputs.shared("squares", lambda: with_squares(inputs.framed))
 
     def _block(self, inputs: ClassInputs, codes: Codes) -> Comoments:
-        rows, width, classes = len(inputs), self._width, inputs.classes
-        table = aligned_empty(rows * (width + classes), np.float64).reshape(rows, width + classes)
-        table[:, :width] = self._table(inputs)
-        table[:, width:] = 0.0
-        table[np.arange(rows), width + codes] = 1.0
-        return Comoments.of(table)
+        hot = np.zeros((inputs.classes, len(inputs)))
+        hot[codes, np.arange(len(inputs))] = 1.0
+        return Comoments.of(self._table(inputs).T, hot)
 
     def _parts(self) -> tuple[Array, Array, Array]:
         """Logarithms of the shares `(classes,)`, slopes `(width, classes)` and shifts `(classes,)` of what the features
@@ -150,7 +147,7 @@ class Discriminant(ClassMember):
         within = (products - between) * np.outer(factor, factor / weight)
         within.reshape(-1)[:: width + 1] += max(self.penalty * width / weight, PENALTY_MIN) + flat
         distance = apart / (rows + PRIOR_ROWS) * factor[:, None]
-        slopes: Array = np.asarray(np.linalg.solve(within, distance), dtype=np.float64)
+        slopes = solved(within, distance)
         shift = -0.5 * (distance * slopes).sum(axis=0)
         slopes = slopes * factor[:, None]
         shares: Array = np.log((rows + 1.0) / (weight + len(rows)))

@@ -29,7 +29,8 @@ def width_of(basis: Basis, features: int) -> int:
 
 
 def columns_of(basis: Basis, inputs: Inputs) -> Array:
-    """`(rows, width_of(...))`, aligned, C order; made once for all members."""
+    """`(rows, width_of(...))`, aligned; made once for all members. What is made here has its columns one behind the
+    other: a product of two is then one long loop, and not one of sixteen for each row."""
     match basis:
         case "linear":
             return inputs.framed
@@ -73,29 +74,29 @@ def moved(basis: Basis, scale: Array, shift: Array) -> tuple[Array, Array]:
 
 def with_squares(features: Array) -> Array:
     rows, count = features.shape
-    result = _empty(rows, width_of("squares", count))
-    result[:, :count] = features
+    table = _empty(width_of("squares", count), rows)
+    table[:count] = features.T
     place = count
     for column in range(count):
         stop = place + count - column
-        np.multiply(features[:, column:], features[:, column : column + 1], out=result[:, place:stop])
+        np.multiply(table[column:count], table[column], out=table[place:stop])
         place = stop
-    return result
+    return table.T
 
 
 def _with_lags(inputs: Inputs) -> Array:
     """Steps between the newest labels, and where the last stands to the mean: all differences, so that a level that
     wanders is nothing new."""
     rows, count = inputs.framed.shape
-    result = _empty(rows, width_of("lagged", count))
-    result[:, :count] = inputs.framed
-    lags = inputs.looks.lags
-    result[:, count : count + LAGS - 1] = lags[:, :-1] - lags[:, 1:]
-    result[:, count + LAGS - 1] = lags[:, 0] - inputs.looks.discounted[:, 0]
-    result[:, count + LAGS] = lags[:, 0] - inputs.looks.mean
-    return result
+    table = _empty(width_of("lagged", count), rows)
+    table[:count] = inputs.framed.T
+    lags = inputs.looks.lags.T
+    table[count : count + LAGS - 1] = lags[:-1] - lags[1:]
+    table[count + LAGS - 1] = lags[0] - inputs.looks.discounted[:, 0]
+    table[count + LAGS] = lags[0] - inputs.looks.mean
+    return table.T
 
 
-def _empty(rows: int, columns: int) -> Array:
-    result: Array = aligned_empty(rows * columns, np.float64).reshape(rows, columns)
+def _empty(columns: int, rows: int) -> Array:
+    result: Array = aligned_empty(rows * columns, np.float64).reshape(columns, rows)
     return result

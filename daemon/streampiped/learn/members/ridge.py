@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from streampiped.aligned import aligned_empty
 from streampiped.learn.comoments import Comoments
+from streampiped.learn.definite import solved
 from streampiped.learn.members.base import Inputs, Member
 from streampiped.learn.members.bases import Basis, anchor_of, columns_of, moved, usable_of
 from streampiped.records import Array
@@ -93,12 +93,8 @@ class Ridge(Member):
             if not usable.any():
                 return None
             inputs, labels = inputs[usable], labels[usable]
-        columns = columns_of(self.basis, inputs)
-        rows, width = columns.shape
-        table = aligned_empty(rows * (width + 1), np.float64).reshape(rows, width + 1)
-        table[:, :width] = columns
-        table[:, width] = labels - anchor_of(self.basis, inputs)
-        return Comoments.of(table)
+        answers = labels - anchor_of(self.basis, inputs)
+        return Comoments.of(columns_of(self.basis, inputs).T, answers[None, :])
 
     def _solve(self, seen: Comoments) -> tuple[Array, float]:
         mean = seen.mean
@@ -106,8 +102,9 @@ class Ridge(Member):
         deviation = np.sqrt(np.maximum(products.diagonal(), 0.0) / seen.weight)
         flat = deviation <= FLAT * np.maximum(np.abs(mean[:-1]), FLAT)
         factor = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, deviation))
-        scaled = products * np.outer(factor, factor / seen.weight)
+        scaled = products * factor[:, None]
+        scaled *= factor / seen.weight
         scaled.reshape(-1)[:: len(scaled) + 1] += max(self.penalty / seen.weight, PENALTY_MIN) + flat
-        slopes = np.asarray(np.linalg.solve(scaled, seen.products[:-1, -1] * (factor / seen.weight)) * factor)
+        slopes = solved(scaled, seen.products[:-1, -1] * (factor / seen.weight)) * factor
         self._solved = slopes, float(mean[-1] - mean[:-1] @ slopes)
         return self._solved
