@@ -15,7 +15,7 @@ from speed.contest import Ran
 from speed.peer_streampipe import NEVER
 from speed.work import CHAIN, Work
 
-RECORDS, RECORDS_QUICK = 1_500_000, 300_000
+RECORDS, RECORDS_QUICK = 3_000_000, 300_000
 ROUNDS_OWN: Final = 5
 OVERHEAD_NS: Final = 65.0
 CORES: Final = 2
@@ -23,7 +23,7 @@ BY_VALUE_TIMES: Final = 3.0
 WALL: Final = 0.8
 RATIO: Final = 1.15
 MEMORY_MIB: Final = 250.0
-CSV_RECORDS: Final = 200_000
+LINE_RECORDS, FEW_RECORDS = 1_000_000, 200_000
 CSV_RATE: Final = 150_000.0
 
 
@@ -99,39 +99,36 @@ def lines(bench: Bench) -> None:
     if bench.quick:
         return
     bench.page.add("## Other sinks, members and sources", LINES)
-    base = Work(CSV_RECORDS)
+    base = Work(LINE_RECORDS, sink="sqlite")
     rows: list[list[Cell]] = []
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
-        table = str(Path(directory) / "table.csv")
-        _write(Path(table), base)
+        few, many = (_table(Path(directory), replace(base, records=count)) for count in (FEW_RECORDS, LINE_RECORDS))
         for what, work in (
-            ("SQLite", replace(base, sink="sqlite")),
-            ("SQLite, members as by default", replace(base, sink="sqlite", members=())),
-            ("from CSV into SQLite", replace(base, sink="sqlite", csv=table)),
+            ("SQLite", base),
+            ("SQLite, members as by default", replace(base, members=())),
+            ("from CSV into SQLite", replace(base, csv=many)),
+            ("from CSV into SQLite", replace(base, csv=few, records=FEW_RECORDS)),
         ):
             found = bench.alternating("lines", ("fused", "streampipe"), work, bench.rounds)
             rates = {name: median(ran.rate for ran in runs) for name, runs in found.items()}
             cpu = {name: median(ran.ns for ran in runs) for name, runs in found.items()}
-            rows.append(
-                [
-                    what,
-                    *(value for name in found for value in (rates[name], cpu[name])),
-                    rates["streampipe"] / rates["fused"],
-                ]
-            )
-            if work.csv:
+            each = (value for name in found for value in (rates[name], cpu[name]))
+            rows.append([what, work.records, *each, rates["streampipe"] / rates["fused"]])
+            if work.csv == many:
                 bench.least("from CSV into SQLite, records/s", rates["streampipe"], CSV_RATE, ",.0f")
-    titles = ["", "fused loop, records/s", "CPU ns/record", "streampipe, records/s", "CPU ns/record", "by the loop"]
-    bench.page.add_table(titles, rows)
+    titles = ["fused loop, records/s", "CPU ns/record", "streampipe, records/s", "CPU ns/record", "by the loop"]
+    bench.page.add_table(["", "records", *titles], rows)
 
 
-def _write(path: Path, work: Work) -> None:
+def _table(directory: Path, work: Work) -> str:
     """A table for the source of CSV: a line through standard normal features, and noise."""
+    path = directory / f"{work.records}.csv"
     random = np.random.default_rng(0)
     x = random.standard_normal((work.records, work.columns))
     y = x @ random.standard_normal(work.columns) + 0.1 * random.standard_normal(work.records)
     names = ",".join([*(f"x{n + 1}" for n in range(work.columns)), "y"])
     np.savetxt(path, np.column_stack([x, y]), fmt="%.6f", delimiter=",", header=names, comments="")
+    return str(path)
 
 
 HEAD: Final = """{records:,} records of 16 float64 columns and a target in batches of 8,192 through generator,
@@ -144,6 +141,6 @@ STAGES: Final = """Time on the CPU of every process of streampipe, and of the sa
 with a clock between them. The difference is what a stage costs by being a process: frames, pipes, the loop, its
 snapshots."""
 
-LINES: Final = (
-    """200,000 records, batches of 8,192. The fused loop commits its sink once a second, and keeps nothing else."""
-)
+LINES: Final = """Batches of 8,192. The fused loop commits its sink once a second, and keeps nothing else. The last
+line is the beginning of the one above it: the first blocks of the trainer and the last epoch are most of what it has
+more."""
