@@ -31,7 +31,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench import real
-from bench.inline import serve, stages
+from bench.inline import Settings, serve, stages
 from bench.score import figures, guesses, quarantined
 from bench.streams import DEVELOPMENT, Stream, load
 from bench.targets import GUESS_MAX
@@ -138,18 +138,19 @@ _STREAMS: list[Stream] = []
 """For the processes that are forked."""
 
 
-def _judge(place: int) -> Found | None:
+def _judge(place: int, learners: bool) -> Found | None:
     """None: the labels allow no ratio."""
-    return judge(_STREAMS[place])
+    return judge(_STREAMS[place], learners=learners)
 
 
-def judge(stream: Stream) -> Found | None:
-    """What the default pipeline makes of one stream, in this process."""
+def judge(stream: Stream, *, learners: bool = True) -> Found | None:
+    """What the default pipeline makes of one stream, in this process; without `learners` the guesses are alone."""
     by_guess = {name: each.mse for name, each in guesses(stream.labels).items() if each.mse is not None}
     if not by_guess:
         return None
     best = min(by_guess, key=lambda name: by_guess[name])
-    chain = stages(stream.target, names=("normalizer", "trainer"))
+    settings: Settings = {} if learners else {"trainer": {"members": []}}
+    chain = stages(stream.target, settings, names=("normalizer", "trainer"))
     served, _ = serve(chain, stream, BATCH)
     ratio = figures(served, stream.labels, warm_up=stream.warm_up).ratio(by_guess[best])
     if ratio is None:
@@ -159,12 +160,12 @@ def judge(stream: Stream) -> Found | None:
     return Found(stream.name, ratio if isfinite(ratio) else inf, best, champion, withheld)
 
 
-def judge_all(setting: Setting, streams: Sequence[Stream]) -> list[Found]:
-    """Every stream under a setting; in as many processes as there are CPUs."""
+def judge_all(setting: Setting, streams: Sequence[Stream], *, learners: bool = True) -> list[Found]:
+    """Every stream under a setting; in as many processes as there are CPUs. See `judge`."""
     _STREAMS[:] = sorted(streams, key=lambda each: -each.rows)
     context = multiprocessing.get_context("fork")
     with context.Pool(os.cpu_count(), impose, (setting,)) as pool:
-        found = pool.map(_judge, range(len(_STREAMS)), chunksize=4)
+        found = pool.starmap(_judge, [(place, learners) for place in range(len(_STREAMS))], chunksize=4)
     return [each for each in found if each is not None]
 
 

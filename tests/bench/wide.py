@@ -28,6 +28,8 @@ class Wide:
 
     part: str
     found: list[Found]
+    alone: list[Found]
+    """The same with nobody who learns: what choosing among guesses costs."""
     daemons: int = 0
     """So many went through the daemon as well."""
     differing: tuple[str, ...] = ()
@@ -37,13 +39,13 @@ class Wide:
 def measure(part: str, through: Callable[[Stream], Ran] | None = None) -> Wide:
     """`through`: the daemon."""
     streams = list(real.streams(part))
-    found = judge_all({}, streams)
+    found, alone = judge_all({}, streams), judge_all({}, streams, learners=False)
     if through is None:
-        return Wide(part, found)
+        return Wide(part, found, alone)
     by_name = {each.name: each.ratio for each in found}
     chosen = sorted((each for each in streams if each.name in by_name), key=lambda each: _hash(each.name))[:DAEMONS]
     differing = [each.name for each in chosen if not _same(_ratio(through(each)), by_name[each.name])]
-    return Wide(part, found, len(chosen), tuple(differing))
+    return Wide(part, found, alone, len(chosen), tuple(differing))
 
 
 def _ratio(ran: Ran) -> float | None:
