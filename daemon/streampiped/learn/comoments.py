@@ -45,7 +45,7 @@ class Comoments:
     def of(cls, *tables: Array) -> Comoments:
         """Of one block of at least one row: `(columns, rows)` of each table, finite, one below the other."""
         width, rows = sum([len(table) for table in tables]), tables[0].shape[1]
-        result = cls(width)
+        result = cls(0)
         result.weight = float(rows)
         result.origin = np.concatenate([table[:, 0] for table in tables])
         apart = aligned_empty(width * rows, np.float64).reshape(width, rows)  # BLAS gives the same bits anywhere then
