@@ -168,6 +168,7 @@ def members(results: Mapping[str, Any]) -> Html | None:
     for each in found:
         tags = [tag("span", "serves", class_="tag serves")] if part(each, "name") == champion else []
         tags += [tag("span", "guess", class_="tag")] if part(each, "trivial") is True else []
+        tags += [tag("span", "full", class_="tag bad")] if part(each, "full") is True else []
         numbers = [figure(number(each, name)) for name in ("loss", "rows", "rollbacks", "resets")]
         rows.append(
             [
@@ -179,9 +180,16 @@ def members(results: Mapping[str, Any]) -> Html | None:
     head = ["member", "kind", "loss, discounted", "rows", "rolled back", "begun anew"]
     counts = mapping(results, "model", "counts")
     counted = [(_words(name), figure(number(value))) for name, value in counts.items() if number(value) is not None]
-    return joined(
-        (table(head, rows, "Members", 2), details("What became of the rows", facts(counted)) if counted else None)
-    )
+    became = details("What became of the rows", facts(counted)) if counted else None
+    return joined((table(head, rows, "Members", 2), _full(found), became))
+
+
+def _full(members: Sequence[Mapping[str, Any]]) -> Html | None:
+    """What the sign in the table means, where there is one."""
+    full = [word(each, "name") for each in members if part(each, "full") is True]
+    if not full:
+        return None
+    return tag("p", f"Grown to the limit: {_and(full)}. A full member answers on, and learns no more until begun anew.")
 
 
 def defects(results: Mapping[str, Any]) -> Html | None:

@@ -49,7 +49,11 @@ class Trial:
     """What importing and constructing a class has shown."""
 
     klass: str
+    kind: str | None
+    """The built-in kind that the class is or is derived from."""
     role: Role
+    options: StageOptions
+    """As validated, with their defaults."""
     api: bool
     retractable: bool
     isolates: bool
@@ -102,6 +106,13 @@ def role_of(loaded: Any) -> Role | None:
         if issubclass(loaded, base) or all(callable(getattr(loaded, method, None)) for method in methods):
             return role
     return None
+
+
+def _kind_of(loaded: type) -> str | None:
+    """The built-in kind among the class and its bases, told by their paths: none is imported for it."""
+    kinds = {path: kind for kind, path in BUILTIN.items()}
+    paths = (f"{base.__module__}:{base.__qualname__}" for base in loaded.__mro__)
+    return next((kinds[path] for path in paths if path in kinds), None)
 
 
 _ROLES: tuple[tuple[type, tuple[str, ...], Role], ...] = (
@@ -182,7 +193,15 @@ def _construct(
             report(key, ABSENT, f"{klass} cannot be made with these options: {_blame(error)}")
             return None
     isolates = role != "sink" or getattr(loaded, "isolate", SinkStage.isolate) is not SinkStage.isolate
-    return Trial(BUILTIN.get(klass, klass), role, api, bool(getattr(loaded, "retractable", True)), isolates)
+    return Trial(
+        klass=BUILTIN.get(klass, klass),
+        kind=_kind_of(loaded),
+        role=role,
+        options=options,
+        api=api,
+        retractable=bool(getattr(loaded, "retractable", True)),
+        isolates=isolates,
+    )
 
 
 @contextlib.contextmanager
@@ -272,6 +291,34 @@ def check_ways(order: Iterable[str], inputs: Mapping[str, Sequence[str]], report
                 "from the same stage once, or put fewer such forks in a row",
             )
     return None
+
+
+def check_holdouts(trials: Mapping[str, Trial], inputs: Mapping[str, Sequence[str]], report: Report) -> None:
+    """An evaluator takes the rows that its own `holdout` chooses for those that were never learned: it has to be that
+    of every trainer before it whose predictions it scores. Stages of other classes are not looked at."""
+    for name, trial in trials.items():
+        if trial.kind != "evaluator":
+            continue
+        ours, scored = (getattr(trial.options, option, None) for option in ("holdout", "prediction"))
+        given = "holdout" in trial.options.model_fields_set
+        left_out = "" if given else f"is {ours} when left out, "
+        for before in _upstream(name, inputs):
+            other = trials.get(before)
+            if other is None or other.kind != "trainer" or getattr(other.options, "prediction", None) != scored:
+                continue
+            theirs = getattr(other.options, "holdout", None)
+            if ours is not None and theirs is not None and ours != theirs:
+                right = f"{left_out}should be {theirs} as in stages.{before}, or {ours} there too"
+                why = "else what is scored as held out is not what was never learned"
+                report(f"stages.{name}.holdout", ours if given else ABSENT, f"{right}: {why}")
+
+
+def _upstream(name: str, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """The stages that the rows of this one come through, the nearest first."""
+    found = list(inputs[name])
+    for each in found:  # which grows meanwhile
+        found += [further for further in inputs.get(each, ()) if further not in found]
+    return found
 
 
 def _cycle(left: Mapping[str, set[str]]) -> list[str]:

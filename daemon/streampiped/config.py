@@ -22,6 +22,8 @@ from pydantic import ValidationError
 from streampiped import topology
 from streampiped.check import (
     SERVICES,
+    Trial,
+    check_holdouts,
     check_inputs,
     check_role,
     check_socket_path,
@@ -266,17 +268,18 @@ def _stages(
     sections = {name: _section(StageSection, table, f"stages.{name}", findings) for name, table in tables.items()}
     inputs = {name: section.inputs for name, section in sections.items()}
     check_inputs(inputs, SERVICES, findings.report)
-    specs = {
+    made = {
         name: _stage(name, tables[name], section, findings, resuming, credentials) for name, section in sections.items()
     }
     order = in_order(inputs, findings.report)
     check_ways(order, inputs, findings.report)
-    return tuple(spec for name in order if (spec := specs[name]))
+    check_holdouts({name: both[1] for name, both in made.items() if both}, inputs, findings.report)
+    return tuple(both[0] for name in order if (both := made[name]))
 
 
 def _stage(
     name: str, table: Any, section: StageSection, findings: _Findings, resuming: bool, credentials: Credentials
-) -> topology.StageSpec | None:
+) -> tuple[topology.StageSpec, Trial] | None:
     key = f"stages.{name}"
     _check_name(name, key, findings)
     if section.klass is None and "class" in table:  # of a wrong type, and told
@@ -297,7 +300,7 @@ def _stage(
         return None
     if section.inputs or not table.get("input"):  # else its type was wrong, and told
         check_role(name, trial.role, section.inputs, findings.report)
-    return topology.StageSpec(
+    spec = topology.StageSpec(
         name=name,
         klass=trial.klass,
         role=trial.role,
@@ -309,6 +312,7 @@ def _stage(
         retractable=trial.retractable,
         isolates=trial.isolates,
     )
+    return spec, trial
 
 
 def _check_name(name: str, key: str, findings: _Findings) -> None:

@@ -123,6 +123,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
     ),
     # sources and sinks
     "records_rejected": EventSpec("warning", "{count} lines of {path} rejected, at row {row} and after: {reason}"),
+    "keys_left_out": EventSpec(
+        "warning", "{path} has keys from row {row} on that are no columns of the stream and are left out: {keys}"
+    ),
     "target_missed": EventSpec(
         "warning",
         "no column {target} (target) in the stream; all of {mended} are mended, and labels among them are made up "

@@ -242,6 +242,73 @@ def test_option_named_like_a_reserved_key(tmp_path: Path) -> None:
     assert "names that every stage has: input" in found.right
 
 
+USER_LEARNERS = """
+from streampiped.stages.base import Stage, StageOptions
+from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
+from streampiped.stages.trainer import Trainer, TrainerOptions
+
+class Sparing(Trainer):
+    class Options(TrainerOptions):
+        holdout: float = 0.25
+
+class Scoring(Evaluator):
+    class Options(EvaluatorOptions):
+        more: int = 0
+
+class Apart(Stage):
+    class Options(StageOptions):
+        prediction: str = "prediction"
+        holdout: float = 0.5
+"""
+
+
+def chained(*stages: tuple[str, str, str, str]) -> str:
+    """A pipeline of a source and (name, class, input, options)."""
+    text = f'[pipeline]\npython_path = ["."]\n[stages.numbers]\n{SOURCE}\n'
+    for name, klass, inputs, options in stages:
+        text += f'[stages.{name}]\nclass = "{klass}"\ninput = {inputs}\n{options}\n'
+    return text
+
+
+FIRST = ("one", "trainer", '"numbers"', "holdout = 0.1")
+OTHER = ("two", "trainer", '"numbers"', "holdout = 0.3")
+
+
+@pytest.mark.parametrize(
+    ("stages", "wrong"),
+    [
+        ([FIRST, ("eva", "evaluator", '"one"', "holdout = 0.1")], []),
+        ([FIRST, ("eva", "evaluator", '"one"', "")], ["is 0.02 when left out, should be 0.1 as in stages.one"]),
+        ([FIRST, ("eva", "evaluator", '"one"', "holdout = 0")], ["should be 0.1 as in stages.one, or 0.0 there too"]),
+        ([("one", "trainer", '"numbers"', ""), ("eva", "evaluator", '"one"', "holdout = 0.1")],
+         ["should be 0.02 as in stages.one, or 0.1 there too"]),
+        # the trainer of another branch is none of its, one further up is, and two that come together both are
+        ([FIRST, OTHER, ("eva", "evaluator", '"two"', "holdout = 0.3")], []),
+        ([FIRST, ("mid", "streampiped.stages.base:Stage", '"one"', ""), ("eva", "evaluator", '"mid"', "holdout = 0.3")],
+         ["should be 0.1 as in stages.one"]),
+        ([FIRST, OTHER, ("eva", "evaluator", '["one", "two"]', "holdout = 0.1")], ["should be 0.3 as in stages.two"]),
+        # of two in a row it scores the one whose column it reads
+        ([FIRST, ("two", "trainer", '"one"', 'prediction = "p"\nholdout = 0.3'),
+          ("eva", "evaluator", '"two"', "holdout = 0.1"), ("evb", "evaluator", '"two"', 'prediction = "p"')],
+         ["is 0.02 when left out, should be 0.3 as in stages.two"]),
+        # a class of one's own that is derived from them, and one that only has options of these names
+        ([("one", "learners:Sparing", '"numbers"', ""), ("eva", "learners:Scoring", '"one"', "")],
+         ["is 0.02 when left out, should be 0.25 as in stages.one, or 0.02 there too"]),
+        ([("one", "learners:Apart", '"numbers"', ""), ("eva", "evaluator", '"one"', "")], []),
+    ],
+)  # fmt: skip
+def test_held_out_rows_are_the_same_to_both(
+    tmp_path: Path, stages: list[tuple[str, str, str, str]], wrong: list[str]
+) -> None:
+    """An evaluator whose `holdout` is not that of a trainer before it whose predictions it scores is refused, with both
+    stages and both values; whose values are equal, written or not, and who has no such trainer is not."""
+    (tmp_path / "learners.py").write_text(USER_LEARNERS)
+    found = problems(tmp_path, chained(*stages))
+    assert [problem.right.startswith(right) for problem, right in zip(found, wrong, strict=True)] == [True] * len(wrong)
+    assert {problem.key.rpartition(".")[2] for problem in found} <= {"holdout"}
+    assert all(problem.key.startswith("stages.ev") and problem.line for problem in found)
+
+
 def test_class_that_fails_to_import(tmp_path: Path) -> None:
     """An exception, or sys.exit, in a user's module is a problem of that class, with the line that raised."""
     for name, code, right in (

@@ -230,6 +230,18 @@ def test_bars_are_shares_of_the_worst() -> None:
     assert ("812", "36.4") in widths
 
 
+def test_a_member_that_learns_no_more_is_told() -> None:
+    """One that has grown to its limit has a sign beside its name and a sentence that explains it; no other has."""
+    found = answer()
+    assert "limit" not in section(page(found), "members")
+    for place, full in ((3, True), (4, False), (5, None)):
+        found["results"]["model"]["members"][place]["full"] = full
+    text = section(page(found), "members")
+    assert 'sgd <span class="tag bad">full</span>' in text
+    assert text.count("full</span>") == 1
+    assert "Grown to the limit: sgd. A full member answers on, and learns no more until begun anew." in text
+
+
 def luminance(colour: str) -> float:
     """Relative, as WCAG 2 defines it."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

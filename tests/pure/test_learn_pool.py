@@ -178,11 +178,26 @@ def test_a_member_gone_astray_is_begun_anew_alone() -> None:
 
 
 def test_labels_that_never_come() -> None:
-    """Without any label every prediction is 0, finite, and nothing is learned."""
+    """Without any label every prediction is 0, with no interval as nothing is known of its error, and nothing is
+    learned."""
     features, _ = regression(100)
     model = pool(4)
-    assert not worked(model, features, np.full(100, np.nan)).any()
+    predicted = worked(model, features, np.full(100, np.nan))
+    assert not predicted[:, 0].any()
+    assert np.isnan(predicted[:, 1:]).all()
     assert model.learned == 0
+
+
+def test_another_level_has_no_interval_before_its_first_error() -> None:
+    """Errors at the level that is over say nothing of it: of the row behind the shift nothing is known."""
+    features, labels = regression(600)
+    model = pool(4)
+    worked(model, features[:400], labels[:400])
+    model.label_shifted(labels[399:400] + 1000)
+    behind = worked(model, features[400:], labels[400:] + 1000)
+    assert np.flatnonzero(np.isnan(behind[:, 1])).tolist() == [0]
+    assert np.flatnonzero(np.isnan(behind[:, 2])).tolist() == [0]
+    assert np.isfinite(behind[:, 0]).all()
 
 
 def test_promote_and_pin() -> None:

@@ -153,7 +153,27 @@ def test_an_interval_goes_on_bit_for_bit() -> None:
         first, second = Intervals(), Intervals()
         begin = first.follow(residuals[:cut], known[:cut])
         second.restore(first.state())
-        assert np.array_equal(np.concatenate((begin, second.follow(residuals[cut:], known[cut:]))), whole)
+        end = second.follow(residuals[cut:], known[cut:])
+        assert np.array_equal(np.concatenate((begin, end)), whole, equal_nan=True)
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 30])
+def test_before_the_first_residual_no_width_is_known(unknown: int) -> None:
+    """Up to the row of the first residual there is no interval; behind it there is one, as wide as if no row had come
+    before that one, and where all residuals are 0 one of no width."""
+    residuals = np.random.default_rng(5).normal(size=200)
+    known = np.arange(200) >= unknown
+    intervals = Intervals()
+    assert np.isnan(intervals.width)
+    widths = intervals.follow(residuals, known)
+    assert np.flatnonzero(np.isnan(widths)).tolist() == [*range(unknown + 1)]
+    assert widths[unknown + 1] == abs(residuals[unknown])
+    plain = Intervals().follow(residuals[unknown:], known[unknown:])
+    assert np.array_equal(widths[unknown:], plain, equal_nan=True)
+    assert Intervals().follow(np.zeros(3), np.ones(3, dtype=bool))[1:].tolist() == [0.0, 0.0]
+    unmoved = Intervals()
+    unmoved.follow(residuals, np.zeros(200, dtype=bool))
+    assert unmoved.state() == Intervals().state()
 
 
 def test_an_interval_of_an_older_version_is_gone_on_with() -> None:

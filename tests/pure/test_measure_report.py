@@ -144,6 +144,16 @@ def test_the_model_section_names_champion_members_and_drifts() -> None:
     assert "7 drifts: shift of the label at row 5" in text
 
 
+def test_a_member_that_learns_no_more_is_told() -> None:
+    """A line below the table for each member that has grown to its limit, also one that the table leaves out, and for
+    no other; an older daemon does not say."""
+    members = [{**MEMBER, "name": f"m{number}", "full": False} for number in range(20)]
+    members += [{**MEMBER, "name": "river", "full": True}, {**MEMBER, "name": "old"}]
+    model = {"champion": "m1", "rows_learned": 90, "members": members}
+    lines = [line for line in render(results(0.5, 0.5, model=model), {}).splitlines() if "limit" in line]
+    assert lines == ["  river has grown to its limit: it answers on, and learns no more until begun"]
+
+
 @pytest.mark.parametrize("reason", ["pinned", "promoted"])
 def test_a_guess_that_an_operator_wants_is_not_called_unbeaten(reason: str) -> None:
     """The sentence and the section say why it is served."""

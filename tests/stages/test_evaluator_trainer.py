@@ -47,6 +47,16 @@ def test_a_model_that_looks_at_labels_is_asked_as_it_was_measured(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", STREAMS)
+def test_rows_before_the_first_error_are_neither_inside_nor_outside(name: str, tmp_path: Path) -> None:
+    """What is predicted before an error is known has no interval, and is in no figure of the coverage."""
+    results = learned(name, tmp_path, holdout=0)[1].query("report", {})["results"]
+    coverage, first = results["coverage"], results["curve"]["bins"][0]
+    assert coverage["rows"] == results["scored"] - 2
+    assert coverage["total"] == pytest.approx(0.9, abs=0.02)
+    assert first["covered"] * (first["rows"] - 2) == pytest.approx(round(first["covered"] * (first["rows"] - 2)))
+
+
+@pytest.mark.parametrize("name", STREAMS)
 def test_the_models_section_is_told(name: str, tmp_path: Path) -> None:
     """The section is as the specification says; the text says who serves, and has a line for every member."""
     trainer, evaluator = learned(name, tmp_path)

@@ -17,6 +17,7 @@ from streampiped.sources import csv_file, jsonl_file
 from streampiped.sources.columns import Table, convert, to_floats
 from streampiped.sources.csv_file import CsvFormat
 from streampiped.sources.jsonl_file import JsonlFormat
+from streampiped.sources.text_file import KEYS_SHOWN, KEYS_TOLD_MAX
 from support.streams import Events, column, drain, generator, positions
 
 MISSING = frozenset(("", "NA"))
@@ -156,7 +157,7 @@ def test_json_lines(texts: list[str], odd: bool) -> None:
     lines = [text.encode(errors="surrogatepass") for text in texts] + [b'{"a": "\xff"}'] * odd
     names = ["a", "b", "c"]
     types: dict[str, Any] = {"a": "float", "b": "text", "c": "int"}
-    quick = JsonlFormat(()).split(lines, names, ["a"])
+    quick = JsonlFormat(()).split(lines, names, ["a"], told=())
     parsed = [jsonl_file.parse(line) for line in lines]
     records = [record for record, _ in parsed if record is not None]
     reasons = [reason for record, reason in parsed if record is None and reason]
@@ -164,6 +165,64 @@ def test_json_lines(texts: list[str], odd: bool) -> None:
     columns = {name: [record.get(name) for record in records] for name in names}
     ordinary = Table(columns, numbered, len(reasons), reasons[0] if reasons else "")
     assert outcome(quick, types) == outcome(ordinary, types)
+    has_other = [int(number) for number, record in zip(numbered, records, strict=True) if "other" in record]
+    assert quick.further == ({"other": has_other[0]} if has_other else {})
+    assert JsonlFormat(()).split(lines, names, ["a"], told=("other",)).further == {}
+    assert JsonlFormat(()).split(lines, names, ["a"]).further == {}
+
+
+def grown(path: Path) -> dict[str, Any]:
+    """A file whose lines have other keys further down: one more, one instead of another, one in a single line, and two
+    that can name no column."""
+    rows: list[dict[str, Any]] = [{"a": n, "b": n / 3} for n in range(1000)]
+    for number, row in enumerate(rows):
+        row |= {"late": 1.0} if number >= 400 else {}
+        row |= {"": 1, "k" * 129: 1} if number >= 300 else {}
+        if number >= 600:
+            row["renamed"] = row.pop("b")
+    rows[777]["once"] = [1]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"type": "jsonl", "path": str(path)}
+
+
+@pytest.mark.parametrize("size", [1, 7, 256, 1000])
+@pytest.mark.usefixtures("_way")
+def test_a_key_that_comes_later_is_told_once(tmp_path: Path, size: int) -> None:
+    """The line in whose middle a JSON Lines file gains a key is told with the key: once for each key, wherever batches
+    are cut and also when the source goes back, and never of one that could be no column."""
+    events = Events()
+    stage = generator(grown(tmp_path / "in"), emit=events, batch_max=size)
+    for _ in range(2):
+        batches = drain(stage)
+        assert batches[0].schema.names == ("a", "b")
+        assert sum(batch.rows for batch in batches) == 1000
+        stage.restore(None)
+    told = {"late": 400, "renamed": 600, "once": 777}
+    assert set(events.names()) == {"keys_left_out"}
+    assert ", ".join(fields["keys"] for _, fields in events.seen) == ", ".join(told)
+    assert all(fields["row"] == told[fields["keys"].split(", ")[0]] for _, fields in events.seen)
+    assert len(events.seen) == (1 if size == 1000 else 3)
+
+
+def test_keys_without_end_are_told_a_bounded_number_of_times(tmp_path: Path) -> None:
+    """A file each of whose lines has a key of its own makes as many events as keys are told at most, and one batch that
+    brings them all makes one of a bounded length."""
+    source = {"type": "jsonl", "path": str(tmp_path / "in")}
+    lines = ['{"a": 1}\n'] * 256 + [f'{{"a": 1, "id{n}": 1}}\n' for n in range(500)]
+    (tmp_path / "in").write_text("".join(lines))
+    for size, most in ((1, KEYS_TOLD_MAX), (756, 1)):
+        events = Events()
+        assert sum(batch.rows for batch in drain(generator(source, emit=events, batch_max=size))) == 756
+        assert len(events.seen) == most
+        assert events.seen[0][1]["row"] == 256
+    assert events.seen[0][1]["keys"].endswith(f"id{KEYS_SHOWN - 1} and {500 - KEYS_SHOWN} more")
+
+
+def test_who_names_columns_is_told_of_no_other(tmp_path: Path) -> None:
+    """A key that was not asked for is not missed."""
+    events = Events()
+    drain(generator(grown(tmp_path / "in") | {"columns": ["a"]}, emit=events))
+    assert events.seen == []
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

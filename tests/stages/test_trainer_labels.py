@@ -92,6 +92,20 @@ def test_scores_are_those_of_a_plain_loop(delay: float, most: int) -> None:
     assert (counts["given_up"] > 0) == (most == 50)
 
 
+@pytest.mark.parametrize("delay", [0.5, 300.0])
+def test_no_interval_before_an_error_is_known(delay: float) -> None:
+    """A question has an interval as soon as a label has come whose question was asked behind a label, and its label's
+    row has that of the question."""
+    late = late_labels(800, delay, repeated=0)
+    out = outputs(trainer(holdout=0), late)
+    asks, missing = np.isnan(late.labels), np.isnan(out["prediction_low"])
+    first = int(np.flatnonzero(~asks & np.isfinite(out["guess_mean"]))[0])
+    assert missing[:first].all()
+    assert not (missing & asks)[first + 1 :].any()
+    assert np.array_equal(missing, np.isnan(out["prediction_high"]))
+    assert np.count_nonzero(missing) > (0 if delay < 1 else 100)
+
+
 def test_what_is_learned_is_the_question_with_its_label() -> None:
     """A ridge knows the same as one that was taught the questions' features with their labels, in order of arrival."""
     late = late_labels(1500, 40.0, repeated=0)

@@ -396,6 +396,18 @@ def test_full_disk_makes_no_version_and_no_trouble(tmp_path: Path) -> None:
 # the API
 
 
+def test_who_asks_before_an_error_is_known_is_told_no_bounds(tmp_path: Path) -> None:
+    """None, as whatever is not known; from the first error on there are bounds."""
+    life = Life(tmp_path)
+    for row, known in ((0, False), (1, True)):
+        columns = {name: np.array([float(row)]) for name in ("a", "b", "y")}
+        life.stage.process(Batch.build(columns, spans=(Span("s", row, 1),)))
+        life.commit()
+        answer = life.ask("predict", rows=[[1.0, 2.0], [3.0, 4.0]])
+        assert [answer[name] == [None, None] for name in ("low", "high")] == [not known] * 2
+        assert all(isinstance(value, float) for value in answer["predictions"])
+
+
 def test_what_is_served_is_the_last_committed(tmp_path: Path) -> None:
     """Learning goes on and nobody sees it before the next epoch; the age says how old the answer is."""
     life = taught(tmp_path)

@@ -6,12 +6,14 @@ of the residuals' present size, a discounted mean: a miss multiplies the factor,
 Over any stretch of rows the coverage differs from the target by log(factor after / factor before) / (STEP * rows) and,
 within the factor's bounds, nothing else: no assumption on the data is needed. A width that followed by itself, without
 the size, had to miss some thirty rows more until it was as wide as residuals that have grown twentyfold.
+
+Before the first residual nothing is known, and the width is NaN: one of 0 would say that the answer is certain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import exp
+from math import exp, nan
 from typing import Any, Final
 
 import numpy as np
@@ -43,8 +45,8 @@ class Intervals:
 
     @property
     def width(self) -> float:
-        """For the next row, in the label's unit."""
-        return self._factor * self._size
+        """For the next row, in the label's unit; NaN before the first residual."""
+        return self._factor * self._size if self._rows else nan
 
     def follow(self, residuals: Array, known: NDArray[np.bool_]) -> Array:
         """The half width that each row had, then take in the residuals that are `known`."""
@@ -53,7 +55,8 @@ class Intervals:
     def widths(self, sizes: Iterable[float], known: Iterable[bool]) -> list[float]:
         """`follow` of residuals without their signs. A plain loop: 60 ns a row."""
         wider, narrower = WIDER, NARROWER
-        size, factor, rows, widths = self._size, self._factor, self._rows, []
+        factor, rows, widths = self._factor, self._rows, []
+        size = self._size if rows else nan
         for apart, is_known in zip(sizes, known, strict=True):
             widths.append(factor * size)
             if not is_known:
@@ -64,12 +67,13 @@ class Intervals:
                 elif factor > FACTOR_MIN:
                     factor *= narrower
             if rows < SIZE_ROWS:
+                size = size if rows else 0.0
                 rows += 1
             size += (apart - size) / rows
             if rows <= FIRST_ROWS:
                 self._largest = max(self._largest, apart)
                 factor = self._largest / size if size > 0.0 else FACTOR
-        self._size, self._factor, self._rows = size, factor, rows
+        self._size, self._factor, self._rows = size if rows else 0.0, factor, rows
         return widths
 
     def state(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ DEFECTS: Final = ("missing", "infinite", "imputed", "bounded", "rebased")
 
 
 def model_lines(model: Any) -> list[str]:
-    """Champion, members, who served when, drifts."""
+    """Champion, members, who of them learns no more, who served when, drifts."""
     if not isinstance(model, Mapping):
         return []
     try:
@@ -29,6 +29,7 @@ def model_lines(model: Any) -> list[str]:
             *_left_out(model),
             *_pending(model),
             *_members(model),
+            *_full(model),
             *_timeline(model),
             *_drifts(model),
         ]
@@ -99,6 +100,15 @@ def _members(model: Mapping[str, Any]) -> list[str]:
     ]
     lines = table(["  member", "kind", "loss", "rows", "rollbacks", "resets"], rows, left=2)
     return lines + _more(members, MEMBERS_MAX, "members")
+
+
+def _full(model: Mapping[str, Any]) -> list[str]:
+    """Who learns no more; an older trainer does not say."""
+    full = [name(member["name"], 26) for member in model.get("members") or [] if member.get("full") is True]
+    lines = []
+    for each in full[:MEMBERS_MAX]:
+        lines += wrapped(f"  {each} has grown to its limit: it answers on, and learns no more until begun anew.", "  ")
+    return lines
 
 
 def _timeline(model: Mapping[str, Any]) -> list[str]:

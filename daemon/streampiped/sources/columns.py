@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 
@@ -29,6 +29,8 @@ class Table:
     """Lines that could not be split; blank lines are none."""
     reason: str = ""
     """Of the first one."""
+    further: Mapping[str, int] = field(default_factory=dict)
+    """What lines have beside the columns, as far as that was asked for: its name, and the first line that has it."""
 
 
 def infer(values: Sequence[Any], missing: Collection[str]) -> Kind:

@@ -85,7 +85,14 @@ class CsvFormat:
             raise ValueError(f"the header should have names that differ, got {names}; `names` says there is no header")
         return names
 
-    def split(self, lines: Sequence[bytes], names: Sequence[str], floats: Collection[str] = ()) -> Table:
+    def split(
+        self,
+        lines: Sequence[bytes],
+        names: Sequence[str],
+        floats: Collection[str] = (),
+        told: Collection[str] | None = None,
+    ) -> Table:
+        """A line with further fields is rejected, so that there is nothing further to tell."""
         columns = self._split_quickly(lines, names, floats)
         if columns is not None:
             return Table(columns, np.arange(len(lines)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
@@ -38,7 +39,7 @@ class JsonlFormat:
     """Splits lines with the standard library's parser, or with orjson where that is installed (the extra `json`):
     whichever it was, the values are the same, and so is what is rejected. Columns are those asked for, or the keys of
     the first lines in the order they were met; keys that come later, or can name no column, are left out: a batch has
-    one layout."""
+    one layout. Those that come later are told."""
 
     header = False
 
@@ -51,13 +52,21 @@ class JsonlFormat:
         met = dict.fromkeys(key for record in parsed if record for key in record if is_column_name(key))
         return tuple(dict.fromkeys((*met, *self._wanted)))
 
-    def split(self, lines: Sequence[bytes], names: Sequence[str], floats: Collection[str] = ()) -> Table:
-        table = self._split(lines, names, self._quick)
+    def split(
+        self,
+        lines: Sequence[bytes],
+        names: Sequence[str],
+        floats: Collection[str] = (),
+        told: Collection[str] | None = None,
+    ) -> Table:
+        table = self._split(lines, names, self._quick, told)
         if self._quick is None or all(name in floats or _is_exact(table.columns[name]) for name in names):
             return table
-        return self._split(lines, names, None)
+        return self._split(lines, names, None, told)
 
-    def _split(self, lines: Sequence[bytes], names: Sequence[str], quick: Quick | None) -> Table:
+    def _split(
+        self, lines: Sequence[bytes], names: Sequence[str], quick: Quick | None, told: Collection[str] | None
+    ) -> Table:
         records: list[dict[str, Any]] = []
         numbers: list[int] = []
         rejected, first_reason = 0, ""
@@ -71,16 +80,34 @@ class JsonlFormat:
             elif reason:
                 rejected += 1
                 first_reason = first_reason or reason
-        return Table(_by_column(records, names), np.array(numbers, dtype=np.intp), rejected, first_reason)
+        columns = _whole(records, names)
+        # of lines that have every column their number of keys says it all, in 14 ns a line
+        is_all = columns is not None and sum(map(len, records)) == len(names) * len(records)
+        further = {} if told is None or is_all else _further(records, numbers, {*names, *told})
+        if columns is None:
+            columns = {name: [record.get(name) for record in records] for name in names}
+        return Table(columns, np.array(numbers, dtype=np.intp), rejected, first_reason, further)
 
 
-def _by_column(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+def _whole(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Sequence[Any]] | None:
+    """The columns; None when a record lacks one, or there are so few that this way is none."""
     if len(names) > 1 and records:
-        try:
+        with contextlib.suppress(KeyError):
             return dict(zip(names, zip(*map(itemgetter(*names), records), strict=True), strict=True))
-        except KeyError:
-            pass  # a line lacks one
-    return {name: [record.get(name) for record in records] for name in names}
+    return None
+
+
+def _further(records: Sequence[Mapping[str, Any]], numbers: Sequence[int], known: Collection[str]) -> dict[str, int]:
+    """Keys that could be columns and are not among the `known`, with the line that has them first."""
+    keys: set[str] = set().union(*records)  # 90 ns a record of 16, where a look at each record would be 210
+    new = {key for key in keys.difference(known) if is_column_name(key)}
+    found: dict[str, int] = {}
+    if new:
+        for number, record in zip(numbers, records, strict=True):
+            for key in record:
+                if key in new:
+                    found.setdefault(key, number)
+    return found
 
 
 def _quick() -> Quick | None:

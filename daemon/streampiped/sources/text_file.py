@@ -23,6 +23,8 @@ from streampiped.sources.replay import Replay
 from streampiped.stages.base import Emit, StageOptions, State
 
 BATCH_BYTES: Final = 4 << 20  # of lines in a batch: a frame has its bounds, and every queue holds several of them
+KEYS_TOLD_MAX: Final = 64  # where lines have ever other keys (ids), more of them would be noise
+KEYS_SHOWN: Final = 16  # in one event
 SAMPLE_LINES: Final = 256  # from which column types are inferred: a few ms, and past the odd first rows
 
 
@@ -61,9 +63,16 @@ class LineFormat(Protocol):
     def names(self, header: bytes | None, sample: Sequence[bytes]) -> tuple[str, ...]:
         """The columns in their order. Raises ValueError."""
 
-    def split(self, lines: Sequence[bytes], names: Sequence[str], floats: Collection[str] = ()) -> Table:
+    def split(
+        self,
+        lines: Sequence[bytes],
+        names: Sequence[str],
+        floats: Collection[str] = (),
+        told: Collection[str] | None = None,
+    ) -> Table:
         """The raw values of the lines. A column of `floats` may come as an array in which missing is NaN, or with
-        numbers of which float() makes the same."""
+        numbers of which float() makes the same. What lines have beside `names` and `told` is told as `further`; None:
+        nobody wants to know."""
 
 
 class TextFile(Connector):
@@ -84,6 +93,7 @@ class TextFile(Connector):
         self._names: tuple[str, ...] = ()
         self._kinds: dict[str, Kind] = {}
         self._rejected = 0
+        self._told: set[str] = set()  # keys that are no columns; once for a process, whatever it goes back to
         self._given = 0
         self._headed = 0  # the number of the file whose header was looked at
         self._times: tuple[int, Array] | None = None
@@ -103,7 +113,10 @@ class TextFile(Connector):
     def read(self, limit: int) -> Batch | None:
         start = self._lines.row
         floats = [name for name in self._names if self._kind(name) == "float"]
-        table = self._format.split(self._lines.take(limit), self._names, floats)
+        wanted = self._options.columns is None and len(self._told) < KEYS_TOLD_MAX
+        table = self._format.split(self._lines.take(limit), self._names, floats, self._told if wanted else None)
+        if table.further:
+            self._tell(table.further, start)
         columns, keep, reason = self._convert(table)
         rejected = table.rejected + int(np.count_nonzero(~keep))
         if rejected:
@@ -236,6 +249,14 @@ class TextFile(Connector):
                 value = str(table.columns[name][bad[0]])[:40]
                 reason = reason or f"{value!r} in column {name} is no {kind}"
         return columns, keep, reason
+
+    def _tell(self, further: Mapping[str, int], start: int) -> None:
+        """Of keys that were not there when the columns were chosen, and are left out."""
+        keys = list(further)
+        self._told.update(keys[: KEYS_TOLD_MAX - len(self._told)])
+        more = f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
+        row = start + min(further.values())
+        self._emit("keys_left_out", path=str(self._options.path), row=row, keys=", ".join(keys[:KEYS_SHOWN]) + more)
 
     def _line_times(self, count: int) -> Array:
         """The data time of the next `count` lines, NaN where a line has none. A batch is asked for several times

@@ -37,7 +37,7 @@ class EvaluatorOptions(StageOptions):
     reservoir: int = Field(default=512, ge=0, le=10_000)
     """Newest held-out rows kept for the cross-check; 0 for none."""
     holdout: float = Field(default=0.02, ge=0, le=1)
-    """Must be the trainer's."""
+    """Must be that of the trainer whose predictions are scored: `streampiped check` compares them."""
     trainer: str = "trainer"
     """Name of the stage whose API is asked."""
 

@@ -24,17 +24,22 @@ def predicted(pool: AnyPool, table: Array) -> dict[str, Any]:
         labels = _class_pool(pool).classes.labels
         return {
             "predictions": [labels[code] if code != UNKNOWN else None for code in forecast.prediction.tolist()],
-            "probability": [None if p != p else p for p in forecast.probability.tolist()],
+            "probability": _known(forecast.probability),
             "classes": labels,
             "probabilities": forecast.probabilities.tolist(),
             "fallback": forecast.fallback,
         }
     return {
         "predictions": forecast.prediction.tolist(),
-        "low": forecast.low.tolist(),
-        "high": forecast.high.tolist(),
+        "low": _known(forecast.low),
+        "high": _known(forecast.high),
         "fallback": forecast.fallback,
     }
+
+
+def _known(values: Array) -> list[float | None]:
+    """None for NaN."""
+    return [None if value != value else value for value in values.tolist()]
 
 
 def scored(pool: AnyPool, table: Array, targets: Sequence[Any], looks: Looks | None) -> dict[str, Any]:
