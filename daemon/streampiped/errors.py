@@ -35,6 +35,10 @@ class FrameError(StreampipeError):
     """Bytes on a link are not a frame of this version; the shell answers with a reset of the generation."""
 
 
+class SchemaError(FrameError):
+    """A schema that makes no frame: no batch of it can be sent, however few rows it has."""
+
+
 class StateError(StreampipeError):
     """A snapshot or state directory cannot be used as it is; the message names the file and what would be right."""
 

@@ -8,13 +8,14 @@ import os
 import struct
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, Final
 
 import numpy as np
 
 from streampiped.core.credits import WINDOW_MAX, Window
 from streampiped.core.stage_side import Inlet
-from streampiped.errors import FrameError
+from streampiped.errors import FrameError, SchemaError
 from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime.pipes import PipeWriter
@@ -196,9 +197,9 @@ class StageLinks:
         return self._frames.encode(frame, self._memory.place, came)
 
     def rehearse(self, frame: Frame) -> None:
-        """FrameError when it is no frame. Nobody will see it: a fork may ask."""
+        """FrameError when it is no frame. Nobody will see it, and the next frame is as if nobody had asked."""
         if self._outputs:
-            self._frames.encode(frame)
+            copy(self._frames).encode(frame)
 
     def send(self, buffers: list[Any], *, counts: bool = True) -> None:
         """Queue an encoded frame to every output; `counts`: it is a batch."""
@@ -207,9 +208,12 @@ class StageLinks:
 
     def emit_parts(self, batch: Batch, left_out: Callable[[Batch, FrameError], None]) -> int:
         """Queue a batch, or, where it makes no frame, its halves, and so on; a record that makes none alone is told to
-        `left_out`. How many were queued. Of a source: the same batch makes the same parts again."""
+        `left_out`. How many were queued. Of a source: the same batch makes the same parts again. SchemaError when no
+        part can be one."""
         try:
             self.emit(batch)
+        except SchemaError:
+            raise
         except FrameError as error:
             if batch.rows == 1:
                 left_out(batch, error)

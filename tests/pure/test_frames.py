@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampiped.aligned import COLUMN_ALIGN_BYTES
-from streampiped.errors import FrameError
+from streampiped.errors import FrameError, SchemaError
 from streampiped.records import COLUMNS_MAX, NAME_BYTES_MAX, ROWS_MAX, Batch, Schema, Span
 from streampiped.wire.frames import (
     BARRIER,
@@ -478,3 +478,26 @@ def test_header_that_no_reader_takes_is_not_written() -> None:
     with pytest.raises(FrameError, match="lower the source's batch_max"):
         FrameWriter(GENERATION).encode(batch)
     FrameWriter(GENERATION).encode(batch.select(np.array([True, False])))
+
+
+def test_hello_comes_with_the_first_batch_that_makes_a_frame() -> None:
+    """A batch of another schema that makes no frame takes nothing with it: its halves have their hello, and their rows
+    come under their own names."""
+    writer = FrameWriter(GENERATION, frame_bytes_max=4096)
+    data = b"".join(map(bytes, writer.encode(ONE_ROW)))
+    large = Batch.build({"z": np.arange(600.0)})
+    with pytest.raises(FrameError, match="lower the source's batch_max"):
+        writer.encode(large)
+    half = large.select(np.arange(600) < 300)
+    data += b"".join(bytes(each) for each in writer.encode(half))
+    first, one, second, other = feed(FrameReader(GENERATION, frame_bytes_max=4096), data)
+    assert (first, second) == (Hello(ONE_ROW.schema), Hello(half.schema))
+    assert (one, other) == (plain(ONE_ROW), plain(half))
+
+
+def test_hello_that_no_reader_takes_is_not_written() -> None:
+    """Column names that make a frame over the limit are refused where they are, and the next schema is said."""
+    writer = FrameWriter(GENERATION, frame_bytes_max=4096)
+    with pytest.raises(SchemaError, match=r"100 columns make a frame of .* at most 4096; raise links.frame_bytes_max"):
+        writer.encode(Batch.build({f"{n:0100}": [1.0] for n in range(100)}))
+    assert feed(FrameReader(GENERATION), b"".join(map(bytes, writer.encode(End())))) == [Hello(NOTHING), End()]

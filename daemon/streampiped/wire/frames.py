@@ -17,7 +17,7 @@ import msgpack
 import numpy as np
 
 from streampiped.aligned import COLUMN_ALIGN_BYTES, ITEM_BYTES
-from streampiped.errors import FrameError
+from streampiped.errors import FrameError, SchemaError
 from streampiped.records import PARTS_MAX, ROWS_MAX, Batch, Block, Place, Schema, Span, schema_of, stride_of
 
 MAGIC: Final = b"SPFR"
@@ -86,15 +86,18 @@ class FrameWriter:
         """Buffers to be written in order. A batch's blocks are handed out uncopied, but for few bytes and those that
         `placing` says to lie elsewhere; it is asked once, and only for a batch that makes a frame. `came`: the frame
         in which this very batch came (`FrameReader.came`). FrameError when the frame is one that no reader would take,
-        which does not depend on where blocks lie."""
+        which does not depend on where blocks lie, and SchemaError when its hello is: nothing was said then."""
         match frame:
             case Batch():
                 if frame.schema is self._schema or frame.schema == self._schema:
                     return self._batch(frame, placing, came)
-                return self.encode(Hello(frame.schema)) + self._batch(frame, placing, came)
+                buffers = [self._hello(frame.schema), *self._batch(frame, placing, came)]
+                self._schema = frame.schema  # not before: of a batch that makes no frame nobody hears, nor of its hello
+                return buffers
             case Hello(schema):
+                hello = self._hello(schema)
                 self._schema = schema
-                return [_frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)]
+                return [hello]
             case Barrier(epoch):
                 return [*self._opening(), _frame(BARRIER, [self._generation, epoch], 0)]
             case End():
@@ -102,6 +105,15 @@ class FrameWriter:
 
     def _opening(self) -> list[Any]:
         return [] if self._schema is not None else self.encode(Hello(Schema()))
+
+    def _hello(self, schema: Schema) -> bytes:
+        frame = _frame(HELLO, [self._generation, schema.floats, schema.ints, schema.texts], 0)
+        if len(frame) > min(self._frame_bytes_max, PREFIX.size + HEADER_BYTES_MAX):
+            raise SchemaError(
+                f"the names of {len(schema.names)} columns make a frame of {len(frame)} bytes, at most "
+                f"{min(self._frame_bytes_max, HEADER_BYTES_MAX)}; raise links.frame_bytes_max, or shorten the names"
+            )
+        return frame
 
     def _batch(self, batch: Batch, placing: Placing | None, came: bytes | None) -> list[Any]:
         places = placing(batch) if came is not None and placing is not None else None
