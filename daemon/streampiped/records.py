@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streampiped.aligned import COLUMN_ALIGN_BYTES, ITEM_BYTES, aligned_empty
+from streampiped.column_values import held_as
 
 COLUMNS_MAX = 4096  # per batch; a header must stay readable and bounded
 ROWS_MAX = 1 << 20  # per batch; bounds what one `process` call may be handed
@@ -171,6 +172,11 @@ class Block:
             self._index = _places_of(self.names)
         return self._index[name]
 
+    def __contains__(self, name: object) -> bool:
+        if self._index is None:
+            self._index = _places_of(self.names)
+        return name in self._index
+
     def column(self, name: str) -> NDArray[Any]:
         place = self.index(name)
         for part in self._parts:
@@ -255,7 +261,7 @@ class Batch:
         """A batch from name -> float array, int array or list of text, copied into blocks.
 
         Types are told by the values: a list whose first entry that is not None is a str (or that is all None) is
-        text, an integer array is int64, everything else float64.
+        text, an integer array is int64, everything else float64. ValueError for what the type has no place for.
 
         >>> b = Batch.build({"x": [1.0, 2.0], "who": ["a", None]})
         >>> b.schema.floats, b.schema.texts, b["x"].tolist(), b["who"]
@@ -265,15 +271,15 @@ class Batch:
         ints: dict[str, Any] = {}
         texts: dict[str, list[str | None]] = {}
         rows = len(next(iter(columns.values()))) if columns else 0
+        by_kind: dict[str, dict[str, Any]] = {"f": floats, "i": ints, "t": texts}
         for name, values in columns.items():
             if len(values) != rows:
                 raise ValueError(f"column {name!r} has {len(values)} rows, the first one {rows}")
-            if isinstance(values, np.ndarray):
-                (ints if values.dtype.kind in "iu" else floats)[name] = values
-            elif _is_text(values):
-                texts[name] = list(values)
+            if type(values) is np.ndarray and values.dtype.kind in "fi":
+                by_kind[values.dtype.kind][name] = values
             else:
-                floats[name] = values
+                kind, held = held_as(name, values)
+                by_kind[kind][name] = held
         if rows > ROWS_MAX:
             raise ValueError(f"{rows} rows in one batch, at most {ROWS_MAX}")
         schema = schema_of(tuple(floats), tuple(ints), tuple(texts))
@@ -298,13 +304,13 @@ class Batch:
         return self.floats.nbytes + self.ints.nbytes + texts
 
     def __contains__(self, name: object) -> bool:
-        return name in self.schema.floats or name in self.schema.ints or name in self.texts
+        return name in self.floats or name in self.ints or name in self.texts
 
     def __getitem__(self, name: str) -> Any:
         """A read-only contiguous view of a numeric column, or the list of a text column."""
         if name in self.texts:
             return self.texts[name]
-        block = self.floats if name in self.schema.floats else self.ints
+        block = self.floats if name in self.floats else self.ints
         try:
             return block.column(name)
         except KeyError:
@@ -365,10 +371,6 @@ class Batch:
 
     def _rebuilt(self, columns: Mapping[str, Any], spans: tuple[Span, ...]) -> Batch:
         return Batch.build(columns, sequence=self.sequence, spans=spans, ingest_ns=self.ingest_ns)
-
-
-def _is_text(values: Any) -> bool:
-    return isinstance(values, list) and isinstance(next((v for v in values if v is not None), ""), str)
 
 
 def _spans_of(spans: tuple[Span, ...], chosen: NDArray[np.intp]) -> tuple[Span, ...]:

@@ -241,14 +241,15 @@ TOO_LONG = (16 << 20) + 1
 """Characters that no frame takes."""
 
 
-def test_what_makes_no_frame_ends_nobody() -> None:
-    """A record whose result is too long for a frame is put aside as any that kills; one that comes so from the source
-    is left out, named, and the others of its batch go on."""
-    count = f"at = [500]\nchars = {TOO_LONG}"
+@pytest.mark.parametrize("at", [0, 500])
+def test_what_makes_no_frame_ends_nobody(at: int) -> None:
+    """A record whose result is too long for a frame is put aside as any that kills; one that comes so from the source,
+    be it the very first, is left out, named, and the others of its batch go on."""
+    count = f"at = [{at}]\nchars = {TOO_LONG}"
     with running(HEAD + SWELL.format(count=count, swell=f"at = [1500]\nchars = {TOO_LONG}")) as daemon:
         found = finished(daemon)
-        assert (found["rows"], found["sum"]) == (2000 - 2, 2000 * 1999 // 2 - 500 - 1500)
-        assert [event["position"] for event in daemon.events("record_left_out")][-1] == 500
+        assert (found["rows"], found["sum"]) == (2000 - 2, 2000 * 1999 // 2 - at - 1500)
+        assert [event["position"] for event in daemon.events("record_left_out")][-1] == at
         (letter,) = daemon.call("dead_letters")["letters"]
         assert (letter["stage"], letter["position"], letter["reason"][:10]) == ("swell", 1500, "FrameError")
         assert daemon.process_status("count")["restarts"] == 0

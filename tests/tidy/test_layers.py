@@ -18,6 +18,7 @@ VOCABULARY: Final = {
     "classes",
     "holdout",
     "aligned",
+    "column_values",
     "records",
     "errors",
     "events",

@@ -1,0 +1,53 @@
+"""column_values.py and Batch.build: what a stage gives becomes a column of the same values, or is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streampiped.records import Batch
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "unsigned beyond int64": (
+        np.array([2**63], np.uint64),
+        "column 'v' has 9223372036854775808, an int column at most",
+    ),
+    "masked integers": (np.ma.array([1], mask=[True]), "is int, which has no missing, and masked"),
+    "complex": (np.array([1 + 2j]), "complex numbers; give their parts as two columns"),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize(("values", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_a_column_has_no_place_for_is_refused(values: Any, reason: str, rows: int) -> None:
+    """With the column and the reason, however many rows a batch has: they became other numbers, by the batch's size."""
+    many = np.ma.concatenate([values] * rows) if isinstance(values, np.ma.MaskedArray) else np.repeat(values, rows)
+    with pytest.raises(ValueError, match=reason):
+        Batch.build({"v": many})
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_what_is_masked_is_missing(rows: int) -> None:
+    """A masked number is NaN, and not what lies below the mask."""
+    batch = Batch.build(
+        {"v": np.ma.array(np.full(rows, 7.0), mask=[True] * rows), "w": np.ma.array(np.full(rows, 7.0))}
+    )
+    assert np.isnan(batch["v"]).all()
+    assert batch["w"].tolist() == [7.0] * rows
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_numbers_of_every_type_keep_their_value(rows: int) -> None:
+    """Smaller integers, unsigned ones that have a place, booleans and single precision."""
+    given = {
+        "small": np.full(rows, -5, np.int8),
+        "unsigned": np.full(rows, 2**63 - 1, np.uint64),
+        "flag": np.full(rows, True),
+        "single": np.full(rows, 0.5, np.float32),
+    }
+    batch = Batch.build(given)
+    assert batch.schema.ints == ("small", "unsigned")
+    assert batch.schema.floats == ("flag", "single")
+    assert {name: batch[name].tolist() for name in given} == {name: given[name].tolist() for name in given}
