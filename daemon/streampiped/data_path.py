@@ -72,6 +72,7 @@ class DataPath:
         self._side = side.StageSide(holds_back=self._saver.holds_back)
         name = process.spec.name
         self._turns = Turns(process.loop, self._run, process.spec.max_rate)
+        self._limited = bool(process.spec.max_rate)  # saves two calls for each frame of those that are not
         go_on = partial(self._run, held_up=False)  # `_may_flow` was asked before bytes were read
         self._links = StageLinks(process.plan, name, process.loop, self._may_flow, go_on, self._output_idle)
         self._gate = Gate(process, stage, self._links.rehearse)
@@ -221,7 +222,7 @@ class DataPath:
             self._links.rest()
             self._process.blackbox.enter(held_up)
             return False
-        if self._turns.throttled():
+        if self._limited and self._turns.throttled():
             self._links.rest()
             self._process.blackbox.enter(Phase.THROTTLED)
             return False
@@ -306,7 +307,8 @@ class DataPath:
         if result is not None:
             words[bb.RECORDS_OUT] += result.rows
             self._links.send(frame)
-        self._turns.throttle(batch.rows)
+        if self._limited:
+            self._turns.throttle(batch.rows)
 
     def _count(self, batch: Batch, began: int) -> None:
         now = time.monotonic_ns()
