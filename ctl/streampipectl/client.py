@@ -154,10 +154,14 @@ class Client:
         except BlockingIOError:
             raise RpcError(f"{self.path}: no answer after {timeout:g} s", ExitCode.TIMED_OUT) from None
         except OSError as error:
-            raise RpcError(f"{self.path}: the connection broke: {error.strerror}", ExitCode.UNREACHABLE) from error
+            raise BrokenError(f"{self.path}: the connection broke: {error.strerror}", ExitCode.UNREACHABLE) from error
         if not data:
-            raise RpcError(f"{self.path}: the daemon closed the connection", ExitCode.UNREACHABLE)
+            raise BrokenError(f"{self.path}: the daemon closed the connection", ExitCode.UNREACHABLE)
         return data
+
+
+class BrokenError(RpcError):
+    """The daemon is gone without a word, as one that was killed is."""
 
 
 class GoingDownError(RpcError):

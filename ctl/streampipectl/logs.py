@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from streampipectl import render, render_logs
 from streampipectl.changes import EXIT_INTERRUPTED
 from streampipectl.client import Client, GoingDownError
+from streampipectl.follow import Follower, Record
 from streampipectl.output import colour, complain, dumped, say, width
 from streampipectl.values import LOG_LEVEL, LOG_LINES, LOG_LINES_MAX, Since
 from streampiped.errors import ExitCode, RpcError
@@ -34,26 +35,25 @@ def logs(
     asked: dict[str, Any] = {"stage": stage, "lines": _count(lines, since), "level": level, "follow": follow}
     if since is not None:
         asked["since"] = since.moment(time.time())
-    following = False
     try:
         answer = client.call("logs", asked)
-        following = follow
         if not answer.get("complete", True):
             complain("older events may be missing: one answer looks back so far; `logs --summary` has counted them all")
         for record in answer["lines"]:
             say(line(record))
-        for notification in client.notifications(None) if follow else ():
-            if notification.method == "log":
-                say(line(notification.params))
-            elif notification.method == "missed":
-                complain(f"{notification.params['count']} events missed, too slow a reader")
-    except GoingDownError as farewell:  # from then on there is nothing to follow
-        if not following:
-            raise
-        complain(str(farewell))
+        if follow:
+            _follow(client, asked, answer["lines"], lambda record: say(line(record)))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return int(ExitCode.OK)
+
+
+def _follow(client: Client, asked: Mapping[str, Any], lines: Sequence[Record], show: Callable[[Record], None]) -> None:
+    """Until the daemon leaves in an orderly way: from then on there is nothing to follow."""
+    try:
+        Follower(asked["stage"], asked["level"], show).run(client, lines)
+    except GoingDownError as farewell:
+        complain(str(farewell))
 
 
 def _summary(path: str, stage: str | None, since: Since | None, as_json: bool) -> int:

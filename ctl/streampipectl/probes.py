@@ -10,6 +10,7 @@ from streampipectl.cells import cells, folded, left
 from streampipectl.client import Client
 from streampipectl.files import write_to
 from streampipectl.output import colour, dumped, say, width
+from streampipectl.table import Column, table
 from streampiped.errors import ExitCode, RpcError
 
 
@@ -50,7 +51,7 @@ def health_text(answer: Mapping[str, Any], columns: int | None = None, colours: 
     lines = folded(f"{render.clean(answer['pipeline'])}: {', '.join(words)}", wide, 2)
     if answer.get("reason"):
         lines += folded(render.clean(answer["reason"]), wide, 2)
-    heading, *rows = render.table(HEALTH_COLUMNS, answer["stages"], answer.get("now"), None)
+    heading, *rows = table(HEALTH_COLUMNS, answer["stages"], answer.get("now"), None)
     indent = max(map(cells, (heading, *rows))) + 2
     under = indent if wide - indent >= REASON_CELLS_MIN else 4
     lines += ["", f"{left(heading, indent)}REASON"]
@@ -74,7 +75,7 @@ def _reason(stage: Mapping[str, Any]) -> str:
 
 REASON_CELLS_MIN: Final = 30  # beside the other columns; below that a reason goes on below them
 HEALTH_COLUMNS: Final = (
-    render.Column("NAME", lambda row, _: render.clean(row["name"]), left=True),
-    render.Column("HEALTH", lambda row, _: render.clean(row["health"]), left=True),
-    render.Column("SINCE", lambda row, now: render.age(row.get("since"), now)),
+    Column("NAME", lambda row, _: render.clean(row["name"]), left=True),
+    Column("HEALTH", lambda row, _: render.clean(row["health"]), left=True),
+    Column("SINCE", lambda row, now: render.age(row.get("since"), now)),
 )

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from streampipectl.cells import shorten
-from streampipectl.render import Column, clean, table
+from streampipectl.render import clean
+from streampipectl.table import Column, table
 
 REASON_CHARS: Final = 60  # in a list into a pipe; a terminal cuts at its width, `dlq show` has all of it
 VALUE_CHARS: Final = 2000  # of a text on a screen: twenty lines

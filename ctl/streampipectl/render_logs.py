@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from streampipectl.cells import shorten
-from streampipectl.render import MISSING, WIDTH, Column, clean, count, duration, paint, table
+from streampipectl.render import MISSING, WIDTH, clean, count, duration, paint
+from streampipectl.table import Column, table
 from streampipectl.values import LEVELS
 
 TEMPLATES: Final = 10  # shown; --json has up to 50, the database all

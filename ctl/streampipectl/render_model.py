@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streampipectl.cells import shorten
-from streampipectl.render import MISSING, Column, clean, count, duration, figure, size, table
+from streampipectl.render import MISSING, clean, count, duration, figure, size
+from streampipectl.table import Column, table
 
 
 def list_text(answer: Mapping[str, Any], width: int | None = None) -> str:

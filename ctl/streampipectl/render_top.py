@@ -14,7 +14,6 @@ from streampipectl.cells import cells, shorten
 from streampipectl.render import (
     GOOD,
     LEVEL_TONES,
-    Column,
     clean,
     clock,
     count,
@@ -27,10 +26,10 @@ from streampipectl.render import (
     reason_text,
     since,
     size,
-    table,
     tone,
     totals,
 )
+from streampipectl.table import Column, table
 
 SORTS: Final = ("flow", "cpu", "rate", "lag", "name")
 KEYS: Final = (

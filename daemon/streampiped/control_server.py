@@ -22,6 +22,7 @@ from typing import Any, Final
 from streampiped import control_params as params
 from streampiped.control_backend import PIPELINE, Backend, Emit, Verb
 from streampiped.control_params import Params
+from streampiped.control_watchers import Watchers
 from streampiped.errors import ExitCode, RpcError
 from streampiped.events import LEVELS
 from streampiped.runtime.rpc_server import Limits, Peer, RpcServer
@@ -30,8 +31,6 @@ from streampiped.wire.rpc import MESSAGE_BYTES_MAX, PROTOCOL, Notification, enco
 CHANGE_TIMEOUT_S: Final = 30.0  # start of 9 processes takes 2 s, an orderly stop up to drain_timeout, 20 s
 ANSWER_GRACE_S: Final = 0.5  # the backend's own timeout speaks first: it knows what is missing
 NO_WAIT_GRACE_S: Final = 0.05  # a refusal is known at once; --no-wait should still report it
-WATCH_FASTEST_S: Final = 0.2  # a burst of state changes is one redraw
-WATCH_SLOWEST_S: Final = 1.0  # counters move without any event; only while somebody watches
 ANSWER_BYTES_SPARE: Final = 1 << 10  # of a message, for what stands around the lines
 REQUEST_BYTES_MAX: Final = 64 << 10  # a request here is a few names; small keeps 64 hostile clients under 4 MiB
 
@@ -44,9 +43,7 @@ class ControlServer:
         self._emit = emit
         self._identity = backend.identity
         self._may_change = self._who_may_change()
-        self._watchers: dict[Peer, None] = {}
-        self._changed = asyncio.Event()
-        self._telling: asyncio.Task[Any] | None = None
+        self._watchers = Watchers(backend, self._status, lambda task: self._failed_alone("watch", task))
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks only weakly
         self._server = RpcServer(
             path,
@@ -263,33 +260,8 @@ class ControlServer:
     async def watch(self, peer: Peer, given: Mapping[str, Any]) -> dict[str, Any]:
         """The status now, and a `status` notification at every change and every second."""
         first = await self._status(True)
-        self._watchers[peer] = None
-        if self._telling is None or self._telling.done():
-            self._telling = self._keep(self._tell_watchers())
-            self._telling.add_done_callback(lambda task: self._failed_alone("watch", task))
-        peer.on_gone(lambda: self._unwatch(peer))
+        self._watchers.add(peer)
         return first
-
-    def _unwatch(self, peer: Peer) -> None:
-        self._watchers.pop(peer, None)
-        self._changed.set()
-
-    async def _tell_watchers(self) -> None:
-        """One for all watchers, while there are any."""
-        unsubscribe = self._backend.subscribe("status", lambda _: self._changed.set())
-        try:
-            while True:
-                await asyncio.sleep(WATCH_FASTEST_S)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), WATCH_SLOWEST_S - WATCH_FASTEST_S)
-                self._changed.clear()
-                if not self._watchers:
-                    return
-                status = await self._status(True)
-                for peer in tuple(self._watchers):
-                    peer.notify("status", status)
-        finally:
-            unsubscribe()
 
     def _keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

@@ -23,13 +23,14 @@ from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime import blackbox as bb
 from streampiped.saver import Cut, Saver
+from streampiped.source_reader import SourceReader
 from streampiped.stage_api import StageApi
 from streampiped.stage_links import InputLink, StageLinks
-from streampiped.stages.base import Ended, Idle, SinkStage, SourceStage, Stage
+from streampiped.stages.base import SinkStage, SourceStage, Stage
+from streampiped.turns import Turns
 from streampiped.wire import messages as m
 from streampiped.wire.frames import Barrier, End, Frame, Hello
 
-TICK_S: Final = 0.001  # the loop counts in these: less than half of one would be none, and a source asked all the time
 TURN_S: Final = 0.01  # work between two looks at the control socket: `status` must not wait for a busy stage
 
 _PHASES: Final = {
@@ -63,15 +64,15 @@ class DataPath:
     def __init__(self, process: Host, stage: Stage) -> None:
         self._process = process
         self._stage = stage
-        self._spec = process.spec
-        self._loop = process.loop
         self._words = process.blackbox.words
         self._places = {spec.name: place for place, spec in enumerate(process.plan.stages)}
         self._ways = {via: place for place, via in enumerate(process.plan.ways())}
         self._saver = Saver(process, stage)
         self._api = StageApi(process, stage)
         self._side = side.StageSide(holds_back=self._saver.holds_back)
-        name = self._spec.name
+        name = process.spec.name
+        self._turns = Turns(process.loop, self._run, process.spec.max_rate)
+        self._limited = bool(process.spec.max_rate)  # saves two calls for each frame of those that are not
         go_on = partial(self._run, held_up=False)  # `_may_flow` was asked before bytes were read
         self._links = StageLinks(process.plan, name, process.loop, self._may_flow, go_on, self._output_idle)
         self._gate = Gate(process, stage, self._links.rehearse)
@@ -79,11 +80,8 @@ class DataPath:
         self._cut: Cut | None = None
         self._report: tuple[m.SnapshotDone | m.SnapshotFailed, ...] = ()
         self._changes = Changes(stage, self._gate)
-        self._usual: Callable[[], bool] = self._read_source if isinstance(stage, SourceStage) else self._take_frame
-        self._step = self._usual
-        self._turn: asyncio.Handle | None = None
-        self._throttle_until = 0.0
-        self._wake_fd: int | None = None
+        self._usual = self._reader(stage).step if isinstance(stage, SourceStage) else self._take_frame
+        self._step: Callable[[], bool] = self._usual
         self._questions: set[asyncio.Task[None]] = set()
         self._performers: dict[type[side.Command], Callable[[Any], None]] = {
             side.Drop: lambda _: self._drop(),
@@ -102,6 +100,9 @@ class DataPath:
             side.SayImpaired: lambda c: self._say(m.Impaired(c.generation, c.reason)),
             side.SayJudged: lambda c: self._say(m.Judged(c.generation, c.guilty)),
         }
+
+    def _reader(self, stage: SourceStage) -> SourceReader:
+        return SourceReader(self._process, stage, self._side, self._links, self._turns, self._count, self._end)
 
     # messages in, commands out
 
@@ -149,9 +150,9 @@ class DataPath:
         self._process.blackbox.enter(_PHASES[self._side.state])
         self._links.rest()  # a turn listens again, to those that do not wait any more
         if self._side.flows:
-            self._next_turn()
+            self._turns.soon()
         else:
-            self._cancel_turn()
+            self._turns.cancel()
 
     def _say(self, *messages: m.Message) -> None:
         for message in messages:
@@ -167,11 +168,10 @@ class DataPath:
             self._reset = None
 
     def _drop(self) -> None:
-        self._cancel_turn()
+        self._turns.forget()
         self._links.close()
         self._changes.clear()
         self._step = self._usual
-        self._throttle_until = 0.0
 
     def _restore(self, command: side.Restore) -> None:
         self._process.blackbox.enter(Phase.RESTORING)
@@ -194,23 +194,9 @@ class DataPath:
 
     # the flow
 
-    def _next_turn(self, delay: float = 0.0) -> None:
-        """Go on as soon as the loop has looked at everything else, or after `delay` seconds."""
-        self._cancel_turn()
-        later, soon = self._loop.call_later, self._loop.call_soon
-        self._turn = later(max(delay, TICK_S), self._run) if delay > 0 else soon(self._run)
-
-    def _cancel_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
-        if self._wake_fd is not None:
-            self._loop.remove_reader(self._wake_fd)
-            self._wake_fd = None
-
     def _run(self, *, held_up: bool = True) -> None:
         """One turn: as much as there is, for at most TURN_S. `held_up`: something may be in its way now."""
-        self._cancel_turn()
+        self._turns.cancel()
         until = time.monotonic() + TURN_S
         try:
             while not held_up or self._may_flow():
@@ -218,7 +204,7 @@ class DataPath:
                 if not self._step():
                     return
                 if time.monotonic() >= until:
-                    self._next_turn()
+                    self._turns.soon()
                     return
         except FrameError as error:
             self._process.fail("a link", error)
@@ -229,64 +215,26 @@ class DataPath:
             self._process.fail("process", error)
 
     def _may_flow(self) -> bool:
-        """Whether nothing holds us up; who holds us up calls `_next_turn` when it is over."""
+        """Whether nothing holds us up; who holds us up has a turn planned when it is over."""
         if not self._side.flows:
             return False
         if (held_up := self._links.held_up()) is not None:
             self._links.rest()
             self._process.blackbox.enter(held_up)
             return False
-        if self._throttle_until and (wait := self._throttle_until - time.monotonic()) > 0:
+        if self._limited and self._turns.throttled():
             self._links.rest()
             self._process.blackbox.enter(Phase.THROTTLED)
-            self._next_turn(wait)
             return False
         return True
 
     def _output_idle(self) -> None:
         if self._side.flows:
             self._process.blackbox.enter(Phase.WAITING)
-            self._next_turn()
+            self._turns.soon()
 
-    def _left_out(self, batch: Batch, error: FrameError) -> None:
-        self._process.emit("record_left_out", position=batch.spans[0].start, reason=str(error))
-
-    def _throttle(self, rows: int) -> None:
-        if self._spec.max_rate:
-            now = time.monotonic()
-            self._throttle_until = max(now, self._throttle_until) + rows / self._spec.max_rate
-
-    # a source
-
-    def _read_source(self) -> bool:
-        stage = self._stage
-        assert isinstance(stage, SourceStage)
-        words = self._words
-        words[bb.PHASE] = Phase.PROCESSING
-        self._side.moved = True
-        now = time.monotonic()
-        result = stage.read(now)
-        words[bb.PULSE] += 1
-        words[bb.PHASE] = Phase.WAITING
-        if isinstance(result, Batch):
-            result.ingest_ns = time.monotonic_ns()
-            self._count(result, int(now * 1e9))
-            words[bb.RECORDS_OUT] += self._links.emit_parts(result, self._left_out)
-            self._throttle(result.rows)
-            return True
-        if isinstance(result, Ended):
-            self._perform(self._side.ended())
-        else:
-            self._await_source(stage, result)
-        return False
-
-    def _await_source(self, stage: SourceStage, idle: Idle) -> None:
-        if idle.wake_at is not None:
-            self._next_turn(max(idle.wake_at - time.monotonic(), 1e-6))
-        fd = stage.wake_fd()
-        if fd is not None:
-            self._wake_fd = fd
-            self._loop.add_reader(fd, self._run)
+    def _end(self) -> None:
+        self._perform(self._side.ended())
 
     # a stage with inputs
 
@@ -359,7 +307,8 @@ class DataPath:
         if result is not None:
             words[bb.RECORDS_OUT] += result.rows
             self._links.send(frame)
-        self._throttle(batch.rows)
+        if self._limited:
+            self._turns.throttle(batch.rows)
 
     def _count(self, batch: Batch, began: int) -> None:
         now = time.monotonic_ns()
@@ -395,6 +344,6 @@ class DataPath:
     def _hear(self, command: side.Hear) -> None:
         call = self._stage.committed(command.epoch)
         if call is not None:
-            task = self._loop.create_task(self._api.ask(call))
+            task = self._process.loop.create_task(self._api.ask(call))
             self._questions.add(task)
             task.add_done_callback(self._questions.discard)

@@ -1,24 +1,27 @@
-"""What the built-in sinks still know of an epoch: `streampiped restore` says where it cannot be exact.
+"""What becomes of the built-in sinks at an epoch: `streampiped restore` says where it cannot be exact.
 
-A sink remembers a bounded number of epochs and rows. Only looks; a store that
-cannot be read is a sentence too.
+A sink remembers a bounded number of epochs and rows, and somebody may have removed some. It is asked what its
+`rollback` would do, which goes by marks and rows. Only looks; a store that cannot be read is a sentence too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from streampiped.credentials import Credentials
-from streampiped.errors import OptionError
-from streampiped.sinks.jsonl import JsonlSinkOptions
-from streampiped.sinks.parquet_options import SIDE, ParquetOptions
+from streampiped.errors import OptionError, StateError
+from streampiped.sinks.base import unreachable
+from streampiped.sinks.jsonl import JsonlSink, JsonlSinkOptions
+from streampiped.sinks.null import NullOptions
+from streampiped.sinks.parquet_options import ParquetOptions
 from streampiped.sinks.sqlite import SqliteOptions
+from streampiped.stages.base import Emit
 from streampiped.stages.consumer import ConsumerOptions
 from streampiped.topology import Plan, StageSpec
 
@@ -37,37 +40,53 @@ def _of_stage(plan: Plan, spec: StageSpec, epoch: int) -> Iterator[str]:
     if spec.klass != CONSUMER:
         return
     directory = Path(plan.paths.state, "stages", spec.name)
+    told: list[str] = []
     try:
         sink = Credentials(plan.config_file).options(ConsumerOptions, spec.options).sink
         match sink:
-            case SqliteOptions() if (path := directory / sink.path).exists():
-                yield from _of_sqlite(path, epoch)
-            case JsonlSinkOptions() if (path := directory / sink.path).exists():
-                yield from _of_side_file(path, path.with_name(path.name + ".epochs"), epoch)
-            case ParquetOptions() if (path := directory / sink.path).exists():
-                yield from _of_side_file(path, path / SIDE, epoch)
-            case SqliteOptions() | JsonlSinkOptions() | ParquetOptions():
-                yield f"{path} is not there; it begins empty behind epoch {epoch}"
-    except (ValidationError, OptionError, sqlite3.Error, OSError, ValueError, LookupError) as error:
-        yield f"whether its store can go back to epoch {epoch} is unknown: {error}"
+            case NullOptions():
+                return
+            case _ if not (path := directory / sink.path).exists():
+                told = [f"{path} is not there; it begins empty behind epoch {epoch}"]
+            case SqliteOptions():
+                told = list(_of_sqlite(path, epoch))
+            case JsonlSinkOptions():
+                JsonlSink(sink, directory, _hears(told)).foresee(epoch)
+            case ParquetOptions():
+                from streampiped.sinks.parquet import ParquetSink  # pyarrow, which others need not have
+
+                ParquetSink(sink, directory, _hears(told), plan.checkpoint.retain_epochs).foresee(epoch)
+    except StateError as error:
+        told = [f"the start will refuse: {path} {error}"]
+    except (ValidationError, OptionError, sqlite3.Error, OSError, ValueError, LookupError, ImportError) as error:
+        told = [f"whether its store can go back to epoch {epoch} is unknown: {error}"]
+    yield from told
+
+
+def _hears(told: list[str]) -> Emit:
+    """What `rollback` would log."""
+
+    def emit(event: str, /, **fields: Any) -> None:
+        told.append(_incomplete(fields["path"], fields["epoch"], fields["reason"]))
+
+    return emit
+
+
+def _incomplete(path: object, epoch: int, reason: str) -> str:
+    return f"{path} goes on from what it has, and may lack older rows: it never had epoch {epoch}, {reason}"
 
 
 def _of_sqlite(path: Path, epoch: int) -> Iterator[str]:
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+    """Only looks, which opening the sink does not: a database without a log is not given one."""
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as db:
         known = {number for (number,) in db.execute("SELECT epoch FROM epochs")}
-        found = db.execute("SELECT oldest FROM reach").fetchone()
-    oldest = found[0] if found and found[0] is not None else 0
-    yield from _unreachable(path, epoch, {number for number in known if number >= oldest})
-
-
-def _of_side_file(path: Path, side: Path, epoch: int) -> Iterator[str]:
-    yield from _unreachable(path, epoch, set(map(int, json.loads(side.read_text())["epochs"])))
-
-
-def _unreachable(path: Path, epoch: int, known: set[int]) -> Iterator[str]:
-    if epoch not in known:
-        others = f"from {min(known)} on" if known else "to none"
-        yield (
-            f"{path} has not kept what epoch {epoch} showed (it can go back {others}); the start will refuse: choose "
-            "another epoch, or move the file away, and it begins empty"
-        )
+        oldest, newest = db.execute("SELECT oldest, newest FROM reach").fetchone() or (None, None)
+    kept = {number for number in known if oldest is None or number >= oldest}
+    if epoch in kept:
+        return
+    if newest is not None and epoch <= newest:
+        raise unreachable(epoch, min(kept, default=None), max(kept, default=None))
+    before = max((number for number in known if number <= epoch), default=None)
+    reason = "the file is new" if before is None else f"the newest epoch it knows is {before}"
+    yield _incomplete(path, epoch, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from streampiped.core import protocol as p
 from streampiped.core.epoch_commands import AskBarrier, Part, TellCommitted, WriteManifest
 from streampiped.core.lifecycle import State, is_alive
-from streampiped.core.processes import STOP_STARVED_MAX, Successor
+from streampiped.core.processes import OVERSLEPT_MAX, STOP_STARVED_MAX, Successor
 from streampiped.phases import Phase
 from support.transcript import CHAIN, LIMITS, Play
+
+LATE_FOR_S = 3600.0  # a machine that is overloaded
 
 
 def test_start_in_order_and_go_from_the_end() -> None:
@@ -612,6 +615,84 @@ def test_successor_is_not_killed_for_a_frozen_machine() -> None:
     play.wait(0.5)
     play.look(_heir(play))
     assert [kill.incarnation for kill in play.of(p.Kill)] == [_heir(play).incarnation]
+
+
+def _late_watch(play: Play, deadline: Callable[[], float | None], look: Callable[[float], object]) -> float:
+    """Every tick at `deadline` comes 2 s late, as on a machine that has too much to do, and every look that is asked
+    for is had at once (`look`, with the seconds since the beginning). How long until there is no deadline, or a lot."""
+    begun = play.now
+    while (due := deadline()) is not None and play.now < begun + LATE_FOR_S:
+        play.now = max(play.now, due) + 2.0
+        for _ in range(2):  # the second at once: what the first has put down to be done now
+            play.say(p.Tick(0))
+            if play.of(p.Look):
+                look(play.now - begun)
+    return play.now - begun
+
+
+@pytest.mark.parametrize("starved", [False, True])
+@pytest.mark.parametrize("state", [State.STARTING, State.LOADING, State.RESETTING, State.STOPPING])
+def test_supervisor_that_is_always_late_finds_the_hung(state: State, starved: bool) -> None:
+    """However late each look is, a process that hangs is ended after OVERSLEPT_MAX times its time more, and a look or
+    two; one that has had no CPU of its own in all of it lives, but for one that was asked to leave."""
+    play = Play().up()
+    if state is State.STOPPING:
+        play.say(p.Operate(1, "stop", ("middle",), 60.0))
+    else:
+        play.died("middle")
+        if state is State.LOADING:
+            play.forked("middle")
+        elif state is State.RESETTING:
+            play.born("middle")
+        for name in ("source", "sink"):
+            play.ready(name)
+    assert play.state("middle") is state
+    limits = {State.RESETTING: LIMITS.reset_timeout, State.STOPPING: LIMITS.stop_timeout}
+    limit = limits.get(state, LIMITS.start_timeout)
+
+    def look(seconds: float) -> None:
+        if play.state("middle") is state:
+            play.sample("middle", 0, Phase.LOADING, queued=seconds if starved else 0.0)
+
+    middle = play.machine.processes["middle"]
+    lived = _late_watch(play, lambda: middle.deadline if middle.state is state else None, look)
+    if state is State.STOPPING:
+        assert lived <= STOP_STARVED_MAX * limit + 2.0
+    else:
+        assert (lived >= LATE_FOR_S) is starved
+        assert starved or limit < lived <= (OVERSLEPT_MAX + 1) * (limit + 2.0) + 5.0
+
+
+@pytest.mark.parametrize("starved", [False, True])
+def test_supervisor_that_is_always_late_finds_a_hung_successor(starved: bool) -> None:
+    """Nor does a successor load for ever; the process that works stays."""
+    play = Play().up()
+    play.say(p.Operate(1, "restart", ("middle",), 6000.0))
+    play.forked("middle", _heir(play).incarnation)
+    heir, limit = _heir(play), LIMITS.start_timeout
+
+    def look(seconds: float) -> None:
+        for name in ("monitor", *CHAIN):
+            play.sample(name, int(seconds * 1000))
+        play.look(heir, queued=seconds if starved else 0.0)
+
+    killed = p.Kill("middle", heir.incarnation)
+    lived = _late_watch(play, lambda: None if killed in play.history else heir.deadline, look)
+    assert (lived >= LATE_FOR_S) is starved
+    assert starved or limit < lived <= (OVERSLEPT_MAX + 1) * (limit + 2.0) + 5.0
+    assert play.state("middle") is State.RUNNING
+
+
+def test_looks_that_are_always_late_find_the_hung() -> None:
+    """Of the time between two looks at a running process at most half of `hang_timeout` counts, but that counts each
+    time: with looks 20 s apart it is found at the third."""
+    play = Play().up()
+    found = []
+    for _ in range(3):
+        play.sample("middle", 5)
+        found.append("stage_hung" in play.logged())
+        play.now += 20.0
+    assert found == [False, False, True]
 
 
 def test_stop_ends_on_a_machine_that_was_frozen() -> None:

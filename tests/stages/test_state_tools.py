@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -366,27 +367,19 @@ def test_restore_says_what_cannot_go_back(root: Path, capsys: pytest.CaptureFixt
 CONSUMER = "streampiped.stages.consumer:Consumer"
 
 
-def consumed(root: Path, sink: dict[str, Any], epochs: int) -> Plan:
-    """A pipeline whose sink is the consumer, with `epochs` epochs of 1000 rows in its store and in the directory."""
+def consumed(root: Path, sink: dict[str, Any], epochs: int, also: int = 1) -> Plan:
+    """A pipeline whose sink is the consumer, with `epochs` epochs of 1000 rows in its store; in the directory are the
+    last and `also`."""
     plan = plan_for(root, klass=CONSUMER, options={"sink": sink})
-    directory = root / "stages" / "total"
-    directory.mkdir(parents=True)
-    options = {key: value for key, value in sink.items() if key != "type"}
-    made: Sink
-    match sink["type"]:
-        case "sqlite":
-            made = SqliteSink(SqliteOptions(**options), directory, Events())
-        case "jsonl":
-            made = JsonlSink(JsonlSinkOptions(**options), directory, Events())
-        case _:
-            made = ParquetSink(ParquetOptions(**options), directory, Events())
+    Path(root, "stages", "total").mkdir(parents=True)
+    made = sink_of(plan, sink, Events())
     made.rollback(None)
     with opened(root) as state:
         for epoch in range(1, epochs + 1):
             made.write(numbered(1000 * epoch, 1000))
             made.prepare(epoch)
             made.commit(epoch)
-            if epoch in (1, epochs):
+            if epoch in (also, epochs):
                 committed(state, epoch, shape={"count": SHAPE["count"], "total": CONSUMER})
     made.close()
     return plan
@@ -415,6 +408,101 @@ def test_restore_says_where_a_store_is_not_exact(
     out = capsys.readouterr().out
     assert ("NOT EXACT" in out) == (said is not None), out
     assert (said or "") in out
+
+
+def sink_of(plan: Plan, sink: dict[str, Any], emit: Events) -> Sink:
+    """The store of `consumed`, as the next start has it."""
+    directory = Path(plan.paths.state, "stages", "total")
+    options = {key: value for key, value in sink.items() if key != "type"}
+    match sink["type"]:
+        case "sqlite":
+            return SqliteSink(SqliteOptions(**options), directory, emit, plan.checkpoint.retain_epochs)
+        case "jsonl":
+            return JsonlSink(JsonlSinkOptions(**options), directory, emit)
+    return ParquetSink(ParquetOptions(**options), directory, emit, plan.checkpoint.retain_epochs)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def forget_all(side: Path) -> None:
+    """As a side file that was saved before the first epoch has it."""
+    known = json.loads(side.read_text())
+    length = next(key for key in known if key.startswith("visible_") and key != "visible_epoch")
+    side.write_text(json.dumps({**known, "epochs": {}, "newest_epoch": None, "visible_epoch": None, length: 0}))
+
+
+def forget_newer(store: Path) -> None:
+    """As a copy of the store that was made in epoch 1 has it."""
+    with contextlib.closing(sqlite3.connect(store)) as db, db:
+        db.execute("DELETE FROM epochs WHERE epoch > 1")
+        db.execute("UPDATE reach SET newest = 1")
+
+
+def removed(first: int, end: int) -> Callable[[Path], None]:
+    """These of the files, one of each epoch."""
+
+    def remove(store: Path) -> None:
+        for path in sorted((store / "data").iterdir())[first:end]:
+            path.unlink()
+
+    return remove
+
+
+def beside(store: Path) -> Path:
+    return store.with_name(f"{store.name}.epochs")
+
+
+def untouched(store: Path) -> None:
+    pass
+
+
+REFUSES, INCOMPLETE, EXACT = "the start will refuse", "may lack older rows", ""
+
+
+@pytest.mark.parametrize(
+    ("sink", "harm", "outcome"),
+    [
+        ("parquet", untouched, EXACT),
+        ("parquet", removed(4, 5), EXACT),  # rows that are taken back
+        ("parquet", removed(0, 1), EXACT),  # from the beginning: for room, and no epoch that is kept needs them
+        ("parquet", removed(1, 2), REFUSES),
+        ("parquet", removed(0, 2), REFUSES),
+        ("parquet", removed(0, 8), REFUSES),
+        ("parquet", lambda store: shutil.rmtree(store / "data"), REFUSES),
+        ("parquet", lambda store: forget_all(store / "epochs.json"), INCOMPLETE),
+        ("parquet", lambda store: (store / "epochs.json").unlink(), REFUSES),
+        ("parquet", lambda store: cut(store / "epochs.json"), REFUSES),
+        ("jsonl", untouched, EXACT),
+        ("jsonl", cut, REFUSES),
+        ("jsonl", lambda store: forget_all(beside(store)), INCOMPLETE),
+        ("jsonl", lambda store: beside(store).unlink(), REFUSES),
+        ("jsonl", lambda store: cut(beside(store)), REFUSES),
+        ("sqlite", untouched, EXACT),
+        ("sqlite", forget_newer, INCOMPLETE),
+    ],
+)
+def test_what_restore_says_of_a_store_is_what_the_next_start_does(
+    tmp_path: Path, sink: str, harm: Callable[[Path], None], outcome: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever was done to marks and rows: the start refuses, goes on with what it has, or has exactly the rows of the
+    epoch, as restore has said; and that has only looked."""
+    plan = consumed(tmp_path / "state", {"type": sink}, 8, also=2)
+    store = Path(plan.paths.state, "stages", "total", f"records.{sink}")
+    harm(store)
+    before = contents(store.parent)
+    assert restore(plan, "2", sure=True) == ExitCode.OK
+    assert contents(store.parent) == before
+    out = capsys.readouterr().out
+    assert ("NOT EXACT" in out) == bool(outcome), out
+    assert outcome in out
+    emit = Events()
+    again = sink_of(plan, {"type": sink}, emit)
+    with pytest.raises(StateError) if outcome == REFUSES else contextlib.nullcontext():
+        again.rollback(2)
+    assert ("sink_incomplete" in emit.names()) == (outcome == INCOMPLETE)
+    again.close()
 
 
 @pytest.mark.parametrize("file", [None, b"no database" * 1000])

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ BACK_S = 60.0
 start, 1 s when nothing else runs."""
 JOURNAL_CHARACTERS = 6000
 READY_S = 2.0
+FOLLOWED = "/run/followed"
 STARTS = 5
 
 
@@ -172,6 +174,46 @@ def test_kill_of_the_supervisor_is_survived(running: Service) -> None:
     print(f"supervisor killed to every stage ready: {seconds:.2f} s")
     assert running.process_names() == names
     assert int(running.show("NRestarts")["NRestarts"]) == int(before["NRestarts"]) + 1
+
+
+def test_log_is_followed_across_a_kill_of_the_supervisor(running: Service) -> None:
+    """`streampipectl logs -f` goes on by itself with the service that systemd has started again: what was shown is
+    the end of the event file, every event once and in its order, and all that the journal has of the new life."""
+    follow = ("streampipectl", "logs", "-f", "--json", "--lines", "50")
+    outputs = (f"--property=StandardOutput=file:{FOLLOWED}", "--property=StandardError=journal")
+    running.box.run("systemd-run", "--unit=follower", *outputs, *follow)
+    try:
+        eventually(lambda: bool(_followed(running)), "it has begun", BACK_S)
+        first, killed = _followed(running)[0], running.show("MainPID")["MainPID"]
+        running.box.run("kill", "-KILL", killed)
+        eventually(lambda: _is_back(running, killed), "the service is ready again", BACK_S)
+        running.box.run("streampipectl", "restart", "normalizer")
+        began = running.events().index(first)
+        eventually(lambda: _followed(running) == running.events()[began:], "every event, each once", BACK_S)
+        shown = _followed(running)
+    finally:
+        running.box.run("systemctl", "stop", "follower")
+        running.box.run("rm", "-f", FOLLOWED)
+    begun = ("pipeline_started", "supervisor", running.show("MainPID")["MainPID"])
+    told = [(each["event"], each["stage"], str(each["pid"])) for each in shown]
+    new, noted = (each[each.index(begun) :] for each in (told, _in_the_journal(running)))
+    assert noted[: len(new)] == new
+
+
+def _followed(service: Service) -> list[dict[str, Any]]:
+    """What the follower has shown so far."""
+    path = service.box.root / FOLLOWED.lstrip("/")
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _in_the_journal(service: Service) -> list[tuple[str, str, str]]:
+    """Event, stage and pid of the service's entries."""
+    service.box.run("journalctl", "--sync")
+    text = service.box.run("journalctl", "--unit", service.name, "--output=json", "--all", "--quiet").stdout
+    entries = [json.loads(line) for line in text.splitlines()]
+    keys = [f"STREAMPIPE_{name}" for name in ("EVENT", "STAGE", "PID")]
+    return [tuple(entry[key] for key in keys) for entry in entries if keys[0] in entry]
 
 
 def _is_back(service: Service, killed: str) -> bool:

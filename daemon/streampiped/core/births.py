@@ -50,8 +50,7 @@ class Births:
             self._desk.put(p.Fork(name, incarnation))
 
     def _ask_successor(self, name: str, heir: Successor, now: float) -> None:
-        heir.since, heir.deadline = now, now + self._limits.start_timeout
-        heir.entry, heir.asked = None, False
+        heir.begin(now, now + self._limits.start_timeout)
         self._ask(name, heir.incarnation)
         if self.launcher_ready:
             self._desk.put(p.Look(name, heir.incarnation))
@@ -89,8 +88,8 @@ class Births:
             process.pid = event.pid  # asked to leave or killed meanwhile
             self._desk.put(p.Kill(event.name, event.incarnation))
         elif (heir := process.heir(event.incarnation)) is not None:
-            heir.pid, heir.since, heir.entry = event.pid, now, FORKED
-            heir.asked, heir.deadline = False, now + self._limits.start_timeout
+            heir.pid = event.pid
+            heir.begin(now, now + self._limits.start_timeout, FORKED)
         else:
             self._desk.put(p.Kill(event.name, event.incarnation))
 

@@ -25,6 +25,10 @@ STOP_STARVED_MAX: Final = 3.0
 (20 s), the stages and then the services (15 s each) stay below the unit's TimeoutStopSec= of 60 s."""
 LOOKS_PER_TIMEOUT: Final = 4  # how often within `hang_timeout` a process is looked at
 OVERSLEPT_S: Final = 1.0  # a deadline that is looked at so late: it was us who stood still, and perhaps everybody
+OVERSLEPT_MAX: Final = 3
+"""So often a deadline that was slept through begins anew. A machine that was frozen oversleeps one; a supervisor that
+oversleeps one after the other has too little CPU, and then the scheduler's account tells the hung from the starved:
+without an end a hung process would live for as long as the machine is overloaded."""
 LOOK_PERIOD_MIN_S: Final = 0.25  # a look reads one page and polls some descriptors; more often tells nothing new
 
 
@@ -57,12 +61,25 @@ class Successor:
     entry: Sample | None = None
     """What it looked like then: until it is forked it is the launcher that is looked at."""
     asked: bool = False
+    overslept: int = 0
+    """How often that was slept through."""
     said: str | None = None
     """Why it cannot, in its own words or in ours."""
     hurry: bool = False
     """It takes over at once: an operator does not want to wait for a barrier."""
     renewed: bool = False
     """It is of the plan that a reload brings, which takes effect when it takes over."""
+
+    def begin(self, now: float, deadline: float, entry: Sample | None = None) -> None:
+        """Its time begins to run."""
+        self.since, self.deadline, self.entry = now, deadline, entry
+        self.asked, self.overslept = False, 0
+
+    def oversleep(self, now: float, seconds: float) -> None:
+        """It was us who stood still when its time was over: it has so much once more."""
+        count = self.overslept + 1
+        self.begin(now, now + seconds)
+        self.overslept = count
 
 
 @dataclass(slots=True)
@@ -96,6 +113,8 @@ class Process:
     """Seconds of its own that the state may last; 0 until the deadline has come."""
     asked: bool = False
     """The deadline has come, and a look is to tell whose fault that is."""
+    overslept: int = 0
+    """How often it was slept through."""
     ready_for: int = 0
     next_look: float | None = None
     kill_at: float | None = None
@@ -123,9 +142,16 @@ class Process:
     def begin_again(self, now: float, deadline: float | None) -> None:
         """The present state has another deadline, and another process may be the one that is looked at for it."""
         self.deadline = deadline
-        self.begun, self.entry, self.allowed, self.asked = now, None, 0.0, False
+        self.begun, self.entry, self.allowed, self.asked, self.overslept = now, None, 0.0, False, 0
         if self.state in TIMED:
             self.next_look = now
+
+    def oversleep(self, now: float, last: float) -> None:
+        """It was us who stood still when its time was over: it has all of it once more, but not beyond `last`."""
+        assert self.deadline is not None
+        count = self.overslept + 1
+        self.begin_again(now, min(last, now + (self.allowed or self.deadline - self.begun)))
+        self.overslept = count
 
     def bear(self, incarnation: int, now: float, deadline: float | None) -> None:
         """A new life begins: nothing of the last one counts."""

@@ -15,6 +15,7 @@ from streampiped.core.lifecycle import State
 from streampiped.core.processes import (
     LOOK_PERIOD_MIN_S,
     LOOKS_PER_TIMEOUT,
+    OVERSLEPT_MAX,
     OVERSLEPT_S,
     STOP_STARVED_MAX,
     TIMED,
@@ -127,9 +128,8 @@ class Watch:
         successor = process.successor
         if successor is None or successor.loaded or now < successor.deadline:
             return
-        if now - successor.deadline > OVERSLEPT_S and not successor.asked:
-            successor.since, successor.deadline = now, now + self._limits.start_timeout
-            successor.entry = None
+        if _slept_through(successor, successor.deadline, now):
+            successor.oversleep(now, self._limits.start_timeout)
             self._desk.put(p.Look(process.name, successor.incarnation))
         elif (successor.pid or self._births.launcher_ready) and not successor.asked:
             successor.asked, successor.deadline = True, now + ANSWER_S
@@ -172,8 +172,8 @@ class Watch:
             return
         if process.state is State.BACKOFF:
             self._births.fork(process, now)
-        elif now - process.deadline > OVERSLEPT_S and not process.asked and now < self._last(process):
-            process.begin_again(now, now + (process.allowed or process.deadline - process.begun))
+        elif _slept_through(process, process.deadline, now) and now < self._last(process):
+            process.oversleep(now, self._last(process))
         elif process.entry is not None and not process.asked:
             process.allowed = process.allowed or process.deadline - process.begun
             process.asked, process.deadline = True, now + ANSWER_S
@@ -183,3 +183,8 @@ class Watch:
 
     def _kill_late(self, process: Process, now: float) -> None:
         self._deaths.kill(process, f"still {process.state.value} after {now - process.since:.1f} s", now)
+
+
+def _slept_through(one: Process | Successor, deadline: float, now: float) -> bool:
+    """It was us who stood still at its deadline, and not yet too often."""
+    return now - deadline > OVERSLEPT_S and not one.asked and one.overslept < OVERSLEPT_MAX

@@ -82,18 +82,20 @@ class JsonlSink(Sink):
         self._refusal.clear()
         self.close()
         with self._guarded():
-            mark = None if epoch is None else self._marks.target(epoch, self._path, self._emit)
+            length = os.fstat(self._fd).st_size
+            mark = None if epoch is None else self._target(epoch, length)
             visible = mark or (None, 0)
-            if os.fstat(self._fd).st_size < visible[1]:
-                raise StateError(
-                    f"is shorter than the {visible[1]} bytes that were committed; put it back, or remove it together "
-                    f"with {self._marks.side.name} to begin a new one"
-                )
-            os.ftruncate(self._fd, min(os.fstat(self._fd).st_size, max(self._marks.visible[1], visible[1])))
+            os.ftruncate(self._fd, min(length, max(self._marks.visible[1], visible[1])))
             self._marks.go_back(mark)
             self._marks.save(durable=True)
             os.ftruncate(self._fd, visible[1])
             self._length = visible[1]
+
+    def foresee(self, epoch: int) -> None:
+        """Raise and emit what `rollback(epoch)` would, and touch nothing. For a sink that does nothing else."""
+        length = self._path.stat().st_size
+        self._recall(length)
+        self._target(epoch, length)
 
     def summary(self) -> Mapping[str, Any]:
         epoch, visible = self._marks.visible
@@ -124,19 +126,37 @@ class JsonlSink(Sink):
         except (ValueError, KeyError, StateError) as error:
             raise self._refusal.state(error) from error
 
+    def _target(self, epoch: int, length: int) -> tuple[int, int] | None:
+        """The mark to go back to in a file of this length."""
+        mark = self._marks.target(epoch, self._path, self._emit)
+        if mark is not None and length < mark[1]:
+            raise StateError(
+                f"is shorter than the {mark[1]} bytes that were committed; put it back, or remove it together "
+                f"with {self._marks.side.name} to begin a new one"
+            )
+        return mark
+
     def _open(self) -> None:
         is_new = not self._path.exists()
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        length = os.fstat(fd).st_size
-        if length and not self._marks.side.exists():  # ours has one before it has its first row
+        try:
+            self._length = os.fstat(fd).st_size
+            self._recall(None if is_new else self._length)
+        except BaseException:
             os.close(fd)
+            raise
+        self._fd = fd
+
+    def _recall(self, length: int | None) -> None:
+        """What the side file says of a file of this length; None: of a new one."""
+        there = self._marks.side.exists()
+        if length and not there:  # ours has one before it has its first row
             raise StateError(
                 f"has {length} bytes and no {self._marks.side.name} beside it: another program's file, or one copied "
                 "alone. Name another path, put the two together again, or move the file away to begin a new one"
             )
-        self._fd, self._length = fd, length
         self._marks.forget()
-        if self._marks.side.exists() and not is_new:  # the marks of a file that was removed are no marks of this one
+        if there and length is not None:  # the marks of a file that was removed are no marks of this one
             self._marks.load()
 
     def _flush(self) -> None:

@@ -107,11 +107,8 @@ class ParquetSink(Sink):
         self._refusal.clear()
         self.close()
         with self._guarded():
-            oldest = 0 if epoch is None else self._marks.oldest(epoch, self._retain_epochs)
-            self._forget_removed()
-            mark = None if epoch is None else self._marks.target(epoch, self._path, self._emit)
+            mark = None if epoch is None else self._target(epoch)
             end = mark[1] if mark else 0
-            self._files.check(oldest, end)
             if needs_room or not self._options.merge:
                 self._files.drop_next()
             self._files.drop_old()
@@ -122,6 +119,12 @@ class ParquetSink(Sink):
             self._files.show(end)
             self._files.sync()
             self._rows = self._part_first = end
+
+    def foresee(self, epoch: int) -> None:
+        """Raise and emit what `rollback(epoch)` would, and touch nothing. For a sink that does nothing else."""
+        self._files.look()
+        self._recall()
+        self._target(epoch)
 
     def summary(self) -> Mapping[str, Any]:
         epoch, rows = self._marks.visible
@@ -155,8 +158,23 @@ class ParquetSink(Sink):
         except StateError as error:
             raise self._refusal.state(error) from error
 
+    def _target(self, epoch: int) -> tuple[int, int] | None:
+        """The mark to go back to, all of whose rows are there."""
+        oldest = self._marks.oldest(epoch, self._retain_epochs)
+        self._forget_removed()
+        mark = self._marks.target(epoch, self._path, self._emit)
+        self._files.check(oldest, mark[1] if mark else 0)
+        return mark
+
     def _open(self) -> None:
         self._files.make()
+        self._recall()
+        self._unseen, self._bytes = [], 0
+        self._committed.clear()
+        self._is_open = True
+
+    def _recall(self) -> None:
+        """What the side file says."""
         self._marks.forget()
         self._columns = Columns()
         if self._files.side.exists():
@@ -165,9 +183,6 @@ class ParquetSink(Sink):
                 self._columns = Columns(side["columns"])
             except DAMAGE as error:
                 raise self._marks.damaged(error) from error
-        self._unseen, self._bytes = [], 0
-        self._committed.clear()
-        self._is_open = True
 
     def _save(self, *, durable: bool) -> None:
         self._marks.save(durable=durable, columns=self._columns.listed())

@@ -129,6 +129,14 @@ class Directory:
 
     def make(self) -> None:
         """The directories are there. StateError for a place that is somebody else's."""
+        self.look()
+        for directory in (self.path, self.data, self.prepared):
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir(0o750)
+                sync_directory(directory.parent)
+
+    def look(self) -> None:
+        """StateError for a place that is somebody else's."""
         if self.path.exists() and not self.path.is_dir():
             raise StateError("is no directory; name another path")
         if self.path.exists() and not self.side.exists() and (found := self._files()):
@@ -136,10 +144,6 @@ class Directory:
                 f"has {found} files and no {SIDE}: another program's, or copied without it. Name another path, put "
                 "them together again, or move the directory away to begin a new one"
             )
-        for directory in (self.path, self.data, self.prepared):
-            with contextlib.suppress(FileExistsError):
-                directory.mkdir(0o750)
-                sync_directory(directory.parent)
 
     def first(self) -> int:
         """Number of the oldest row there is."""
@@ -235,8 +239,8 @@ class Directory:
 
 
 def rows_in(directory: Path) -> Iterator[Rows]:
-    """Of every file of ours, in no order."""
-    for entry in _entries(directory):
+    """Of every file of ours, in no order; of none where the directory is not made yet."""
+    for entry in _entries(directory) if directory.exists() else ():
         if match := _NAME.fullmatch(entry):
             yield Rows(int(match[1]), int(match[2]) + 1)
 
