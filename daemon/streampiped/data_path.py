@@ -299,6 +299,8 @@ class DataPath:
         self._side.moved = True
         began = time.monotonic_ns()
         result = self._stage.process(batch)
+        if result is not None and not result.ingest_ns:  # of a batch that was built anew
+            result.ingest_ns = batch.ingest_ns
         frame = self._links.encode(result) if result is not None else []  # what makes no frame is the batch's fault too
         words[bb.INSIDE] = 0  # and not after an exception: the supervisor sees what the stage has died of
         words[bb.PULSE] += 1

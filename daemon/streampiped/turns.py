@@ -10,6 +10,9 @@ from typing import Final
 TICK_S: Final = 0.001  # the loop counts in these: less than half of one would be none, and a source asked all the time
 
 
+LATE_S: Final = 0.02  # of what `max_rate` allows, at most, that is made up: a tick comes late, and so does the loop
+
+
 class Turns:
     """Plans calls of `run`, which has to begin with `cancel`. `max_rate`: records per second, None: as many as come."""
 
@@ -54,7 +57,7 @@ class Turns:
         """So many records have been taken."""
         if self._max_rate:
             now = time.monotonic()
-            self._throttle_until = max(now, self._throttle_until) + rows / self._max_rate
+            self._throttle_until = max(now - LATE_S, self._throttle_until) + rows / self._max_rate
 
     def throttled(self) -> bool:
         """Whether `max_rate` lets no more records in yet; a turn is planned for when it does."""

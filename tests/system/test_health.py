@@ -239,3 +239,29 @@ def test_metrics_of_a_real_pipeline(tmp_path: Path) -> None:
         assert rate > 1000
         assert latency > 0
         assert rows["supervisor"][2] > 0
+
+
+ANEW = """
+[stages.count]
+class = "support.simple_stages:Count"
+max_rate = "20k/s"
+[stages.anew]
+class = "support.simple_stages:Shift"
+input = "count"
+[stages.total]
+class = "support.simple_stages:Total"
+input = "anew"
+[log_extractor]
+enabled = false
+[service_monitor]
+enabled = false
+"""
+
+
+def test_a_batch_that_was_built_anew_is_as_old_as_the_one_it_was_made_of() -> None:
+    """A stage that gives no time of ingest leaves the age of its records what it was, and not that of the machine."""
+    with running(ANEW) as daemon:
+        wait_for(lambda: daemon.process_status("total")["latency"]["age"]["p99"] is not None, "ages are known")
+        age = daemon.process_status("total")["latency"]["age"]["p99"]
+        assert 0.0 < age < ILL_S
+        assert health(daemon)["total"]["health"] == "healthy"
