@@ -6,17 +6,19 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from speed import usage
 from speed.clock import Clock
-from speed.work import Work
+from speed.work import Reached, Work, wanted
 from support.daemon import TESTS
 
 DEADLINE_S: Final = 600.0
@@ -25,6 +27,10 @@ PINNED: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_N
 MARK: Final = "ran "
 PYTHONS: Final[dict[str, str]] = {}
 """Contestant -> the interpreter of an environment of its own; the others have this one."""
+LIBRARIES: Final = {"zmq": "zmq", "bytewax": "bytewax", "ray": "ray", "pathway": "pathway"}
+"""What a contestant imports that need not be installed."""
+SAME: Final = 1e-9
+"""Of two sums over the same records, by the figure itself."""
 
 
 def python_of(name: str) -> str:
@@ -36,7 +42,8 @@ class Ran:
     """One contestant, once over the work."""
 
     records: int
-    mse: float
+    figure: float
+    """See `work.Reached`."""
     seconds: float
     """Wall time."""
     cpu: float
@@ -64,6 +71,25 @@ class NotThereError(Exception):
 
 class FailedError(Exception):
     """It did not come to its end, with the last lines that it said."""
+
+
+class UnequalError(Exception):
+    """Somebody has not done the same work as the others: no figure of the run says anything."""
+
+
+def agreed(figures: Mapping[str, float]) -> None:
+    """Everybody has computed the same number, or UnequalError."""
+    first = next(iter(figures.values()), 0.0)
+    if not all(math.isfinite(each) and math.isclose(each, first, rel_tol=SAME) for each in figures.values()):
+        raise UnequalError(f"not the same arithmetic: {dict(figures)}")
+
+
+def arrived(name: str, work: Work, found: Reached) -> None:
+    """All records have come to the last stage, and where it only counts, as they were; or UnequalError."""
+    if found.records != work.records:
+        raise UnequalError(f"{name}: {found.records:,} of {work.records:,} records came to the last stage")
+    if work.passes:
+        agreed({name: found.figure, "the source": wanted(work.records, work.batch, work.columns).figure})
 
 
 def run(name: str, work: Work, function: str = "run", *, watched: bool = False, deadline: float = DEADLINE_S) -> Ran:
@@ -98,20 +124,22 @@ def run(name: str, work: Work, function: str = "run", *, watched: bool = False, 
 def _read(name: str, work: Work, out: str, err: str, began: int, peak: float) -> Ran:
     line = next((line for line in out.splitlines() if line.startswith(MARK)), None)
     if line is None:
-        if "ModuleNotFoundError" in err:
+        if name in LIBRARIES and f"No module named '{LIBRARIES[name]}'" in err:
             raise NotThereError(name)
         raise FailedError(f"{name}: " + " | ".join(err.splitlines()[-4:]))
     found: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    there = Reached(*found.pop("reached"))
+    arrived(name, work, there)
     found["began_ns"] = found["began_ns"] or began
-    return Ran(records=work.records, peak_mib=peak, **found)
+    return Ran(records=there.records, figure=there.figure, peak_mib=peak, **found)
 
 
 def main() -> None:
     name, function, text = sys.argv[1:]
     fields = json.loads(text)
     work, clock = Work(**{**fields, "members": tuple(fields["members"])}), Clock()
-    mse = getattr(importlib.import_module(f"speed.peer_{name}"), function)(work, clock)
-    print(MARK + json.dumps({"mse": mse, **dataclasses.asdict(clock)}), flush=True)
+    reached = getattr(importlib.import_module(f"speed.peer_{name}"), function)(work, clock)
+    print(MARK + json.dumps({"reached": reached, **dataclasses.asdict(clock)}), flush=True)
 
 
 if __name__ == "__main__":

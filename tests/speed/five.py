@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from speed.clock import Clock
-from speed.work import Work, given, mse_of, stage
+from speed.work import Reached, Work, given, reached, stage
 from streampiped.records import Batch
 
 DEPTH: Final = 8  # batches under way on a link
@@ -24,7 +24,7 @@ class Link(Protocol):
     def reader(self) -> Callable[[], Batch | None]: ...
 
 
-def run(work: Work, clock: Clock, link: Callable[[Any, str], Link]) -> float:
+def run(work: Work, clock: Clock, link: Callable[[Any, str], Link]) -> Reached:
     """Fresh processes. `link` is given the context of multiprocessing, and an address of its own."""
     context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
@@ -45,7 +45,7 @@ def run(work: Work, clock: Clock, link: Callable[[Any, str], Link]) -> float:
             for process in processes:
                 with contextlib.suppress(AttributeError, ValueError):  # one that was never started
                     process.kill()
-    return next(float(mse) for mse in found if mse is not None)
+    return next(Reached(*each) for each in found if each is not None)
 
 
 def _work(name: str, work: Work, before: Link | None, behind: Link | None, together: Any, answers: Any) -> None:
@@ -58,5 +58,5 @@ def _work(name: str, work: Work, before: Link | None, behind: Link | None, toget
             put(batch)
     if put is not None:
         put(None)
-    answers.put(mse_of(made) if put is None else None)
+    answers.put(reached(made) if put is None else None)
     together.wait(DEADLINE_S)  # ZeroMQ loses what a reader has not yet taken when the writer's process ends

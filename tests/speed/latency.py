@@ -33,13 +33,32 @@ class Latency:
     """Part of the rate; below 1 the source was held back, and what was due waited ever longer."""
 
 
-def measure(name: str, work: Work, seconds: float) -> Latency:
-    """`work.rate` for so long."""
+def measure(name: str, work: Work, seconds: float) -> tuple[Latency, float]:
+    """`work.rate` for so long; and what it reached (`work.Reached`). UnequalError unless every record has come once."""
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
         log = Path(directory) / "log"
         records = int(work.rate * (WARM_S + seconds))
         ran = contest.run(name, replace(work, records=records, log=str(log)))
-        return judge(entries(log), work.rate, ran.cpu / ran.seconds)
+        found = entries(log)
+        complete(name, found, records)
+        return judge(found, work.rate, ran.cpu / ran.seconds), ran.figure
+
+
+def complete(name: str, found: IntArray, records: int) -> None:
+    """What `stages.Watched` wrote down has every position once, in their order; or UnequalError.
+
+    >>> complete("x", np.array([[0, 2, 0, 0], [2, 3, 0, 0]]), 5)
+    >>> complete("x", np.array([[0, 2, 0, 0], [3, 2, 0, 0]]), 5)
+    Traceback (most recent call last):
+        ...
+    speed.contest.UnequalError: x: 4 of 5 records came to the evaluator, or not in their order
+    """
+    first, rows = found[:, 0], found[:, 1]
+    ends = np.cumsum(rows)
+    if ends[-1:].tolist() != [records] or (first != ends - rows).any():
+        raise contest.UnequalError(
+            f"{name}: {rows.sum()} of {records} records came to the evaluator, or not in their order"
+        )
 
 
 def judge(found: IntArray, rate: float, cores: float) -> Latency:
@@ -69,4 +88,6 @@ def start_of(name: str, work: Work) -> float:
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
         log = Path(directory) / "log"
         ran = contest.run(name, replace(work, records=work.batch, log=str(log)))
-        return float(entries(log)[0, 3] - ran.began_ns) / 1e9
+        found = entries(log)
+        complete(name, found, work.batch)
+        return float(found[0, 3] - ran.began_ns) / 1e9

@@ -11,19 +11,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from speed.clock import Clock
-from speed.work import Work, mse_of, stage
+from speed.work import Reached, Work, reached, stage
 from streampiped.records import Batch
 from streampiped.stages.base import Ended, SourceStage, Stage
 
 TITLE = "Bytewax"
 
 
-def run(work: Work, clock: Clock) -> float:
+def run(work: Work, clock: Clock) -> Reached:
     flow, chain = flow_of(work)
     testing = importlib.import_module("bytewax.testing")
     with clock.running():
         testing.run_main(flow)
-    return mse_of(chain[-1])
+    return reached(chain[-1])
 
 
 def flow_of(work: Work) -> tuple[Any, list[Stage]]:

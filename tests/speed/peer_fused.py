@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from speed.clock import Clock
-from speed.work import Work, given, mse_of, stage, through
+from speed.work import Reached, Work, given, reached, stage, through
 from streampiped.stages.base import SinkStage
 
 TITLE = "fused loop"
@@ -16,7 +16,7 @@ TITLE = "fused loop"
 COMMIT_S = 1.0  # as the pipeline's epochs
 
 
-def run(work: Work, clock: Clock) -> float:
+def run(work: Work, clock: Clock) -> Reached:
     """A sink that keeps what it is given makes it durable as often as the pipeline does; nothing else is kept."""
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
         source, *chain = (stage(name, work, Path(directory)) for name in work.stages)
@@ -29,7 +29,7 @@ def run(work: Work, clock: Clock) -> float:
                     until, epoch = time.monotonic() + COMMIT_S, epoch + 1
                     commit(sinks, epoch)
             commit(sinks, epoch + 1)
-        return mse_of(chain[-1])
+        return reached(chain[-1])
 
 
 def commit(sinks: list[SinkStage], epoch: int) -> None:
@@ -39,7 +39,7 @@ def commit(sinks: list[SinkStage], epoch: int) -> None:
         sink.commit(epoch)
 
 
-def by_stage(work: Work, clock: Clock) -> float:
+def by_stage(work: Work, clock: Clock) -> Reached:
     """As `run`, with the time on the CPU of each stage, at the cost of a clock per call."""
     source, *chain = (stage(name, work) for name in work.stages)
     spent, now, batches = [0] * (1 + len(chain)), time.process_time_ns, given(source)
@@ -53,4 +53,4 @@ def by_stage(work: Work, clock: Clock) -> float:
         at = moment
     clock.parts = {name: ns / 1e9 for name, ns in zip(work.stages, spent, strict=True)}
     clock.cpu = clock.seconds = sum(clock.parts.values())
-    return mse_of(chain[-1])
+    return reached(chain[-1])

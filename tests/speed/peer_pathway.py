@@ -11,12 +11,12 @@ import os
 from typing import Any
 
 from speed.clock import Clock
-from speed.work import Work, given, mse_of, stage, through
+from speed.work import Reached, Work, given, reached, stage, through
 
 TITLE = "Pathway"
 
 
-def run(work: Work, clock: Clock) -> float:
+def run(work: Work, clock: Clock) -> Reached:
     os.environ.setdefault("PATHWAY_THREADS", "1")
     pw: Any = importlib.import_module("pathway")
     source, *chain = (stage(name, work) for name in work.stages)
@@ -37,4 +37,4 @@ def run(work: Work, clock: Clock) -> float:
     pw.io.subscribe(table.select(batch=pw.this.batch), on_change=arrived)
     with clock.running():
         pw.run(monitoring_level=pw.MonitoringLevel.NONE)
-    return mse_of(chain[-1])
+    return reached(chain[-1])

@@ -7,7 +7,7 @@ from typing import Any
 
 from speed import five
 from speed.clock import Clock
-from speed.work import Work, put_together, taken_apart
+from speed.work import Reached, Work, put_together, taken_apart
 from streampiped.records import Batch
 
 TITLE = "multiprocessing.Queue"
@@ -30,5 +30,5 @@ class QueueLink:
         return get
 
 
-def run(work: Work, clock: Clock) -> float:
+def run(work: Work, clock: Clock) -> Reached:
     return five.run(work, clock, QueueLink)

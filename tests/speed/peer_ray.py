@@ -14,7 +14,7 @@ from typing import Any
 
 from speed import five
 from speed.clock import Clock
-from speed.work import Work, given, mse_of, put_together, stage, taken_apart
+from speed.work import Reached, Work, given, put_together, reached, stage, taken_apart
 
 TITLE = "Ray actors"
 STORE_BYTES = 512 << 20
@@ -47,11 +47,11 @@ class Actor:
         """As `process`, and gives only whether there is more."""
         return self.process(parts) is not None
 
-    def mse(self) -> float:
-        return mse_of(self._stage)
+    def reached(self) -> Reached:
+        return reached(self._stage)
 
 
-def run(work: Work, clock: Clock) -> float:
+def run(work: Work, clock: Clock) -> Reached:
     ray = importlib.import_module("ray")
     begin(ray)
     try:
@@ -68,12 +68,12 @@ def run(work: Work, clock: Clock) -> float:
                         found = each.process.remote(found)
                     under_way.append(chain[-1].last.remote(found))
                 more = ray.get(under_way.popleft())
-        return float(ray.get(chain[-1].mse.remote()))
+        return Reached(*ray.get(chain[-1].reached.remote()))
     finally:
         ray.shutdown()
 
 
-def recover(work: Work, clock: Clock) -> float:
+def recover(work: Work, clock: Clock) -> Reached:
     """Kill the trainer's process under way: seconds until the next batch is through. Ray starts it again and repeats
     the calls that were under way; what it had learned is gone."""
     ray = importlib.import_module("ray")
@@ -95,7 +95,7 @@ def recover(work: Work, clock: Clock) -> float:
             more = ray.get(chain[-1].last.remote(found))
             if batches == KILLED_AT:
                 clock.seconds = time.perf_counter() - began
-        return float(ray.get(chain[-1].mse.remote()))
+        return Reached(*ray.get(chain[-1].reached.remote()))
     finally:
         ray.shutdown()
 

@@ -8,21 +8,25 @@ from typing import Any, Final
 
 from speed import usage
 from speed.clock import Clock
-from speed.work import Work
+from speed.work import Reached, Work, of_report, of_tally
+from streampiped.wire.state import unpack
 from support.daemon import Daemon, running, wait_for
+from support.law import newest
 
 TITLE = "streampipe"
 EVERY: Final = "1s"  # the default
 NEVER: Final = "1h"
 """An interval of epochs that no run reaches: only the final one is made. There is no switch that leaves it out."""
-HEAD: Final = '[checkpoint]\ninterval = "{}"\n[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n'
+HEAD: Final = '[checkpoint]\ninterval = "{}"\n'
+ALONE: Final = "[log_extractor]\nenabled = false\n[service_monitor]\nenabled = false\n"
+"""What reads the events and the processes' files is not a part of what the others do."""
 LOOK_S: Final = 0.05  # between two looks at the log of events, which costs the daemon nothing
 DEADLINE_S: Final = 600.0
 
 
 def config(work: Work, interval: str = EVERY) -> str:
     """TOML; a table of options inline."""
-    text = HEAD.format(interval)
+    text = HEAD.format(interval) + ("" if work.services else ALONE)
     for place, name in enumerate(work.stages):
         text += f'[stages.{name}]\nclass = "{work.kind(name)}"\n'
         text += f'input = "{work.stages[place - 1]}"\n' if place else ""
@@ -40,7 +44,7 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def run(work: Work, clock: Clock, interval: str = EVERY) -> float:
+def run(work: Work, clock: Clock, interval: str = EVERY) -> Reached:
     """From 'every stage is ready' to 'finished', the last epoch on the disk included. The time on the CPU is that from
     a look right behind the start to the end, for the records between both."""
     clock.began_ns = time.monotonic_ns()
@@ -55,9 +59,9 @@ def run(work: Work, clock: Clock, interval: str = EVERY) -> float:
         ready, ended = (float(daemon.wait_event(name)["ts"]) for name in ("pipeline_ready", "pipeline_finished"))
         clock.seconds = ended - ready
         if work.passes:
-            return 0.0
-        report = json.loads(daemon.ctl("report", "--json").stdout)
-        return float(report["results"]["total"]["mse"])
+            last = work.stages[-1]
+            return of_tally(unpack(newest(daemon.state / "epochs")[last], work.kind(last)))
+        return of_report(json.loads(daemon.ctl("report", "--json").stdout)["results"])
 
 
 def done(daemon: Daemon) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from speed import five
 from speed.clock import Clock
-from speed.work import Work, put_together, taken_apart
+from speed.work import Reached, Work, put_together, taken_apart
 from streampiped.records import Batch
 
 TITLE = "ZeroMQ"
@@ -61,5 +61,5 @@ class ZmqLink:
         return get
 
 
-def run(work: Work, clock: Clock) -> float:
+def run(work: Work, clock: Clock) -> Reached:
     return five.run(work, clock, ZmqLink)

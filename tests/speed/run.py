@@ -5,7 +5,7 @@
     make bench ARGS=--quick                                   # a minute of it, nothing written
     PYTHONPATH=tests .venv/bin/python -m speed.run --only head,latency
 
-Ends with 1 when a target is missed, and with 0 otherwise.
+Ends with 1 when a target is missed, or somebody has not done the same work as the others, and with 0 otherwise.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.page import Cell, Page
+from bench.page import Page
 from speed import contest, head, sink_alone, sweeps, timely
 from speed.bench import Bench
+from speed.contest import FailedError, UnequalError
 
 BEGIN: Final = "<!-- written by make bench: begin -->"
 END: Final = "<!-- written by make bench: end -->"
@@ -36,6 +37,7 @@ PARTS: Final[dict[str, Callable[[Bench], None]]] = {
     "latency": timely.latencies,
     "start": timely.starts,
     "recovery": timely.recoveries,
+    "idle": timely.idle,
     "batches": sweeps.batches,
     "columns": sweeps.columns,
     "length": sweeps.length,
@@ -56,24 +58,48 @@ def main() -> int:
     parts = wanted.only.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {sorted(unknown)}; there are {', '.join(PARTS)}")
+    try:
+        writable(wanted.json, wanted.markdown)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     bench, began = Bench(wanted), time.monotonic()
-    for part in parts:
-        PARTS[part](bench)
+    broken = measured(bench, parts)
     minutes = (time.monotonic() - began) / 60
     verdict = Page()
-    verdict.add("## Targets", f"{sum(bool(t.kept) for t in bench.targets)} of {len(bench.targets)} kept.")
-    verdict.add_table(["target", "wanted", "found", ""], _lines(bench))
+    verdict.add(*bench.verdict())
     if wanted.json:
-        wanted.json.parent.mkdir(parents=True, exist_ok=True)
-        wanted.json.write_text(json.dumps({"machine": machine(), "measured": bench.measured}, indent=1) + "\n")
+        told = {"machine": machine(), "broken": broken, **bench.told()}
+        wanted.json.write_text(json.dumps(told, indent=1) + "\n")
+    if broken:
+        print(f"The run has failed: {broken}", file=sys.stderr)
+        return 1
     if wanted.markdown and not bench.quick and parts == list(PARTS):
         text = f"{introduced(wanted, minutes)}\n\n{verdict.text()}\n{bench.page.text()}"
         wanted.markdown.write_text(between(wanted.markdown, text))
     return 0 if all(target.kept for target in bench.targets) else 1
 
 
-def _lines(bench: Bench) -> list[list[Cell]]:
-    return [[t.what, t.wanted, t.found, "kept" if t.kept else "**missed**"] for t in bench.targets]
+def measured(bench: Bench, parts: Sequence[str]) -> str | None:
+    """These parts, up to the first figure that says nothing: why it does not, or None."""
+    try:
+        for part in parts:
+            PARTS[part](bench)
+    except (UnequalError, FailedError) as error:
+        return str(error)
+    return None
+
+
+def writable(report: Path | None, page: Path | None) -> None:
+    """Both can be written when all is measured, which takes a while: OSError or ValueError now instead."""
+    if report:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        there = report.exists()
+        report.open("a").close()
+        if not there:
+            report.unlink()
+    if page:
+        between(page, "")
+        page.open("a").close()
 
 
 def between(path: Path, text: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.page import Cell
 from speed.bench import Bench, median, spread
-from speed.contest import FailedError
+from speed.contest import UnequalError
 from speed.peer_fused import commit
 from speed.work import Work, given, stage
 from streampiped.records import Batch
@@ -91,7 +91,7 @@ def _check(file: Path, epochs: Epochs) -> None:
     with closing(sqlite3.connect(file)) as db:
         found = db.execute(f"SELECT {', '.join(f'total({name})' for name in names)} FROM records").fetchone()
     if not np.allclose(found, wanted, rtol=SAME, atol=SAME):
-        raise FailedError(f"not the same rows: {found}, wanted {wanted}")
+        raise UnequalError(f"not the same rows: {found}, wanted {wanted}")
 
 
 def consumer(directory: Path, epochs: Epochs) -> None:

@@ -5,20 +5,46 @@ from __future__ import annotations
 import os
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from streampiped.records import Batch, IntArray
-from streampiped.stages.base import Stage, StageContext
+from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 
+TALLY: Final = "tally"
 ENTRY: Final = struct.Struct("=qqqq")
 
 
 class Pass(Stage):
     """The contract's own `process`."""
+
+
+class Tally(Pass):
+    """The last of those: it counts rows, and adds up the last column of floats, in the order of the batches."""
+
+    def __init__(self, options: StageOptions, context: StageContext) -> None:
+        self.restore(None)
+
+    def process(self, batch: Batch) -> Batch:
+        self._rows += batch.rows
+        self._total += float(batch[batch.schema.floats[-1]].sum())
+        return batch
+
+    def snapshot(self) -> State:
+        return {"rows": self._rows, "total": self._total}
+
+    def restore(self, state: State | None) -> None:
+        self._rows: int = state["rows"] if state else 0
+        self._total: float = state["total"] if state else 0.0
+
+    def query(self, method: str, params: Mapping[str, Any]) -> Any:
+        if method != TALLY:
+            raise KeyError(method)
+        return self.snapshot()
 
 
 class WatchedOptions(EvaluatorOptions):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from speed.stages import TALLY, Tally
 from streampiped.records import Batch, Block
-from streampiped.stages.base import Ended, SinkStage, SourceStage, Stage, StageContext
+from streampiped.stages.base import Ended, SinkStage, SourceStage, Stage, StageContext, State
 
 CHAIN: Final = ("generator", "normalizer", "consumer", "trainer", "evaluator")
 SEED: Final = 0  # the pipeline's
 PASS: Final = "speed.stages:Pass"
+LAST: Final = "speed.stages:Tally"
 WATCHED: Final = "speed.stages:Watched"
 
 
@@ -33,7 +36,7 @@ class Work:
     log: str = ""
     """A file for the evaluator's times (`stages.Watched`)."""
     passes: int = 0
-    """So many stages that only pass batches on, instead of the chain behind the generator."""
+    """So many stages that only pass batches on, instead of the chain behind the generator; the last one counts."""
     sink: str = "none"
     members: tuple[str, ...] = ("sgd",)
     """The trainer's; none: those that it has by default."""
@@ -43,6 +46,9 @@ class Work:
     csv: str = ""
     """A file of so many records and columns, instead of the synthetic source."""
 
+    services: bool = False
+    """Log extractor and service monitor run beside the stages; of streampipe alone."""
+
     @property
     def stages(self) -> tuple[str, ...]:
         return (CHAIN[0], *(f"pass{n + 1}" for n in range(self.passes))) if self.passes else CHAIN
@@ -50,7 +56,7 @@ class Work:
     def kind(self, name: str) -> str:
         """What `class` says in a configuration."""
         if name.startswith("pass"):
-            return PASS
+            return LAST if name == self.stages[-1] else PASS
         return WATCHED if name == "evaluator" and self.log else name
 
     def options(self, name: str) -> dict[str, Any]:
@@ -108,12 +114,38 @@ def through(stages: Sequence[Stage], batch: Batch) -> None:
         passed = each.process(passed)
 
 
-def mse_of(last: Stage) -> float:
-    """What all have to agree on; 0 where the last stage scores nothing."""
-    try:
-        return float(last.query("report", {})["results"]["total"]["mse"])
-    except KeyError:
-        return 0.0
+class Reached(NamedTuple):
+    """What the last stage has made of all batches: everybody has to come to the same."""
+
+    records: int
+    figure: float
+    """The mean squared error; of stages that only pass batches on the sum over a column."""
+
+
+def reached(last: Stage) -> Reached:
+    """Of the last of `Work.stages`."""
+    if isinstance(last, Tally):
+        return of_tally(last.query(TALLY, {}))
+    return of_report(last.query("report", {})["results"])
+
+
+def of_report(results: Mapping[str, Any]) -> Reached:
+    """The evaluator's."""
+    return Reached(int(results["rows"]), float(results["total"]["mse"]))
+
+
+def of_tally(state: State) -> Reached:
+    """Of its snapshot."""
+    return Reached(int(state["rows"]), float(state["total"]))
+
+
+@functools.lru_cache(maxsize=8)
+def wanted(records: int, batch: int, columns: int) -> Reached:
+    """What `Tally` has to have reached behind the synthetic source."""
+    first, last = (stage(name, Work(records, batch, columns, passes=1)) for name in ("generator", "pass1"))
+    for each in given(first):
+        last.process(each)
+    return reached(last)
 
 
 Message = tuple[Any, ...]

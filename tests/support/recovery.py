@@ -10,8 +10,10 @@ nothing else to do.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
+import sqlite3
 import statistics
 import sys
 import tempfile
@@ -49,6 +51,31 @@ class Promise:
             flush=True,
         )
         return kept
+
+
+class Kept:
+    """Counts what the consumer has committed; each look goes on where the last one ended."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._id, self._position = 0, -1
+
+    def more(self, daemon: Daemon) -> tuple[int, int]:
+        """Behind an epoch that begins now: positions that are missing, and rows too many."""
+        epoch = daemon.status()["epoch"] or 0
+        wait_for(lambda: (daemon.status()["epoch"] or 0) > epoch + 1, "two more epochs")
+        return self.look(daemon.state / "stages" / "consumer" / "records.sqlite")
+
+    def look(self, file: Path) -> tuple[int, int]:
+        """In a sink's file, which may be written to meanwhile."""
+        new = "count(DISTINCT position) FILTER (WHERE position > ?)"
+        query = f"SELECT count(*), {new}, max(position), max(id) FROM committed_records WHERE id > ?"
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            rows, distinct, last, newest = db.execute(query, (self._position, self._id)).fetchone()
+        assert rows, "the sink has got no rows since the last look"
+        lost, doubled = last - self._position - distinct, rows - distinct
+        self.rows, self._id, self._position = self.rows + rows, newest, last
+        return lost, doubled
 
 
 def stage_promise(what: str) -> Promise:

@@ -36,7 +36,7 @@ def test_processes_cost_little_more_than_a_loop(name: str, capsys: pytest.Captur
     a loop over the same stages: each at its best of three runs in turn, since a neighbour's work only ever adds."""
     guard = GUARDS[name]
     runs = [(contest.run("fused", guard.work), contest.run("streampipe", guard.work)) for _ in range(ROUNDS)]
-    assert len({ran.mse for pair in runs for ran in pair}) == 1
+    assert len({ran.figure for pair in runs for ran in pair}) == 1
     loop, pipeline = (min(pair[place].ns for pair in runs) for place in (0, 1))
     with capsys.disabled():
         print(f"\n{name}: {pipeline:.0f} ns by {loop:.0f} ns, {pipeline / loop:.2f}", end="")
