@@ -13,7 +13,7 @@ from typing import Any, Final
 from bench.page import Page, table
 from bench.targets import Target, at_least, at_most
 from speed import contest
-from speed.contest import FailedError, NotThereError, Ran, agreed
+from speed.contest import FailedError, NotThereError, Ran, Run, agreed
 from speed.work import Work
 
 OWN: Final = ("fused", "streampipe", "streampipe_off")
@@ -36,7 +36,9 @@ def title(name: str) -> str:
 class Bench:
     """One run of the benchmark."""
 
-    def __init__(self, wanted: argparse.Namespace) -> None:
+    def __init__(self, wanted: argparse.Namespace, run: Run = contest.run) -> None:
+        """`run`: how a contestant is."""
+        self.run = run
         self.quick: bool = wanted.quick
         self.long: bool = wanted.long
         self.rounds: int = 1 if self.quick else 3
@@ -58,7 +60,7 @@ class Bench:
         if name in self.absent:
             return None
         try:
-            found = contest.run(name, work, function, watched=watched)
+            found = self.run(name, work, function, watched=watched)
         except NotThereError:
             self.absent[name] = NOT_INSTALLED
             return None

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from speed import usage
 from speed.clock import Clock
@@ -63,6 +63,12 @@ class Ran:
     def rate(self) -> float:
         """Records per second of wall time."""
         return self.records / self.seconds
+
+
+class Run(Protocol):
+    """As `run`."""
+
+    def __call__(self, name: str, work: Work, function: str = "run", *, watched: bool = False) -> Ran: ...
 
 
 class NotThereError(Exception):

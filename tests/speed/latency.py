@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from speed import contest
+from speed.contest import Run
 from speed.stages import entries
 from speed.work import Work
 from streampiped.records import IntArray
@@ -33,12 +34,12 @@ class Latency:
     """Part of the rate; below 1 the source was held back, and what was due waited ever longer."""
 
 
-def measure(name: str, work: Work, seconds: float) -> tuple[Latency, float]:
+def measure(name: str, work: Work, seconds: float, run: Run = contest.run) -> tuple[Latency, float]:
     """`work.rate` for so long; and what it reached (`work.Reached`). UnequalError unless every record has come once."""
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
         log = Path(directory) / "log"
         records = int(work.rate * (WARM_S + seconds))
-        ran = contest.run(name, replace(work, records=records, log=str(log)))
+        ran = run(name, replace(work, records=records, log=str(log)))
         found = entries(log)
         complete(name, found, records)
         return judge(found, work.rate, ran.cpu / ran.seconds), ran.figure
@@ -83,11 +84,11 @@ def judge(found: IntArray, rate: float, cores: float) -> Latency:
     return Latency(p50, p99, round(float(np.quantile(due, 0.99)), 6), cores, wide, reached)
 
 
-def start_of(name: str, work: Work) -> float:
+def start_of(name: str, work: Work, run: Run = contest.run) -> float:
     """Seconds from a contestant's start to the first batch that the evaluator is done with."""
     with tempfile.TemporaryDirectory(prefix="streampipe-") as directory:
         log = Path(directory) / "log"
-        ran = contest.run(name, replace(work, records=work.batch, log=str(log)))
+        ran = run(name, replace(work, records=work.batch, log=str(log)))
         found = entries(log)
         complete(name, found, work.batch)
         return float(found[0, 3] - ran.began_ns) / 1e9

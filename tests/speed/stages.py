@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from speed.work import TALLY
 from streampiped.records import Batch, IntArray
 from streampiped.stages.base import Stage, StageContext, StageOptions, State
 from streampiped.stages.evaluator import Evaluator, EvaluatorOptions
 
-TALLY: Final = "tally"
 ENTRY: Final = struct.Struct("=qqqq")
 
 

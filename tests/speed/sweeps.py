@@ -63,10 +63,9 @@ def ahead(what: str, found: dict[str, Runs]) -> str:
             said.append(f"{title(name)} at {places}")
     if not any("streampipe" in runs for runs in found.values()):
         return "streampipe has failed here."
-    head = f"In records/s by {what}"
     if not said:
-        return f"{head} nobody who moves batches by value is ahead of links by reference."
-    return f"{head} these, who move batches by value, are ahead of links by reference: {'; '.join(said)}."
+        return f"Records/s, {what}: nobody who moves batches by value is ahead of links by reference."
+    return f"Records/s, {what}: ahead of links by reference, though by value: {'; '.join(said)}."
 
 
 def batches(bench: Bench) -> None:

@@ -71,7 +71,7 @@ def _measured(bench: Bench, name: str, work: Work) -> Latency | None:
     if name in bench.absent:
         return None
     try:
-        found, figure = latency.measure(name, work, SECONDS_QUICK if bench.quick else SECONDS)
+        found, figure = latency.measure(name, work, SECONDS_QUICK if bench.quick else SECONDS, bench.run)
     except NotThereError:
         bench.absent[name] = NOT_INSTALLED
         return None
@@ -104,7 +104,7 @@ def starts(bench: Bench) -> None:
     for _ in range(STARTS):
         for name in list(found):
             try:
-                found[name].append(latency.start_of(name, Work(0)))
+                found[name].append(latency.start_of(name, Work(0), bench.run))
             except NotThereError:
                 del found[name]
                 bench.absent[name] = NOT_INSTALLED
@@ -188,5 +188,5 @@ RECOVERY: Final = """streampipe: one stage killed, at 100,000 records/s with SQL
 batch of the new generation; the rest goes on. *Lost*: by the positions of the rows that are committed to the sink
 behind the kills, each of which has to be there once. Ray: until the next batch is through, of an actor that it may
 restart. The loop, the queues and ZeroMQ do not come back: who is left waits for ever, and all has to be started again
-from the beginning. Bytewax and Pathway end as a whole, and have to be started again by somebody; each can then go on from a
-store of its own, which this benchmark does not write."""
+from the beginning. Bytewax and Pathway end as a whole, and have to be started again by somebody; each can then go on
+from a store of its own, which this benchmark does not write."""
