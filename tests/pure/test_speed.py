@@ -126,15 +126,23 @@ def test_records_that_do_not_arrive_are_missed() -> None:
             arrived("x", work, reached)
 
 
+def test_the_records_of_the_chain_are_counted() -> None:
+    """Where the figure is an error, which says nothing of how many there were, their number has to be right as well."""
+    arrived("x", Work(1_000), Reached(1_000, 0.5))
+    with pytest.raises(UnequalError):
+        arrived("x", Work(1_000), Reached(999, 0.5))
+
+
 def test_a_tally_goes_on_from_its_snapshot() -> None:
-    """Batches counted behind a restore are added to those before it."""
+    """Batches behind a restore are counted and added to those before it."""
     work = Work(1_000, batch=100, passes=1)
     one, other = stage("pass1", work), stage("pass1", work)
     for place, batch in enumerate(given(stage("generator", work))):
         (one if place < 5 else other).process(batch)
         if place == 4:
             other.restore(one.snapshot())
-    assert other.query(TALLY, {})["rows"] == 1_000
+    found = other.query(TALLY, {})
+    assert Reached(found["rows"], found["total"]) == wanted(1_000, 100, 16)
 
 
 @pytest.mark.parametrize("left", [[0, 2], [0, 1], [0, 1, 1, 2], [1, 0, 2], []])
@@ -173,6 +181,8 @@ def test_an_impossible_path_is_told_at_once(tmp_path: Path) -> None:
     for report, page in ((file / "x.json", None), (tmp_path, None), (None, file), (None, tmp_path / "none")):
         with pytest.raises((OSError, ValueError)):
             run.writable(report, page)
+    with pytest.raises(SystemExit):
+        run.main(["--quick", "--only", "idle", "--json", str(tmp_path)])
     run.writable(tmp_path / "sub" / "x.json", None)
     assert not list((tmp_path / "sub").iterdir())
     file.write_text(f"a\n{run.BEGIN}\nb\n{run.END}\nc\n")
@@ -181,10 +191,18 @@ def test_an_impossible_path_is_told_at_once(tmp_path: Path) -> None:
     assert file.read_text() == before
 
 
-def test_parts_without_targets_say_so() -> None:
+def test_parts_without_targets_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     """'0 of 0 kept' is said of nothing."""
-    bench = Bench(argparse.Namespace(quick=True, long=False, pathway=None), Contestants({}))
-    assert bench.verdict() == ["## Targets", "No targets in these parts."]
+    assert run.main(["--quick", "--only", "idle"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == "No targets in these parts."
+
+
+def test_half_of_the_maximum_needs_the_head_to_head() -> None:
+    """Where nobody's maximum is known there is no table of its half; where it is, there is."""
+    bench, title = Bench(argparse.Namespace(quick=True, long=False, pathway=None), Contestants({})), "### Half"
+    timely.latencies(bench)
+    assert title not in bench.page.text()
+    assert title in _bench().page.text()
 
 
 def _at(rate: float) -> list[Ran]:

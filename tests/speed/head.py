@@ -68,7 +68,7 @@ def _default(bench: Bench) -> None:
     ran = bench.ran("default", "streampipe", work, watched=True)
     if ran is not None:
         bench.page.add(DEFAULT.format(records=work.records, peak=ran.peak_mib, rate=ran.rate))
-    bench.most("default pipeline: peak of the sum of PSS, MiB", ran and ran.peak_mib, MEMORY_MIB, ".0f")
+    bench.most("default pipeline: peak of the sum of PSS, MiB", ran.peak_mib if ran else None, MEMORY_MIB, ".0f")
 
 
 def _targets(bench: Bench, found: dict[str, list[Ran]]) -> None:

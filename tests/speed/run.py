@@ -46,7 +46,7 @@ PARTS: Final[dict[str, Callable[[Bench], None]]] = {
 LIBRARIES: Final = ("numpy", "scikit-learn", "pyzmq", "bytewax", "ray")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="small works, one run each")
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--pathway", type=Path, metavar="PYTHON", help="of an environment that has Pathway")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page there, when all of it was run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single run there")
-    wanted = parser.parse_args()
+    wanted = parser.parse_args(arguments)
     parts = wanted.only.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {sorted(unknown)}; there are {', '.join(PARTS)}")
