@@ -81,6 +81,9 @@ CATALOGUE: Final[Mapping[str, EventSpec]] = {
         "info", "epochs are as usual again; {count} more were slow, the slowest of them took {seconds:.3f} s"
     ),
     "stage_impaired": EventSpec("error", "cannot go on: {reason}; next attempt in {delay:.1f} s, nobody is restarted"),
+    "links_failed": EventSpec(
+        "error", "the links of generation {generation} cannot be made: {reason}; next attempt in {delay:.1f} s"
+    ),
     "version_made": EventSpec("info", "version {epoch} ({reasons}): {champion} after {rows} rows"),
     "version_left_out": EventSpec("warning", "epoch {epoch} is no version, the disk refuses: {reason}"),
     "registry_damaged": EventSpec("warning", "{reason}"),

@@ -24,6 +24,7 @@ from streampiped.disk import Disk
 from streampiped.foreground import Foreground
 from streampiped.phases import Phase
 from streampiped.runtime.event_log import EventLog
+from streampiped.runtime.limits import told
 from streampiped.runtime.pipes import LinkTable, unsent_bytes
 from streampiped.runtime.scheduled import scheduled, scheduled_with_children
 from streampiped.runtime.spawn import Child, Spawner
@@ -100,11 +101,15 @@ class Performers:
             try:
                 self._performers[type(command)](command)
             except OSError as error:
-                self._emit("command_failed", command=type(command).__name__, reason=str(error))
-                if isinstance(command, p.Fork):
-                    self._shell.follow(p.ForkFailed(command.name, command.incarnation, str(error)))
-                elif isinstance(command, p.StartLauncher):
-                    self._shell.follow(p.LauncherDied(str(error)))
+                reason = told(error)
+                self._emit("command_failed", command=type(command).__name__, reason=reason)
+                match command:
+                    case p.Fork(name, incarnation):
+                        self._shell.follow(p.ForkFailed(name, incarnation, reason))
+                    case p.StartLauncher():
+                        self._shell.follow(p.LauncherDied(reason))
+                    case p.MakeLinks(generation):
+                        self._shell.follow(p.LinksFailed(generation, reason))
 
     def child(self, name: str) -> Child | None:
         """The process that bears this name now."""
@@ -182,7 +187,7 @@ class Performers:
             [dict(change) for change in command.changes],
         )
         child = self._shell.spawner.child(command.name, command.incarnation)
-        if child is not None:
+        if child is not None and self._links.has(command.generation):  # else `LinksFailed` is on its way
             seen = plan.seen(spec.name)
             child.channel.send(message, self._links.ends(command.generation, spec.inputs, spec.name, outputs, seen))
 

@@ -14,7 +14,8 @@ from streampiped.errors import ExitCode, StateBusyError, StorageError, Streampip
 from streampiped.runtime import stopped
 from streampiped.runtime.event_log import complain
 from streampiped.runtime.launch import Launch
-from streampiped.runtime.linux import become_subreaper, raise_descriptor_limit, set_comm
+from streampiped.runtime.limits import raise_descriptor_limit, shortage
+from streampiped.runtime.linux import become_subreaper, set_comm
 from streampiped.runtime.snapshots import StateDirectory
 from streampiped.supervisor import Supervisor
 from streampiped.topology import Plan
@@ -32,6 +33,10 @@ def run(
     discards the state of former runs; `early` is a launcher on its way; `directories` of state and of the runtime were
     given beside the file. Returns an exit code."""
     faulthandler.enable()
+    raise_descriptor_limit()
+    if (short := shortage(plan.descriptors(), max(plan.owners().values(), default=0))) is not None:
+        complain(f"streampiped: {short}")
+        return ExitCode.CONFIG
     try:
         if fresh:
             StateDirectory.discard(Path(plan.paths.state))
@@ -47,7 +52,6 @@ def run(
         return ExitCode.FAILED if isinstance(error, StateBusyError | StorageError | OSError) else ExitCode.CONFIG
     become_subreaper()
     set_comm("streampiped")
-    raise_descriptor_limit()
     supervision = decisions_for(plan, state.highest(), found.manifest)
     supervisor = Supervisor(plan, disk, supervision, found.damaged, held, until_finished, early, directories)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -19,6 +19,10 @@ SEEN_MAX: Final = 16
 once on its way."""
 COPIES_MAX: Final = 100
 """Readers that a batch may have in shared memory: what all of them give back at once fits into a pipe."""
+PER_PROCESS, PER_LINK, PER_OWNER = 3, 4, 3
+OPEN_BESIDE: Final = 64
+"""Open files of the supervisor that are nobody's: two dozen of its own (log, state, sockets, the fork server), a fork
+under way, and clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +182,12 @@ class Plan:
         """The stages that share memory with those behind them, and how much."""
         shown = {name for spec in self.stages for name in self.seen(spec.name)}
         return {spec.name: self.links.buffer_bytes for spec in self.stages if spec.name in shown}
+
+    def descriptors(self) -> int:
+        """What the supervisor may have open at once, at most: per process a socket, a pidfd and the output, and as many
+        of its successor; per link two pipes and per owner its memory and a pipe, of two generations."""
+        generation = PER_LINK * len(self.edges()) + PER_OWNER * len(self.owners())
+        return OPEN_BESIDE + 2 * (PER_PROCESS * len(self.processes) + generation)
 
     def lends(self, name: str) -> tuple[str, ...]:
         """Whose memory a stage may name to all of its readers: its own, and what it is shown itself."""

@@ -391,6 +391,32 @@ def test_impaired_stage_is_reset_and_not_restarted() -> None:
     assert play.machine.trouble is None
 
 
+def test_links_that_cannot_be_made_restart_nobody() -> None:
+    """A generation without links is given up for another one, after a delay that grows; nobody is killed for being
+    late, or forked again. What an older one lacked is no news."""
+    play = Play().up()
+    play.died("middle")
+    play.born("middle")
+    waits = []
+    for _ in range(3):
+        play.say(p.LinksFailed(play.machine.generation - 1, "too many open files"))
+        generation = play.machine.generation
+        play.say(p.LinksFailed(generation, "too many open files"))
+        assert play.logged() == ["links_failed"]
+        assert "too many open files" in (play.machine.trouble or "")
+        began = play.now
+        while not play.of(p.MakeLinks):
+            play.wait(0.5)
+        assert play.of(p.MakeLinks) == [p.MakeLinks(generation + 1)]
+        waits.append(play.now - began)
+    first = IMPAIRED_BACKOFF_FIRST_S
+    assert waits == pytest.approx([first, 2 * first, 4 * first])
+    assert not [c for c in play.history if isinstance(c, p.Kill)]
+    assert [q.restarts for q in play.machine.processes.values()] == [0, 0, 1, 0]
+    play.all_ready()
+    assert play.machine.running
+
+
 def test_stage_that_cannot_restore_waits_for_the_disk() -> None:
     """A stage that is impaired while it restores is not killed for being late, however long the disk refuses."""
     play = Play().up()

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import gc
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -226,6 +227,27 @@ def test_no_more_slots_than_what_is_said_of_them_has_room(loop: asyncio.Abstract
     assert taken == 4096 // RETURN.size // COPIES_MAX
     owner.close()
     table.close_before(GENERATION + 1)
+
+
+@pytest.mark.parametrize("spare", range(2 * 4 + 3))
+def test_generation_is_made_whole_or_not_at_all(spare: int) -> None:
+    """Whichever of the descriptors for its two links and one memory cannot be had: a generation that is not made leaves
+    none of them open, and the one before stays."""
+    table = LinkTable((("a", "b"), ("b", "c")), 4096, {"a": 4096})
+    table.make(1)
+    before = sorted(os.listdir("/proc/self/fd"))
+    opened = {int(fd) for fd in before if Path("/proc/self/fd", fd).exists()}  # without that of the listing
+    limit = next(n for n in range(spare, 4096) if n - sum(fd < n for fd in opened) == spare)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            table.make(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert [table.has(generation) for generation in (1, 2)] == [True, False]
+    table.close_before(3)
 
 
 def test_links_come_before_memory() -> None:

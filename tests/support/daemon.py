@@ -24,6 +24,11 @@ T = TypeVar("T")
 TESTS = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 READY_S = 60.0  # a cold launcher takes a second; a loaded machine several
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(int(sys.argv[1]), (int(sys.argv[2]),) * 2)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 DEADLINE_S = 60.0  # for what takes a second on a machine that is left alone
 
 SIMPLE = """
@@ -89,8 +94,11 @@ def chain(generator: str = "", consumer: str = "", trainer: str = "") -> str:
 class Daemon:
     """One run of `streampiped run`."""
 
-    def __init__(self, config: str, directory: Path | None = None, *arguments: str) -> None:
-        """`config` is TOML without [paths]; `python_path` is set to tests/."""
+    def __init__(
+        self, config: str, directory: Path | None = None, *arguments: str, limit: tuple[int, int] | None = None
+    ) -> None:
+        """`config` is TOML without [paths]; `python_path` is set to tests/. `limit`: a resource (RLIMIT_...) and how
+        much of it the daemon may have."""
         self._own_directory = directory is None
         self.root = directory or Path(tempfile.mkdtemp(prefix="streampipe-"))
         self.config = self.root / "streampipe.toml"
@@ -101,6 +109,7 @@ class Daemon:
         self.state, self.run, self.logs = (self.root / name for name in ("state", "run", "log"))
         self.process = subprocess.Popen(
             [
+                *([sys.executable, "-c", LIMITED, *map(str, limit)] if limit is not None else ()),
                 BIN / "streampiped", "run", "--config", str(self.config),
                 "--state-dir", str(self.state), "--runtime-dir", str(self.run), *arguments,
             ],

@@ -146,15 +146,27 @@ class Generations:
         stage = self._roster[event.name]
         if stage.incarnation != event.incarnation or event.generation != self.current or self._reset_wanted:
             return
+        delay = self._wait_for(f"{event.name}: {event.reason}", now)
+        self._desk.emit("stage_impaired", event.name, reason=event.reason, delay=delay)
+
+    def on_links_failed(self, event: p.LinksFailed, now: float) -> None:
+        """The same with our own limits: no stage is to blame."""
+        if event.generation != self.current or self._reset_wanted:
+            return
+        delay = self._wait_for(f"links between stages: {event.reason}", now)
+        self._desk.emit("links_failed", generation=event.generation, reason=event.reason, delay=delay)
+
+    def _wait_for(self, trouble: str, now: float) -> float:
+        """Until the next generation, while the world does not allow it: for how long."""
         delay = min(IMPAIRED_BACKOFF_MAX_S, IMPAIRED_BACKOFF_FIRST_S * 2.0 ** min(self._impairments, 10))
         self._impairments += 1
-        self.trouble = f"{event.name}: {event.reason}"
-        self._desk.emit("stage_impaired", event.name, reason=event.reason, delay=delay)
+        self.trouble = trouble
         for other in self._roster.stages:
             if other.state is State.RESETTING:  # it waits with the others; its own time begins with the next reset
                 other.deadline = None
         self.reset(self.trouble)
         self.reset_at = now + delay
+        return delay
 
     # epochs
 

@@ -115,6 +115,15 @@ class Impaired:
 
 
 @dataclass(frozen=True, slots=True)
+class LinksFailed:
+    """The pipes and the memory of a generation could not be made: this process is short of something. No stage's
+    fault; who was to be reset waits for the next generation."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Judging:
     """A stage has tried the batch that it is suspected of dying of, and its verdict is on its way to the disk: `Judged`
     follows. No generation may be opened before, for its stages read the list."""
@@ -242,8 +251,9 @@ class FarewellSaid:
 
 Event: TypeAlias = (
     LauncherReady | LauncherDied | Forked | ForkFailed | Loaded | Ready | Failed | Died
-    | SnapshotDone | SnapshotFailed | Impaired | Judging | Judged | ManifestWritten | ManifestFailed | CommitDone
-    | SourceEnded | Sampled | Tick | Operate | Checkpoint | Propose | Reload | StopsKept | Shutdown | FarewellSaid
+    | SnapshotDone | SnapshotFailed | Impaired | LinksFailed | Judging | Judged | ManifestWritten | ManifestFailed
+    | CommitDone | SourceEnded | Sampled | Tick | Operate | Checkpoint | Propose | Reload | StopsKept | Shutdown
+    | FarewellSaid
 )  # fmt: skip
 
 # commands

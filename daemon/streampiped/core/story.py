@@ -68,6 +68,8 @@ def _event(event: p.Event) -> tuple[str, str] | None:
             return name, f"died: {reason}" + (" inside process" if inside else "")
         case p.Impaired(name, _, _, reason):
             return name, f"cannot go on: {reason}"
+        case p.LinksFailed(generation, reason):
+            return PIPELINE, f"the links of generation {generation} could not be made: {reason}"
         case p.Judged(name, _, _, None):
             return name, "died before its verdict was kept; the records will be tried again"
         case p.Judged(name, _, _, guilty):

@@ -69,6 +69,7 @@ class Supervision:
             p.SnapshotDone: generations.on_snapshot_done,
             p.SnapshotFailed: generations.on_snapshot_failed,
             p.Impaired: generations.on_impaired,
+            p.LinksFailed: generations.on_links_failed,
             p.Judging: generations.on_judging,
             p.Judged: deaths.on_judged,
             p.ManifestWritten: generations.on_manifest_written,

@@ -76,8 +76,10 @@ class BlackBox:
 
     def __init__(self, fd: int) -> None:
         """Map `fd` (a memfd of BOX_BYTES) and close it."""
-        self._map = mmap.mmap(fd, BOX_BYTES)
-        os.close(fd)
+        try:
+            self._map = mmap.mmap(fd, BOX_BYTES)
+        finally:
+            os.close(fd)
         self.words = memoryview(self._map).cast("Q")
         """The fields, by the names of this module; the hot path writes them directly."""
         self._random = random.Random(0)
@@ -88,7 +90,11 @@ class BlackBox:
     def make(name: str) -> int:
         """A descriptor (close-on-exec) of zeroed pages."""
         fd = os.memfd_create(f"blackbox-{name}", os.MFD_CLOEXEC)
-        os.ftruncate(fd, BOX_BYTES)
+        try:
+            os.ftruncate(fd, BOX_BYTES)
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
     def begin(self, generation: int, total: int) -> None:

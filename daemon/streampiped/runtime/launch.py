@@ -40,7 +40,13 @@ def execute_launcher(modules: Sequence[str], mark: str | None = None) -> Launch:
     # SPT_NOENV: a process title must not be written over the environment, which carries the mark
     environment = {**os.environ, MARK: mark, "SPT_NOENV": "1"}
     environment.pop("NOTIFY_SOCKET", None)  # systemd listens to the supervisor alone
-    pid = os.posix_spawn(sys.executable, argv, environment, file_actions=files, setsid=True)
-    theirs.close()
-    os.close(writer)
+    try:
+        pid = os.posix_spawn(sys.executable, argv, environment, file_actions=files, setsid=True)
+    except OSError:
+        ours.close()
+        os.close(reader)
+        raise
+    finally:
+        theirs.close()
+        os.close(writer)
     return Launch(pid, ours, reader, mark)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -13,7 +12,6 @@ from typing import Final
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
-DESCRIPTORS_WANTED: Final = 65_536  # far above a dozen per stage
 COMM_BYTES_MAX: Final = 15  # of the name that pstree, top and ps -c show
 MADV_DONTNEED: Final = 4
 M_TRIM_THRESHOLD: Final = -1  # malloc.h
@@ -125,10 +123,3 @@ def untouched_files(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
             if all(said == "0" for said in written.values()):
                 first, _, end = stretch.partition("-")
                 yield int(first, 16), int(end, 16)
-
-
-def raise_descriptor_limit() -> None:
-    """As many open files as the hard limit allows, up to DESCRIPTORS_WANTED."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -26,7 +26,12 @@ class Link:
 
     def __init__(self, pipe_bytes: int = WANTED_PIPE_BYTES) -> None:
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.credited, self.crediting = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self.credited, self.crediting = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            os.close(self.reader)
+            os.close(self.writer)
+            raise
         with contextlib.suppress(PermissionError):  # over the user's soft limit: the 64 KiB that it has must do
             fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, pipe_bytes)
 
@@ -61,12 +66,23 @@ class LinkTable:
         self._memory: dict[int, dict[str, SharedMemory]] = {}
 
     def make(self, generation: int) -> None:
-        """Fresh pipes for every edge, fresh memory for every owner. OSError when there are no descriptors left."""
-        links, memory = self._open.setdefault(generation, {}), self._memory.setdefault(generation, {})
-        for edge in self._edges:
-            links[edge] = Link(self._pipe_bytes)
-        for name, size in self._owners.items():
-            memory[name] = SharedMemory(size)
+        """Fresh pipes for every edge, fresh memory for every owner. OSError, and nothing is made, when there are no
+        descriptors left or the memory may not be so large."""
+        with contextlib.ExitStack() as undo:
+            links: dict[tuple[str, str], Link] = {}
+            memory: dict[str, SharedMemory] = {}
+            for edge in self._edges:
+                links[edge] = link = Link(self._pipe_bytes)
+                undo.callback(link.close)
+            for name, size in self._owners.items():
+                memory[name] = shared = SharedMemory(size)
+                undo.callback(shared.close)
+            undo.pop_all()
+        self._open[generation], self._memory[generation] = links, memory
+
+    def has(self, generation: int) -> bool:
+        """Whether it is open: `make` did not fail."""
+        return generation in self._open
 
     def close_before(self, generation: int) -> None:
         """Close the pipes and forget the memory of older generations."""

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from streampiped.runtime.blackbox import BlackBox, Reading
 from streampiped.runtime.channel import Channel, make_pair
 from streampiped.runtime.launch import Launch, execute_launcher
+from streampiped.runtime.limits import told
 from streampiped.runtime.linux import children, comm_of
 from streampiped.runtime.output import OutputReader
 from streampiped.runtime.spawn_marks import WARDEN
@@ -172,23 +173,26 @@ class Spawner:
     def fork(self, name: str, incarnation: int, orderer: Orderer | None = None) -> None:
         """Ask for a process; answered by `on_forked` or `on_fork_failed`, or by `on_launcher_died`. An `orderer` other
         than the listener asks for one that is not of the plan, and need not know of launchers: the next one is asked
-        again."""
+        again. OSError, and nothing stays open, when we are short of descriptors."""
         if self._launcher is None:
             if orderer is not None:
                 self._waiting.append((name, incarnation, orderer))
             return
-        ours, theirs = make_pair()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        blackbox = BlackBox.make(name)
-        keep = os.dup(blackbox)
+        with contextlib.ExitStack() as given, contextlib.ExitStack() as kept:
+            ours, theirs = make_pair()
+            kept.callback(ours.close)
+            given.callback(theirs.close)
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            kept.callback(os.close, reader)
+            given.callback(os.close, writer)
+            blackbox = BlackBox.make(name)
+            given.callback(os.close, blackbox)
+            box = BlackBox(os.dup(blackbox))
+            kept.callback(box.close)
+            self._launcher.channel.send(m.Fork(self._requests + 1, name), [theirs.fileno(), blackbox, writer])
+            kept.pop_all()
         self._requests += 1
-        self._orders[self._requests] = _Order(
-            name, incarnation, ours, BlackBox(keep), reader, orderer or self._listener
-        )
-        self._launcher.channel.send(m.Fork(self._requests, name), [theirs.fileno(), blackbox, writer])
-        theirs.close()
-        for fd in (blackbox, writer):
-            os.close(fd)
+        self._orders[self._requests] = _Order(name, incarnation, ours, box, reader, orderer or self._listener)
 
     # the children
 
@@ -258,9 +262,14 @@ class Spawner:
             order.drop()
             order.orderer.on_fork_failed(order.name, order.incarnation, error)
             return
-        child = self._watch(
-            order.name, order.incarnation, pid, order.control, order.blackbox, order.output, order.orderer
-        )
+        try:
+            child = self._watch(
+                order.name, order.incarnation, pid, order.control, order.blackbox, order.output, order.orderer
+            )
+        except OSError as failure:  # no pidfd: whoever cannot be watched is not led
+            order.drop()
+            order.orderer.on_fork_failed(order.name, order.incarnation, told(failure))
+            return
         self._children[order.name, order.incarnation] = child
         order.orderer.on_forked(child)
         self._sweep()
