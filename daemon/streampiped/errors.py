@@ -39,6 +39,10 @@ class SchemaError(FrameError):
     """A schema that makes no frame: no batch of it can be sent, however few rows it has."""
 
 
+class OutputError(StreampipeError):
+    """What a stage gave is no batch of this pipeline; the stage fails as if `process` had raised."""
+
+
 class StateError(StreampipeError):
     """A snapshot or state directory cannot be used as it is; the message names the file and what would be right."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from streampiped.core.credits import WINDOW_MAX, Window
 from streampiped.core.stage_side import Inlet
 from streampiped.errors import FrameError, SchemaError
+from streampiped.output_check import check_output
 from streampiped.phases import Phase
 from streampiped.records import Batch
 from streampiped.runtime.pipes import PipeWriter
@@ -121,6 +122,7 @@ class StageLinks:
         self._on_idle = on_idle
         self._frames = FrameWriter(0, self._frame_bytes_max)
         self._memory = StageMemory(plan, name, loop, on_idle)
+        self._sources = frozenset(spec.name for spec in plan.stages)
         self._edges = len(plan.spec(name).inputs) + len(plan.outputs(name))
         self.inputs: list[InputLink] = []
         self._outputs: list[OutputLink] = []
@@ -190,15 +192,22 @@ class StageLinks:
         self.send(self.encode(frame), counts=isinstance(frame, Batch))
 
     def encode(self, frame: Frame) -> list[Any]:
-        """What `send` takes, and will be given; nothing where nobody listens. FrameError when it is no frame."""
+        """What `send` takes, and will be given; nothing where nobody listens. FrameError when it is no frame,
+        OutputError when it is a batch that no stage may give."""
         if not self._outputs:
             return []
-        came = self._taken.came(frame) if self._taken is not None and isinstance(frame, Batch) else None
+        came = None
+        if isinstance(frame, Batch):
+            came = self._taken.came(frame) if self._taken is not None else None
+            if came is None:  # else it is what our input gave, bit for bit
+                check_output(frame, self._sources)
         return self._frames.encode(frame, self._memory.place, came)
 
     def rehearse(self, frame: Frame) -> None:
-        """FrameError when it is no frame. Nobody will see it, and the next frame is as if nobody had asked."""
+        """The errors of `encode`. Nobody will see it, and the next frame is as if nobody had asked."""
         if self._outputs:
+            if isinstance(frame, Batch):
+                check_output(frame, self._sources)
             copy(self._frames).encode(frame)
 
     def send(self, buffers: list[Any], *, counts: bool = True) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,10 @@ class Mischief(Stage):
             done = time.thread_time() + WORK_S
             while time.thread_time() < done:
                 pass
+        if self._is_due("nobodys_rows", batch):
+            batch.spans = tuple(replace(span, source="nobody") for span in batch.spans)
+        if self._is_due("fewer_rows", batch):
+            batch.rows -= 1
         if self._is("spew"):
             print("spew " * 20, flush=True)
         if self._options.seconds_per_record:

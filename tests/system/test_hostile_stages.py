@@ -66,11 +66,13 @@ def flag(tmp_path: Path) -> Path:
         ("raise_unsayable", "UnsayableError, of which nothing can be told: KeyError"),
         ("segfault", "SIGSEGV"),
         ("exit", "SystemExit: 3"),
+        ("nobodys_rows", "OutputError: the result, batch"),
+        ("fewer_rows", "rows, has spans of 256. Right would be"),
     ],
 )
 def test_stage_that_fails_in_process(kind: str, said: str, patient: Patient) -> None:
-    """A stage that raises, segfaults or exits in a batch is restarted, and the other stages are the same processes; its
-    reason stands in status and log, the traceback or fault in the log."""
+    """A stage that raises, segfaults or exits in a batch, or gives one that none can take, is restarted, and the other
+    stages are the same processes; its reason stands in status and log, the traceback or fault in the log."""
     daemon, others = patient.daemon, patient.others()
     generation = daemon.status()["generation"]
     patient.flag.write_text(kind)
