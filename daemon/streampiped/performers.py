@@ -108,7 +108,7 @@ class Performers:
                         self._shell.follow(p.ForkFailed(name, incarnation, reason))
                     case p.StartLauncher():
                         self._shell.follow(p.LauncherDied(reason))
-                    case p.MakeLinks(generation):
+                    case p.MakeLinks(generation=generation) | p.SendReset(generation=generation):
                         self._shell.follow(p.LinksFailed(generation, reason))
 
     def child(self, name: str) -> Child | None:

@@ -116,8 +116,8 @@ class Impaired:
 
 @dataclass(frozen=True, slots=True)
 class LinksFailed:
-    """The pipes and the memory of a generation could not be made: this process is short of something. No stage's
-    fault; who was to be reset waits for the next generation."""
+    """The pipes and the memory of a generation could not be made, or not be given to a stage: this process is short of
+    something. No stage's fault; who was to be reset waits for the next generation."""
 
     generation: int
     reason: str

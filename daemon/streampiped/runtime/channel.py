@@ -46,6 +46,19 @@ def send(sock: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
     sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
 
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    """All of them, or OSError and none."""
+    made: list[int] = []
+    try:
+        for fd in descriptors:
+            made.append(os.dup(fd))  # noqa: PERF401  what was made must be known when one fails
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
+
+
 class Channel:
     """Messages to and from one peer. `on_message(message, descriptors)` owns the descriptors; `on_end()` comes once,
     when the peer is gone or sent what is no message."""
@@ -76,7 +89,8 @@ class Channel:
 
     def send(self, message: Message, descriptors: Sequence[int] = (), *, droppable: bool = False) -> bool:
         """Send now or, without blocking, as soon as there is room; False when it was dropped because the peer is
-        gone or (`droppable`) has no room. The caller keeps its descriptors."""
+        gone or (`droppable`) has no room. The caller keeps its descriptors. OSError, and nothing is sent, when there
+        are none left for copies that have to wait."""
         if not self._open:
             return False
         data = encode(message)
@@ -85,9 +99,10 @@ class Channel:
                 return self._send_now(data, descriptors)
         if droppable or len(self._queue) >= QUEUE_MAX:
             return False
+        copies = _copies(descriptors)
         if not self._queue:
             self._loop.add_writer(self._sock.fileno(), self._writable)
-        self._queue.append((data, [os.dup(fd) for fd in descriptors]))
+        self._queue.append((data, copies))
         return True
 
     def drain(self) -> None:

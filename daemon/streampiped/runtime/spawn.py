@@ -123,8 +123,13 @@ class Spawner:
     def start_launcher(self) -> None:
         """Execute a fresh launcher; `on_launcher_ready` when it can fork, about a second later."""
         launch, self._early = self._early or execute_launcher(self._modules, self._mark), None
-        box = BlackBox(BlackBox.make("launcher"))
-        self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output, self._listener)
+        try:
+            box = BlackBox(BlackBox.make("launcher"))
+            self._launcher = self._watch("launcher", 0, launch.pid, launch.control, box, launch.output, self._listener)
+        except OSError:  # who finds its control socket closed leaves
+            launch.control.close()
+            os.close(launch.output)
+            raise
         self._launcher_ready = launch.ready
         if launch.ready:
             self._loop.call_soon(self._listener.on_launcher_ready, launch.pid)
