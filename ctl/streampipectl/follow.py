@@ -77,11 +77,13 @@ class Follower:
         said so, and waited for; GoingDownError when one leaves in an orderly way."""
         for record in lines:
             self._shown.add(record)
-        if not lines:  # where it begins; what has been told since stands in line, and is shown below
-            for record in client.call("logs", {**self._asked, "lines": 1})["lines"]:
-                self._shown.begin_behind(record)
+        begun = bool(lines)
         while True:
             try:
+                if not begun:  # behind what is there; what has been told since stands in line, and is shown below
+                    for record in client.call("logs", {**self._asked, "lines": 1})["lines"]:
+                        self._shown.begin_behind(record)
+                    begun = True
                 self._attend(client)
             except BrokenError as error:
                 complain(f"{error}; waiting for it to come back")

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from streampiped.aligned import ITEM_BYTES
+
 Kind: TypeAlias = Literal["f", "i", "t"]
 INT_MAX: Final = np.iinfo(np.int64).max
 
@@ -18,17 +20,25 @@ def held_as(name: str, values: Any) -> tuple[Kind, Any]:
     ('i', 't', 'f')
     """
     if not isinstance(values, np.ndarray):
-        return ("t", list(values)) if _is_text(values) else ("f", values)
+        return ("t", list(values)) if _is_text(values) else ("f", _real(name, values))
     kind = values.dtype.kind
-    if kind == "c":
-        raise ValueError(f"column {name!r} has complex numbers; give their parts as two columns")
+    if kind in "cO":
+        return "f", _real(name, values)
     if isinstance(values, np.ma.MaskedArray):
         values = _unmasked(name, values)
+    if kind in "mM":
+        return "f", np.where(np.isnat(values), np.nan, values.astype(np.int64))
     if kind not in "iu":
         return "f", values
-    if values.dtype == np.uint64 and len(values) and values.max() > INT_MAX:
+    if kind == "u" and values.dtype.itemsize == ITEM_BYTES and len(values) and values.max() > INT_MAX:
         raise ValueError(f"column {name!r} has {values.max()}, an int column at most {INT_MAX}")
     return "i", values
+
+
+def _real(name: str, values: Any) -> Any:
+    if any(isinstance(value, complex) for value in values):
+        raise ValueError(f"column {name!r} has complex numbers; give their parts as two columns")
+    return values
 
 
 def _unmasked(name: str, values: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:

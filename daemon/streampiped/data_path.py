@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from streampiped.applied import Changes
 from streampiped.core import stage_side as side
-from streampiped.errors import FrameError, StorageError
+from streampiped.errors import FrameError, SchemaError, StorageError
 from streampiped.gate import Gate
 from streampiped.host import Host
 from streampiped.phases import Phase
@@ -206,6 +206,8 @@ class DataPath:
                 if time.monotonic() >= until:
                     self._turns.soon()
                     return
+        except SchemaError as error:  # of what the stage has given
+            self._process.fail("process", error)
         except FrameError as error:
             self._process.fail("a link", error)
         except StorageError as error:

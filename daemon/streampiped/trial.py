@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from streampiped.errors import FrameError, OptionError, StorageError
+from streampiped.errors import FrameError, OptionError, SchemaError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.throwaway import Ending
@@ -218,9 +218,9 @@ def _search(trials: _Trials, rows: Rows) -> dict[int, Ending]:
 
 
 def _impossible(trials: _Trials, ending: Ending) -> bool:
-    """Whether the stage's options do not go with the stream (a target that it has not), whatever its rows are: then
-    every row dies alone, and all would be put aside one by one for a misspelt name."""
-    if not ending.reason.startswith(f"{OptionError.__name__}: "):
+    """Whether the stage's options do not go with the stream (a target that it has not), or its columns into a frame,
+    whatever the rows are: then every row dies alone, and all would be put aside one by one for a misspelt name."""
+    if not ending.reason.startswith(tuple(f"{kind.__name__}: " for kind in (OptionError, SchemaError))):
         return False
     return trials.full(np.zeros(0, dtype=np.intp)).reason == ending.reason
 

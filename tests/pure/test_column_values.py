@@ -14,8 +14,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         np.array([2**63], np.uint64),
         "column 'v' has 9223372036854775808, an int column at most",
     ),
+    "unsigned of the other byte order": (np.array([2**64 - 1], ">u8"), "column 'v' has 18446744073709551615, an int"),
     "masked integers": (np.ma.array([1], mask=[True]), "is int, which has no missing, and masked"),
     "complex": (np.array([1 + 2j]), "complex numbers; give their parts as two columns"),
+    "complex objects": (np.array([1 + 2j], object), "complex numbers; give their parts as two columns"),
 }
 
 
@@ -51,3 +53,17 @@ def test_numbers_of_every_type_keep_their_value(rows: int) -> None:
     assert batch.schema.ints == ("small", "unsigned")
     assert batch.schema.floats == ("flag", "single")
     assert {name: batch[name].tolist() for name in given} == {name: given[name].tolist() for name in given}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_a_time_that_is_none_is_missing(rows: int) -> None:
+    """NaT is NaN; a time is its number of units."""
+    batch = Batch.build({"at": np.array(["NaT"] * (rows - 1) + ["1970-01-02"], "datetime64[s]")})
+    assert np.isnan(batch["at"][:-1]).all()
+    assert batch["at"][-1] == 86_400.0
+
+
+def test_a_list_of_complex_numbers_is_refused() -> None:
+    """As an array of them is."""
+    with pytest.raises(ValueError, match="column 'v' has complex numbers"):
+        Batch.build({"v": [1.0, 1j]})

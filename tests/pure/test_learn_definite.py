@@ -34,6 +34,12 @@ def test_a_matrix_that_is_not_quite_definite_is_solved_all_the_same() -> None:
     np.testing.assert_allclose(solved(matrix, np.array([3.0, 3.0])), [1.0, 1.0])
 
 
+def test_a_system_without_equations_has_an_empty_answer() -> None:
+    """As numpy has it: a model without features."""
+    assert solved(np.zeros((0, 0)), np.zeros(0)).shape == (0,)
+    assert solved(np.zeros((0, 0)), np.zeros((0, 3))).shape == (0, 3)
+
+
 def test_a_matrix_without_an_inverse_is_refused() -> None:
     """As numpy has it."""
     with pytest.raises(np.linalg.LinAlgError):

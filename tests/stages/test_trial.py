@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from streampiped import trial
-from streampiped.errors import FrameError, OptionError, StorageError
+from streampiped.errors import FrameError, OptionError, SchemaError, StorageError
 from streampiped.records import Batch, Span
 from streampiped.runtime import throwaway
 from streampiped.runtime.linux import children
@@ -330,20 +330,22 @@ def test_slow_is_not_looping() -> None:
 class Misconfigured(Fragile):
     """Has an option that names a column which the stream has not; with `rows` only where there are rows."""
 
-    def __init__(self, rows: int = 0) -> None:
+    def __init__(self, rows: int = 0, kind: type[Exception] = OptionError) -> None:
         super().__init__()
         self.least = rows
+        self.kind = kind
 
     def process(self, batch: Batch) -> Batch | None:
         if batch.rows >= self.least:
-            raise OptionError("no column 'yy'")
+            raise self.kind("no column 'yy'")
         return super().process(batch)
 
 
-def test_an_impossible_option_is_no_rows_fault() -> None:
-    """What a stage says of its options, whatever rows it is given, condemns none of them; what it says of rows alone
-    does."""
-    verdict = judged(Misconfigured(), batch())
+@pytest.mark.parametrize("kind", [OptionError, SchemaError])
+def test_an_impossible_option_is_no_rows_fault(kind: type[Exception]) -> None:
+    """What a stage says of its options, or a link of its columns, whatever rows it is given, condemns none of them;
+    what it says of rows alone does."""
+    verdict = judged(Misconfigured(kind=kind), batch())
     assert (verdict.guilty, verdict.forks) == ((), 2)
     assert guilty(batch(62), Misconfigured(rows=1)) == list(range(62))
 

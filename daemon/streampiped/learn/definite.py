@@ -18,6 +18,8 @@ def solved(matrix: Array, right: Array) -> Array:
     >>> solved(np.array([[4.0, 2.0], [2.0, 3.0]]), np.array([8.0, 8.0])).tolist()
     [1.0, 2.0]
     """
+    if not right.size:
+        return right.copy()
     factor = aligned_empty(matrix.size, np.float64).reshape(matrix.shape)  # aligned: BLAS gives the same bits anywhere
     factor[...] = matrix
     answer: Array = aligned_empty(right.size, np.float64).reshape(right.shape, order="F")
