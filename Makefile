@@ -6,7 +6,7 @@
 #   make law            the long proof: 100,000 simulated schedules, 1,000 real signals, recovery times,
 #                       what exactly-once costs; half an hour
 #   make bench          what the pipeline costs, beside a loop in one process, queues, ZeroMQ, Bytewax, Ray and
-#                       Pathway; writes docs/performance.md; a quarter of an hour; ARGS=--quick for a minute of it,
+#                       Pathway; writes docs/performance.md; 20 minutes; ARGS=--quick for some of it,
 #                       ARGS=--long for a hundred million records as well
 #   make bench-learning what the learning is worth, beside River, scikit-learn and Vowpal Wabbit; writes
 #                       docs/learning.md; six minutes; ARGS=--quick for the short streams

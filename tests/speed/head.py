@@ -22,6 +22,7 @@ CORES: Final = 2
 BY_VALUE_TIMES: Final = 3.0
 WALL: Final = 0.8
 RATIO: Final = 1.15
+DEFAULT_BATCH: Final = 1024
 MEMORY_MIB: Final = 250.0
 SUPERVISOR_PERCENT: Final = 1.0
 DEFAULT_RECORDS, DEFAULT_RECORDS_QUICK = 1_000_000, 100_000
@@ -64,7 +65,8 @@ def _rounds(bench: Bench, work: Work) -> tuple[dict[str, list[Ran]], list[Ran]]:
 
 def _default(bench: Bench) -> None:
     """The peak of the memory of all that runs by default."""
-    work = Work(DEFAULT_RECORDS_QUICK if bench.quick else DEFAULT_RECORDS, members=(), sink="sqlite", services=True)
+    records = DEFAULT_RECORDS_QUICK if bench.quick else DEFAULT_RECORDS
+    work = Work(records, batch=DEFAULT_BATCH, members=(), sink="sqlite", services=True)
     ran = bench.ran("default", "streampipe", work, watched=True)
     if ran is not None:
         bench.page.add(DEFAULT.format(records=work.records, peak=ran.peak_mib, rate=ran.rate))
@@ -171,7 +173,7 @@ includes its last epoch; medians of runs in turn. CPU is the sum over all proces
 differences within a round, *peak* the largest sum of PSS in one more run. *No epochs*: one every {never}."""
 
 DEFAULT: Final = """The default pipeline, with SQLite, all members, log extractor and service monitor, over {records:,}
-records in batches of 8,192: a peak of {peak:.0f} MiB at {rate:,.0f} records/s."""
+records in batches of 1,024, the default: a peak of {peak:.0f} MiB at {rate:,.0f} records/s."""
 
 STAGES: Final = """Time on the CPU of every process of streampipe, and of the same calls in the loop, in runs of
 their own with a clock between them, in turn with the others: medians. The difference is what a stage costs by being a
